@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+# The project's build. `make help` lists what can be asked for. Each folder's module.mk names its programs and their sources.
+
+BUILD	?= build
+CC	?= gcc
+V	?= 0
+SAN	?=
+prefix	?= /usr
+sysconfdir ?= /etc
+DESTDIR	?=
+
+PKGS	:= libnl-3.0 libnl-route-3.0 libprotobuf-c libssl libcrypto sqlite3 jansson libconfuse
+# only what builds needs the packages; help and clean must work before anything is installed
+BARE	:= help clean deps distclean
+ifneq ($(filter-out $(BARE),$(or $(MAKECMDGOALS),all)),)
+ifeq ($(DEPS_DONE),)
+DEPS_OUT := $(shell scripts/install-deps >&2 && echo ok)
+ifneq ($(DEPS_OUT),ok)
+$(error scripts/install-deps failed)
+endif
+export DEPS_DONE := 1
+endif
+PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS))
+endif
+
+WARN	:= -Wall -Wextra -Werror -Wshadow -Wpointer-arith -Wwrite-strings -Wstrict-prototypes -Wmissing-prototypes \
+	   -Wno-missing-field-initializers -Wvla
+OPT	?= -O2 -g
+ifneq ($(SAN),)
+OPT	:= -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
+endif
+CPPFLAGS += -D_GNU_SOURCE -I. -I$(BUILD)/gen -DOVERLAYD_LIBEXEC_DIR='"$(prefix)/lib/overlayd"' -MMD -MP
+CFLAGS	+= -std=gnu11 $(WARN) $(OPT) $(PKG_CFLAGS) $(EXTRA_CFLAGS)
+comma	:= ,
+LDFLAGS	+= $(if $(SAN),-fsanitize=address$(comma)undefined)
+Q	:= $(if $(filter 1,$(V)),,@)
+
+LIBS_nl		:= -lnl-route-3 -lnl-3
+LIBS_pb		:= -lprotobuf-c
+LIBS_tls	:= -lssl -lcrypto
+LIBS_json	:= -ljansson
+LIBS_ev		:= -lev -lm
+
+PROGRAMS	:=
+UNIT_TESTS	:=
+FUZZERS		:=
+SHARED		:=
+
+all: programs
+
+include overlayd/common/module.mk
+include overlayd/module.mk
+include overlayd/agent/module.mk
+include tunstack/module.mk
+include directory/module.mk
+include tests/module.mk
+-include $(wildcard tests/unit/*.mk tests/fuzz/*.mk)
+
+# protobuf-c: build/gen/NAME.pb-c.[ch] from overlayd/common/proto/NAME.proto
+PROTOS	:= $(wildcard overlayd/common/proto/*.proto)
+PB_C	:= $(patsubst overlayd/common/proto/%.proto,$(BUILD)/gen/%.pb-c.c,$(PROTOS))
+PB_O	:= $(PB_C:.c=.o)
+.SECONDARY: $(PB_C)
+
+$(BUILD)/gen/%.pb-c.c: overlayd/common/proto/%.proto
+	@mkdir -p $(@D)
+	$(Q)protoc-c --proto_path=overlayd/common/proto --c_out=$(BUILD)/gen $<
+
+$(BUILD)/gen/%.pb-c.o: $(BUILD)/gen/%.pb-c.c
+	$(Q)$(CC) -std=gnu11 $(OPT) -fPIC $(PKG_CFLAGS) -I$(BUILD)/gen -c -o $@ $<
+
+# every object may include a generated header, so those come first
+$(BUILD)/obj/%.o: %.c | $(PB_C)
+	@mkdir -p $(@D)
+	$(if $(filter 1,$(V)),,@echo "  CC      $<")
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(if $(findstring -fPIC,$(CFLAGS)),,$(PIC_$*)) -c -o $@ $<
+
+# $(1) program name; NAME_SRC its sources, NAME_PB the schemas it uses, NAME_LIBS its libraries
+define PROGRAM
+$(1)_OBJ := $$(patsubst %.c,$(BUILD)/obj/%.o,$$($(1)_SRC)) $$(patsubst %,$(BUILD)/gen/%.pb-c.o,$$($(1)_PB))
+$(BUILD)/bin/$(1): $$($(1)_OBJ)
+	@mkdir -p $$(@D)
+	$$(if $$(filter 1,$$(V)),,@echo "  LD      $$@")
+	$$(Q)$$(CC) $$(LDFLAGS) -o $$@ $$($(1)_OBJ) $$($(1)_LIBS)
+-include $$($(1)_OBJ:.o=.d)
+endef
+
+# unit tests link one room and few neighbours, with cmocka
+define UNIT
+$(1)_OBJ := $$(patsubst %.c,$(BUILD)/obj/%.o,$$($(1)_SRC)) $$(patsubst %,$(BUILD)/gen/%.pb-c.o,$$($(1)_PB))
+$(BUILD)/tests/$(1): $$($(1)_OBJ)
+	@mkdir -p $$(@D)
+	$$(if $$(filter 1,$$(V)),,@echo "  LD      $$@")
+	$$(Q)$$(CC) $$(LDFLAGS) -o $$@ $$($(1)_OBJ) $$($(1)_LIBS) -lcmocka
+-include $$($(1)_OBJ:.o=.d)
+endef
+
+# fuzz targets are compiled in one go by clang with libFuzzer, ASan and UBSan
+define FUZZER
+$(BUILD)/fuzz/$(1): $$($(1)_SRC) $$(PB_C)
+	@mkdir -p $$(@D)
+	$$(if $$(filter 1,$$(V)),,@echo "  FUZZ    $$@")
+	$$(Q)clang -std=gnu11 -D_GNU_SOURCE -DFUZZING -O1 -g -I. -I$(BUILD)/gen $$(PKG_CFLAGS) -fsanitize=fuzzer,address,undefined \
+		-fno-sanitize-recover=all -o $$@ $$($(1)_SRC) $$(patsubst %,$(BUILD)/gen/%.pb-c.c,$$($(1)_PB)) $$($(1)_LIBS)
+endef
+
+# shared objects preloaded into CRIU
+define SHAREDLIB
+$(BUILD)/lib/$(1).so: $$($(1)_SRC)
+	@mkdir -p $$(@D)
+	$$(if $$(filter 1,$$(V)),,@echo "  SO      $$@")
+	$$(Q)$$(CC) -D_GNU_SOURCE -I. -std=gnu11 $$(WARN) -O2 -fPIC -shared -o $$@ $$($(1)_SRC) $$($(1)_LIBS)
+endef
+
+$(foreach p,$(PROGRAMS),$(eval $(call PROGRAM,$(p))))
+$(foreach t,$(UNIT_TESTS),$(eval $(call UNIT,$(t))))
+$(foreach f,$(FUZZERS),$(eval $(call FUZZER,$(f))))
+$(foreach s,$(SHARED),$(eval $(call SHAREDLIB,$(s))))
+
+programs: $(PROGRAMS:%=$(BUILD)/bin/%) $(SHARED:%=$(BUILD)/lib/%.so)	## build every program (the default)
+unit-tests: $(UNIT_TESTS:%=$(BUILD)/tests/%)
+fuzzers: $(FUZZERS:%=$(BUILD)/fuzz/%)
+
+deps:		## install what the build and the tests need (idempotent)
+	scripts/install-deps
+
+clean:		## remove what was built
+	rm -rf build
+
+help:		## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 14 | sort
+
+.PHONY: all programs unit-tests fuzzers deps clean help

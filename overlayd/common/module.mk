@@ -1,0 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+# rooms every program may use
+common_SRC	:= overlayd/common/err.c overlayd/common/log.c overlayd/common/util.c overlayd/common/addr.c
+state_SRC	:= overlayd/common/statefile.c
+conn_SRC	:= overlayd/common/conn.c overlayd/common/tls.c
