@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+/* journal.c - what a migration has done so far, for whoever must finish it
+ *
+ * Theory of operation
+ *   Purpose    an agent may die at any instruction. What it would have had to undo, or to finish, is on record in
+ *              /run/overlayd/migrations/HEXID/journal.json *before* the step itself is taken; `ms-agent --recover HEXID` reads it.
+ *   Not here   what recovery does with it (recover.c); the images beside it (image.c).
+ *   Storage    one JSON object per migration and side, replaced atomically (statefile.c). Processes are kept as pid and start
+ *              time, so that a pid taken by somebody else is never signalled.
+ *   Lifetime   created when the agent knows its id; removed, with its directory, as the very last act on either side.
+ *   Invariant  "stage" in the file is the stage begun last, never a later one.
+ */
+#include "overlayd/agent/journal.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "overlayd/common/statefile.h"
+#include "overlayd/common/util.h"
+
+/** journal_id_format() - 16 bytes to 32 hex digits */
+void journal_id_format(const uint8_t id[JOURNAL_ID_LEN], char hex[JOURNAL_HEX_LEN])
+{
+	for (int i = 0; i < JOURNAL_ID_LEN; i++)
+		snprintf(hex + 2 * i, 3, "%02x", id[i]);
+}
+
+/** journal_id_parse() - 32 lower-case hex digits to 16 bytes; Return: 0 or -EINVAL */
+int journal_id_parse(const char *hex, uint8_t id[JOURNAL_ID_LEN])
+{
+	char back[JOURNAL_HEX_LEN];
+
+	if (strlen(hex) != JOURNAL_HEX_LEN - 1)
+		return -EINVAL;
+	for (int i = 0; i < JOURNAL_ID_LEN; i++) {
+		unsigned int byte;
+
+		if (sscanf(hex + 2 * i, "%2x", &byte) != 1)
+			return -EINVAL;
+		id[i] = (uint8_t)byte;
+	}
+	journal_id_format(id, back);
+	return strcmp(hex, back) ? -EINVAL : 0;
+}
+
+static void journal_paths(struct journal *j)
+{
+	journal_id_format(j->id, j->hex);
+	snprintf(j->dir, sizeof(j->dir), "%s/%s", JOURNAL_DIR, j->hex);
+}
+
+/**
+ * journal_create() - begin a migration's record and its directory
+ * @role: "source" or "destination"
+ *
+ * Nothing is written before the first journal_commit(). Return: 0; -EEXIST the id is known here already; -errno.
+ */
+int journal_create(struct journal *j, const uint8_t id[JOURNAL_ID_LEN], const char *role, struct oerr *err)
+{
+	int ret;
+
+	memset(j, 0, sizeof(*j));
+	memcpy(j->id, id, JOURNAL_ID_LEN);
+	journal_paths(j);
+	ret = util_mkdir_p(j->dir, 0700);
+	if (ret)
+		return oerr_set(err, ret, "%s: %s", j->dir, strerror(-ret));
+	j->root = json_object();
+	journal_set_str(j, "id", j->hex);
+	journal_set_str(j, "role", role);
+	return 0;
+}
+
+/** journal_open() - read the record of migration @hex; Return: 0 or -errno with @err set */
+int journal_open(struct journal *j, const char *hex, struct oerr *err)
+{
+	char path[160];
+
+	memset(j, 0, sizeof(*j));
+	if (journal_id_parse(hex, j->id))
+		return oerr_set(err, -EINVAL, "\"%s\" is not a migration id (32 hex digits)", hex);
+	journal_paths(j);
+	snprintf(path, sizeof(path), "%s/journal.json", j->dir);
+	j->root = statefile_read(path, err);
+	if (!j->root)
+		return err ? err->code : -EIO;
+	return 0;
+}
+
+/**
+ * journal_commit() - put the record on file, before the step it announces
+ * @stage: the stage about to begin, or NULL to keep the one on record
+ *
+ * Return: 0 or -errno with @err set: the step must not be taken then.
+ */
+int journal_commit(struct journal *j, const char *stage, struct oerr *err)
+{
+	char path[160];
+
+	if (stage)
+		journal_set_str(j, "stage", stage);
+	snprintf(path, sizeof(path), "%s/journal.json", j->dir);
+	return statefile_write(path, j->root, err);
+}
+
+/** journal_close() - forget it in memory; the file stays */
+void journal_close(struct journal *j)
+{
+	json_decref(j->root);
+	j->root = NULL;
+}
+
+/** journal_remove() - the migration is over on this side: directory, images and record go; Return: 0 or -errno */
+int journal_remove(struct journal *j)
+{
+	journal_close(j);
+	return j->dir[0] ? util_remove_tree(j->dir) : 0;
+}
+
+void journal_set_str(struct journal *j, const char *key, const char *value)
+{
+	json_object_set_new(j->root, key, value ? json_string(value) : json_null());
+}
+
+void journal_set_int(struct journal *j, const char *key, int64_t value)
+{
+	json_object_set_new(j->root, key, json_integer(value));
+}
+
+/** journal_set_process() - remember a process so that it can be told from a later one with the same pid; 0 forgets it */
+void journal_set_process(struct journal *j, const char *key, pid_t pid)
+{
+	uint64_t start = 0;
+
+	if (pid <= 0 || util_pid_start_time(pid, &start)) {
+		json_object_del(j->root, key);
+		return;
+	}
+	json_object_set_new(j->root, key, json_pack("{s:i, s:I}", "pid", (int)pid, "start", (json_int_t)start));
+}
+
+/** journal_set_json() - takes the reference to @value */
+void journal_set_json(struct journal *j, const char *key, json_t *value)
+{
+	json_object_set_new(j->root, key, value);
+}
+
+/** journal_str() - the text under @key, "" when absent; valid until the key is set again */
+const char *journal_str(const struct journal *j, const char *key)
+{
+	const char *s = json_string_value(json_object_get(j->root, key));
+
+	return s ? s : "";
+}
+
+/** journal_int() - the number under @key, 0 when absent */
+int64_t journal_int(const struct journal *j, const char *key)
+{
+	return json_integer_value(json_object_get(j->root, key));
+}
+
+/** journal_json() - the value under @key, borrowed, or NULL */
+const json_t *journal_json(const struct journal *j, const char *key)
+{
+	return json_object_get(j->root, key);
+}
+
+/** journal_process_alive() - does the process under @key still run? its pid in @pid (may be NULL) either way, 0 when unknown */
+bool journal_process_alive(const struct journal *j, const char *key, pid_t *pid)
+{
+	const json_t *p = json_object_get(j->root, key);
+	pid_t value = (pid_t)json_integer_value(json_object_get(p, "pid"));
+
+	if (pid)
+		*pid = value;
+	return value > 0 && util_pid_alive(value, (uint64_t)json_integer_value(json_object_get(p, "start")));
+}
