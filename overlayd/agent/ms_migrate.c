@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: Apache-2.0
+/* ms_migrate.c - the command: ms-migrate PID|NAME HOST
+ *
+ * Theory of operation
+ *   Purpose    asks this node's overlayd to move a workload, shows how it goes, and ends with an exit status a script can use.
+ *   Not here   any part of the migration itself: it runs in an ms-agent that overlayd starts and hands our connection to. So a
+ *              closed terminal changes nothing; Ctrl-C asks the agent to cancel, which it does until the fence.
+ *   Output     progress on standard error (a bar on a terminal, lines otherwise), the result on standard output.
+ */
+#include <ev.h>
+#include <errno.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "ctl.pb-c.h"
+#include "mig.pb-c.h"
+#include "overlayd/common/cleanup.h"
+#include "overlayd/common/conn.h"
+#include "overlayd/common/log.h"
+#include "overlayd/common/util.h"
+
+#define MS_MIGRATE_BAR 24
+
+struct ms_migrate {
+	struct ev_loop *loop;
+	struct conn *conn;
+	struct ev_signal sigint, sigterm;
+	Ovl__CtlMigrate request;
+	bool json;		/* result as JSON */
+	bool tty;		/* draw a bar */
+	bool bar_open;		/* the cursor is on it */
+	bool accepted;		/* overlayd has handed us to an agent */
+	bool cancelling;
+	int exit_status;
+};
+
+static void ms_migrate_usage(FILE *f)
+{
+	fputs("usage: ms-migrate PID|NAME HOST [options]\n"
+	      "       ms-migrate --self HOST [options]      from inside the workload\n"
+	      "\n"
+	      "Moves the workload (every process of the network namespace that PID is in, or that NAME\n"
+	      "names, with its memory and its open connections) to the node HOST.\n"
+	      "\n"
+	      "  -n, --dry-run            check everything on both nodes, list what would move, touch nothing\n"
+	      "  -j, --json               the result as JSON\n"
+	      "  -t, --timeout S          roll back if it is not done within S seconds\n"
+	      "      --allow-urgent-loss  move although unread urgent (out-of-band) data will be lost\n"
+	      "  -h, --help               this text\n"
+	      "\n"
+	      "exit status: 0 moved (or: dry run found no obstacle), 1 failed and rolled back, 2 usage,\n"
+	      "3 refused by pre-flight, 4 cancelled, 5 in doubt (see overlayd status), 6 no overlayd here\n",
+	      f);
+}
+
+static void ms_migrate_clear_bar(struct ms_migrate *m)
+{
+	if (m->bar_open)
+		fputs("\r\033[K", stderr);
+	m->bar_open = false;
+}
+
+static void ms_migrate_stop(struct ms_migrate *m, int status)
+{
+	m->exit_status = status;
+	ev_break(m->loop, EVBREAK_ALL);
+}
+
+static void ms_migrate_show_progress(struct ms_migrate *m, const Ovl__MigProgress *p)
+{
+	char bar[MS_MIGRATE_BAR + 1];
+	unsigned int filled;
+
+	if (!m->tty) {
+		if (p->percent == 0 || p->percent == 100)
+			fprintf(stderr, "%-9s %s\n", p->stage, p->text);
+		return;
+	}
+	ms_migrate_clear_bar(m);
+	if (!p->bytes_total) {
+		fprintf(stderr, "%-9s %s\n", p->stage, p->text);
+		return;
+	}
+	filled = p->percent >= 100 ? MS_MIGRATE_BAR : p->percent * MS_MIGRATE_BAR / 100;
+	memset(bar, '.', MS_MIGRATE_BAR);
+	memset(bar, '#', filled);
+	bar[MS_MIGRATE_BAR] = '\0';
+	fprintf(stderr, "%-9s [%s] %3u%% %.1f of %.1f MB", p->stage, bar, p->percent, (double)p->bytes_done / 1e6,
+		(double)p->bytes_total / 1e6);
+	m->bar_open = true;
+}
+
+static void ms_migrate_show_done(struct ms_migrate *m, const Ovl__MigDone *d)
+{
+	ms_migrate_clear_bar(m);
+	if (m->json && d->json[0])
+		printf("%s\n", d->json);
+	else if (d->exit_status == OVL__MIG_EXIT__MIG_EXIT_OK)
+		printf("%s\n", d->text);
+	else
+		fprintf(stderr, "ms-migrate: %s\n", d->text);
+	ms_migrate_stop(m, (int)d->exit_status);
+}
+
+static void ms_migrate_agent_frame(struct ms_migrate *m, const uint8_t *data, size_t len)
+{
+	Ovl__MigMsg *msg = ovl__mig_msg__unpack(NULL, len, data);
+
+	if (!msg)
+		return;
+	if (msg->body_case == OVL__MIG_MSG__BODY_PROGRESS)
+		ms_migrate_show_progress(m, msg->progress);
+	else if (msg->body_case == OVL__MIG_MSG__BODY_DONE)
+		ms_migrate_show_done(m, msg->done);
+	ovl__mig_msg__free_unpacked(msg, NULL);
+}
+
+/* overlayd's own answer: 0 = an agent speaks from here on */
+static void ms_migrate_accept_frame(struct ms_migrate *m, const uint8_t *data, size_t len)
+{
+	Ovl__CtlMsg *msg = ovl__ctl_msg__unpack(NULL, len, data);
+
+	if (msg && msg->body_case == OVL__CTL_MSG__BODY_REPLY && msg->reply->code) {
+		fprintf(stderr, "ms-migrate: %s\n", msg->reply->text);
+		ms_migrate_stop(m, OVL__MIG_EXIT__MIG_EXIT_REFUSED);
+	} else if (msg && msg->body_case == OVL__CTL_MSG__BODY_REPLY) {
+		m->accepted = true;
+		if (m->request.self)
+			ms_migrate_stop(m, OVL__MIG_EXIT__MIG_EXIT_OK);
+	}
+	if (msg)
+		ovl__ctl_msg__free_unpacked(msg, NULL);
+}
+
+static void ms_migrate_frame_cb(struct conn *c, uint8_t channel, const uint8_t *data, size_t len, void *arg)
+{
+	struct ms_migrate *m = arg;
+
+	(void)c;
+	if (channel != 0)
+		return;
+	if (m->accepted)
+		ms_migrate_agent_frame(m, data, len);
+	else
+		ms_migrate_accept_frame(m, data, len);
+}
+
+static void ms_migrate_down_cb(struct conn *c, const char *why, void *arg)
+{
+	struct ms_migrate *m = arg;
+
+	(void)c;
+	ms_migrate_clear_bar(m);
+	fprintf(stderr, "ms-migrate: lost the migration's agent (%s); it is finished or undone without us: see `overlayd status`\n",
+		why);
+	ms_migrate_stop(m, OVL__MIG_EXIT__MIG_EXIT_IN_DOUBT);
+}
+
+static const struct conn_ops ms_migrate_ops = {
+	.frame = ms_migrate_frame_cb,
+	.down = ms_migrate_down_cb,
+};
+
+static void ms_migrate_signal_cb(struct ev_loop *loop, struct ev_signal *w, int revents)
+{
+	struct ms_migrate *m = w->data;
+	Ovl__MigMsg msg = OVL__MIG_MSG__INIT;
+	Ovl__MigCancel cancel = OVL__MIG_CANCEL__INIT;
+	uint8_t buf[32];
+
+	(void)loop;
+	(void)revents;
+	if (!m->accepted) {
+		ms_migrate_stop(m, OVL__MIG_EXIT__MIG_EXIT_CANCELLED);
+		return;
+	}
+	ms_migrate_clear_bar(m);
+	fputs(m->cancelling ? "still rolling back\n" : "cancelling: rolling back unless it is committed already\n", stderr);
+	m->cancelling = true;
+	msg.body_case = OVL__MIG_MSG__BODY_CANCEL;
+	msg.cancel = &cancel;
+	conn_send(m->conn, 0, buf, ovl__mig_msg__pack(&msg, buf));
+}
+
+static int ms_migrate_parse(struct ms_migrate *m, int argc, char **argv)
+{
+	enum { OPT_SELF = 256, OPT_URGENT };
+	static const struct option options[] = {
+		{ "dry-run", no_argument, NULL, 'n' },	     { "json", no_argument, NULL, 'j' },
+		{ "timeout", required_argument, NULL, 't' }, { "self", no_argument, NULL, OPT_SELF },
+		{ "help", no_argument, NULL, 'h' },	     { "allow-urgent-loss", no_argument, NULL, OPT_URGENT },
+		{ 0 },
+	};
+	uint64_t n;
+	int c, want;
+
+	while ((c = getopt_long(argc, argv, "njt:h", options, NULL)) != -1) {
+		switch (c) {
+		case 'n':
+			m->request.dry_run = true;
+			break;
+		case 'j':
+			m->json = true;
+			break;
+		case 't':
+			if (util_parse_u64(optarg, 1, 86400, &n)) {
+				fprintf(stderr, "ms-migrate: --timeout takes seconds, 1 to 86400, not \"%s\"\n", optarg);
+				return -EINVAL;
+			}
+			m->request.timeout_s = (uint32_t)n;
+			break;
+		case OPT_SELF:
+			m->request.self = true;
+			break;
+		case OPT_URGENT:
+			m->request.allow_urgent_loss = true;
+			break;
+		case 'h':
+			ms_migrate_usage(stdout);
+			exit(0);
+		default:
+			ms_migrate_usage(stderr);
+			return -EINVAL;
+		}
+	}
+	want = m->request.self ? 1 : 2;
+	if (argc - optind != want) {
+		ms_migrate_usage(stderr);
+		return -EINVAL;
+	}
+	m->request.host = argv[argc - 1];
+	if (m->request.self)
+		m->request.pid = getpid();
+	else if (!util_parse_u64(argv[optind], 1, INT32_MAX, &n))
+		m->request.pid = (int64_t)n;
+	else
+		m->request.name = argv[optind];
+	return 0;
+}
+
+static int ms_migrate_open(struct ms_migrate *m)
+{
+	struct sockaddr_un sun = { .sun_family = AF_UNIX, .sun_path = OVERLAYD_RUN_DIR "/ctl.sock" };
+	const struct conn_cfg cfg = { .loop = m->loop, .ops = &ms_migrate_ops, .arg = m };
+	cleanup_close int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	struct oerr err = { 0 };
+
+	if (fd < 0 || connect(fd, (struct sockaddr *)&sun, sizeof(sun))) {
+		fprintf(stderr, "ms-migrate: overlayd does not run here (%s: %s)\n", sun.sun_path, strerror(errno));
+		return -errno;
+	}
+	m->conn = conn_new_unix(&cfg, steal_fd(&fd), &err);
+	if (!m->conn)
+		fprintf(stderr, "ms-migrate: %s\n", err.text);
+	return m->conn ? 0 : err.code;
+}
+
+static void ms_migrate_send_request(struct ms_migrate *m)
+{
+	Ovl__CtlMsg msg = OVL__CTL_MSG__INIT;
+	cleanup_free uint8_t *buf = NULL;
+
+	msg.id = 1;
+	msg.body_case = OVL__CTL_MSG__BODY_MIGRATE;
+	msg.migrate = &m->request;
+	buf = xmalloc(ovl__ctl_msg__get_packed_size(&msg));
+	conn_send(m->conn, 0, buf, ovl__ctl_msg__pack(&msg, buf));
+}
+
+int main(int argc, char **argv)
+{
+	struct ms_migrate m = { .request = OVL__CTL_MIGRATE__INIT, .tty = isatty(STDERR_FILENO) };
+
+	log_init("ms-migrate", LOG_LVL_WARN, NULL);
+	if (ms_migrate_parse(&m, argc, argv))
+		return OVL__MIG_EXIT__MIG_EXIT_USAGE;
+	m.loop = ev_default_loop(EVFLAG_AUTO);
+	signal(SIGPIPE, SIG_IGN);
+	if (ms_migrate_open(&m))
+		return OVL__MIG_EXIT__MIG_EXIT_NO_DAEMON;
+	ev_signal_init(&m.sigint, ms_migrate_signal_cb, SIGINT);
+	ev_signal_init(&m.sigterm, ms_migrate_signal_cb, SIGTERM);
+	m.sigint.data = m.sigterm.data = &m;
+	ev_signal_start(m.loop, &m.sigint);
+	ev_signal_start(m.loop, &m.sigterm);
+	ms_migrate_send_request(&m);
+	ev_run(m.loop, 0);
+	conn_free(m.conn);
+	return m.exit_status;
+}
