@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* forward.h - what becomes of one packet: deliver, send, forward, hold, refuse, or drop with a reason */
+#ifndef OVERLAYD_FORWARD_H
+#define OVERLAYD_FORWARD_H
+
+#include <linux/virtio_net.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "overlayd/common/addr.h"
+#include "overlayd/fib.h"
+#include "overlayd/tunnel.h"
+
+#define FORWARD_SUBNETS_MAX 256
+
+/* why a packet was dropped; names by forward_drop_name() */
+enum forward_drop {
+	FORWARD_DROP_NOT_IPV4,		/* IPv6 and anything else */
+	FORWARD_DROP_MALFORMED,		/* lengths, header sizes or offload fields that contradict each other */
+	FORWARD_DROP_SOURCE,		/* source address in no configured subnet */
+	FORWARD_DROP_DESTINATION,	/* destination address in no configured subnet */
+	FORWARD_DROP_TOO_BIG,		/* longer than the inner MTU; "fragmentation needed" was sent back */
+	FORWARD_DROP_UNREACHABLE,	/* nobody has the vIP; "host unreachable" was sent back */
+	FORWARD_DROP_HOLD_FULL,		/* bound of held packets reached */
+	FORWARD_DROP_HOLD_EXPIRED,	/* held, and no answer came in time */
+	FORWARD_DROP_HOLD_FORGOTTEN,	/* held, and the vIP was deleted */
+	FORWARD_DROP_PENDING_FULL,	/* too many unknown vIPs at once */
+	FORWARD_DROP_TWICE,		/* already forwarded once, and not here */
+	FORWARD_DROP_TYPE,		/* datagram of a type not in use */
+	FORWARD_DROP_TUN_WRITE,		/* overlay0 did not take it */
+	FORWARD_DROP_COUNT
+};
+
+struct forward_stats {
+	uint64_t tun_rx_frames, tun_rx_bytes;	/* read from overlay0; a superframe counts once */
+	uint64_t tun_tx_frames, tun_tx_bytes;	/* written to overlay0; likewise */
+	uint64_t sent;				/* frames from overlay0 sent to nodes */
+	uint64_t delivered;			/* packets from nodes for vIPs of this one */
+	uint64_t merged;			/* of these, packets that joined a superframe */
+	uint64_t bad_csum;			/* of these, packets kept out of one for a wrong checksum */
+	uint64_t forwarded;			/* packets sent on to where their vIP went */
+	uint64_t held;				/* packets that had to wait */
+	uint64_t released;			/* of these, sent or delivered later */
+	uint64_t icmp_sent;			/* errors told to senders of this node */
+	uint64_t misses, stragglers;		/* upcalls made */
+	uint64_t drops[FORWARD_DROP_COUNT];	/* packets; a superframe counts once */
+};
+
+/* how the room reaches the world; all called in the fast-path thread */
+struct forward_ops {
+	/* one frame for overlay0; 0 or -errno; -EINVAL for a superframe makes the room write single packets from then on */
+	int (*tun_write)(void *arg, const struct virtio_net_hdr *vnet, const struct iovec *iov, unsigned int n);
+	void (*miss)(void *arg, vip_t vip);
+	void (*straggler)(void *arg, vip_t vip, const struct sockaddr_in *from);
+};
+
+struct forward_cfg {
+	unsigned int mtu;		/* inner, bytes */
+	unsigned int unreachable_ms;	/* how long "nobody has it" is believed */
+	struct fib_limits limits;
+};
+
+struct forward;
+
+struct forward *forward_new(const struct forward_cfg *cfg, struct tunnel *tunnel, const struct forward_ops *ops, void *arg);
+void forward_free(struct forward *fw);
+struct fib *forward_fib(struct forward *fw);
+void forward_stats(const struct forward *fw, struct forward_stats *stats);
+const char *forward_drop_name(enum forward_drop reason);
+
+int forward_subnet_add(struct forward *fw, struct addr_prefix subnet);
+int forward_subnet_del(struct forward *fw, struct addr_prefix subnet);
+void forward_set_merge(struct forward *fw, bool tcp, bool udp);
+bool forward_merges(const struct forward *fw);
+
+int forward_set_local(struct forward *fw, vip_t vip, uint64_t gen, uint64_t now_us);
+int forward_set_remote(struct forward *fw, vip_t vip, uint64_t gen, const struct sockaddr_in *node, uint64_t now_us);
+int forward_set_hold(struct forward *fw, vip_t vip, uint64_t gen, uint64_t now_us);
+int forward_set_unreachable(struct forward *fw, vip_t vip, uint64_t gen, uint64_t now_us);
+int forward_del(struct forward *fw, vip_t vip);
+
+void forward_from_tun(struct forward *fw, struct virtio_net_hdr *vnet, uint8_t *packet, size_t len, uint64_t now_us);
+void forward_from_udp(struct forward *fw, const struct tunnel_rx *rx, uint64_t now_us);
+void forward_flush_tun(struct forward *fw);
+bool forward_tick(struct forward *fw, uint64_t now_us);
+
+#endif

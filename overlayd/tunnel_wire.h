@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* tunnel_wire.h - what one UDP datagram between two nodes looks like
+ *
+ *      0               1               2               3
+ *     +---------------+---------------+---------------+---------------+
+ *   0 |    version    |     type      |     flags     |  csum_start   |
+ *     +---------------+---------------+---------------+---------------+
+ *   4 |  csum_offset  | reserved (0)  |          epoch (0)            |
+ *     +---------------+---------------+---------------+---------------+
+ *   8 |                          counter (0)                          |
+ *  12 |                                                               |
+ *     +---------------+---------------+---------------+---------------+
+ *  16 |  one whole inner IPv4 packet, its total length = the rest of the datagram ...
+ *
+ * Network byte order. Every datagram is a whole inner packet, so a lost one costs one segment, and a run of equal ones can be
+ * sent with UDP_SEGMENT and received with UDP_GRO.
+ *
+ * flags bit 0 (CSUM_PARTIAL): the TCP or UDP checksum of the inner packet is only the folded sum of its pseudo header;
+ * csum_start is where the sum begins (the inner IP header's length), csum_offset where the field is behind it (TCP 16, UDP 6).
+ * Without the flag both are zero. The outer UDP checksum (later: the AEAD tag) covers the inner bytes on the wire.
+ *
+ * epoch (key) and counter (nonce) belong to the encryption of a later version and are zero in this one; the AEAD's additional
+ * data will be these 16 bytes and its tag 16 more behind the packet: 20 (IP) + 8 (UDP) + 16 + 16 + 1440 = 1500.
+ *
+ * DATA       from the node where the inner source lives
+ * FORWARDED  from a node the vIP has left, to where it went: one hop, never forwarded again
+ * MOVED      reserved ("vIP lives there now, generation g"; today said over the control connection)
+ * PROBE      reserved (path MTU and liveness)
+ */
+#ifndef OVERLAYD_TUNNEL_WIRE_H
+#define OVERLAYD_TUNNEL_WIRE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define TUNNEL_VERSION 1
+#define TUNNEL_HDR_LEN 16
+#define TUNNEL_TAG_LEN 16		/* room kept for the AEAD tag */
+#define TUNNEL_OUTER_LEN 28		/* IPv4 + UDP */
+#define TUNNEL_OVERHEAD (TUNNEL_OUTER_LEN + TUNNEL_HDR_LEN + TUNNEL_TAG_LEN)
+#define TUNNEL_MTU_DEFAULT (1500 - TUNNEL_OVERHEAD)
+
+enum tunnel_type {
+	TUNNEL_DATA = 1,
+	TUNNEL_FORWARDED = 2,
+	TUNNEL_MOVED = 3,
+	TUNNEL_PROBE = 4,
+};
+
+#define TUNNEL_F_CSUM_PARTIAL 0x01
+
+struct tunnel_hdr_wire {
+	uint8_t version;	/* TUNNEL_VERSION */
+	uint8_t type;		/* enum tunnel_type */
+	uint8_t flags;		/* TUNNEL_F_* */
+	uint8_t csum_start;
+	uint8_t csum_offset;
+	uint8_t reserved;	/* zero */
+	uint16_t epoch_be;	/* zero */
+	uint64_t counter_be;	/* zero */
+} __attribute__((packed));
+_Static_assert(sizeof(struct tunnel_hdr_wire) == TUNNEL_HDR_LEN, "wire size");
+_Static_assert(offsetof(struct tunnel_hdr_wire, csum_start) == 3, "wire offset");
+_Static_assert(offsetof(struct tunnel_hdr_wire, epoch_be) == 6, "wire offset");
+_Static_assert(offsetof(struct tunnel_hdr_wire, counter_be) == 8, "wire offset");
+_Static_assert(TUNNEL_MTU_DEFAULT == 1440, "inner MTU on a 1500-byte underlay");
+
+/* the same, decoded */
+struct tunnel_hdr {
+	enum tunnel_type type;
+	bool partial;		/* the inner checksum is partial; else the next two are 0 */
+	uint8_t csum_start, csum_offset;
+};
+
+void tunnel_hdr_encode(const struct tunnel_hdr *hdr, uint8_t out[TUNNEL_HDR_LEN]);
+int tunnel_hdr_decode(const uint8_t *data, size_t len, struct tunnel_hdr *hdr);
+
+#endif
