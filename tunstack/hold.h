@@ -49,7 +49,7 @@ struct hold *hold_new(size_t limit_bytes);
 void hold_free(struct hold *h);
 int hold_push(struct hold *h, enum hold_dir dir, const struct virtio_net_hdr *vnet, const uint8_t *data, size_t len, uint64_t now_us);
 bool hold_first(const struct hold *h, enum hold_dir dir, struct hold_packet *pkt);
-bool hold_after(const struct hold *h, enum hold_dir dir, uint64_t seq, struct hold_packet *pkt);
+bool hold_after(struct hold *h, enum hold_dir dir, uint64_t seq, struct hold_packet *pkt);
 bool hold_pop(struct hold *h, enum hold_dir dir, uint64_t now_us);
 uint64_t hold_drop_through(struct hold *h, enum hold_dir dir, uint64_t seq, uint64_t now_us);
 bool hold_is_empty(const struct hold *h);
