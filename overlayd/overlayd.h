@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* overlayd.h - the node's daemon: one struct that has a part for each room */
+#ifndef OVERLAYD_OVERLAYD_H
+#define OVERLAYD_OVERLAYD_H
+
+#include <ev.h>
+#include <openssl/ssl.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "overlayd/common/addr.h"
+#include "overlayd/common/err.h"
+
+#define OVERLAYD_VERSION "0.1"
+#define OVERLAYD_CONF_PATH OVERLAYD_CONF_DIR "/overlayd.conf"
+#define OVERLAYD_PID_PATH OVERLAYD_RUN_DIR "/overlayd.pid"
+#define OVERLAYD_CTL_PATH OVERLAYD_RUN_DIR "/ctl.sock"
+
+struct conf;
+struct conn_listener;
+struct ctl_server;
+struct dirclient;
+struct dirserver;
+struct fabric;
+struct fastpath;
+struct migration;
+struct peers;
+struct workload;
+
+struct overlayd {
+	struct ev_loop *loop;
+	struct conf *conf;		/* owned; replaced by reload */
+	const char *conf_path;		/* not owned */
+	SSL_CTX *tls;
+	char addr[ADDR_STRLEN];		/* "ip:port" where others reach us */
+	uint64_t started_us;		/* monotonic */
+
+	struct fabric *fabric;
+	struct fastpath *fastpath;
+	struct conn_listener *listener;
+	struct peers *peers;
+	struct dirserver *dirserver;	/* NULL unless the directory is embedded */
+	struct dirclient *dirclient;
+	struct ctl_server *ctl;
+	struct workload *workloads;	/* list, written by workload.c alone */
+	struct migration *migrations;	/* list, written by migration.c alone */
+
+	struct ev_signal sigterm, sigint, sighup;
+	bool purge;			/* on the way out, take everything down */
+};
+
+int daemon_run(const char *conf_path, bool foreground);
+void daemon_stop(struct overlayd *ov, bool purge);
+int daemon_reload(struct overlayd *ov, struct oerr *err);
+
+#endif
