@@ -13,6 +13,7 @@
  * frames may flow, ops->frame() for each whole frame, ops->down() once at the end. conn_send() queues and never blocks.
  *
  * ops callbacks may call conn_free() on the very conn they are called for: it is marked dead and freed at the end of the turn.
+ * conn_free() drops what cannot be sent at once; conn_finish() sends it all first, then frees (a last word before hanging up).
  */
 #ifndef OVERLAYD_CONN_H
 #define OVERLAYD_CONN_H
@@ -25,37 +26,13 @@
 #include <sys/types.h>
 
 #include "overlayd/common/addr.h"
+#include "overlayd/common/conn_frame.h"
 #include "overlayd/common/err.h"
 #include "overlayd/common/tls.h"
 
-#define CONN_PREFACE_MAGIC 0x4f564c44u	/* "OVLD" */
-#define CONN_PREFACE_VERSION 1
-#define CONN_ID_LEN 16
-#define CONN_FRAME_MAX (1u << 20)	/* payload bytes; a longer length ends the connection */
-
-enum conn_kind {
-	CONN_KIND_CONTROL = 1,	/* node to node: peer.proto */
-	CONN_KIND_AGENT = 2,	/* ms-agent to ms-agent: mig.proto; id = migration id */
-	CONN_KIND_DIRECTORY = 3,/* node to directory server: dir.proto */
-};
-
-/* first bytes of every TCP connection; network byte order */
-struct conn_preface_wire {
-	uint32_t magic_be;
-	uint8_t version;	/* CONN_PREFACE_VERSION */
-	uint8_t kind;		/* enum conn_kind */
-	uint16_t reserved;	/* zero */
-	uint8_t id[CONN_ID_LEN];/* migration id, or zero */
-} __attribute__((packed));
-_Static_assert(sizeof(struct conn_preface_wire) == 24, "wire size");
-
-/* frame header; network byte order; payload follows */
-struct conn_frame_wire {
-	uint32_t len_be;	/* payload bytes, 0..CONN_FRAME_MAX */
-	uint8_t channel;	/* meaning is the protocol's; 0 = protobuf messages */
-	uint8_t reserved[3];	/* zero */
-} __attribute__((packed));
-_Static_assert(sizeof(struct conn_frame_wire) == 8, "wire size");
+#define CONN_QUEUE_MAX (64u << 20)	/* bytes queued for sending; conn_send() refuses what would exceed it */
+#define CONN_QUEUE_HIGH (4u << 20)	/* a producer should wait for ops->drained above this many bytes */
+#define CONN_QUEUE_LOW (1u << 20)	/* where ops->drained is called */
 
 struct conn;
 
@@ -66,7 +43,7 @@ struct conn_ops {
 	void (*frame)(struct conn *c, uint8_t channel, const uint8_t *data, size_t len, void *arg);
 	/* over; @why is one line for people; the owner still has to conn_free() */
 	void (*down)(struct conn *c, const char *why, void *arg);
-	/* the send queue fell to or below the low mark after having been above the high mark; may be NULL */
+	/* the send queue fell to CONN_QUEUE_LOW or below after having been above CONN_QUEUE_HIGH; may be NULL */
 	void (*drained)(struct conn *c, void *arg);
 };
 
@@ -77,14 +54,16 @@ struct conn_cfg {
 	SSL_CTX *tls;			/* not owned; NULL for a UNIX socket */
 	unsigned int handshake_ms;	/* connect + TLS, 0 = 5000 */
 	unsigned int idle_ms;		/* nothing received for so long ends it, 0 = never */
+	bool exact;			/* UNIX: read no byte past the frame at hand, so that conn_detach_fd() loses none */
 };
 
 struct conn *conn_connect(const struct conn_cfg *cfg, const struct sockaddr_in *to, enum conn_kind kind,
 			  const uint8_t id[CONN_ID_LEN], struct oerr *err);
 struct conn *conn_accept_tls(const struct conn_cfg *cfg, int fd, struct oerr *err);
 struct conn *conn_new_unix(const struct conn_cfg *cfg, int fd, struct oerr *err);
-int conn_preface_decode(const uint8_t *buf, size_t len, enum conn_kind *kind, uint8_t id[CONN_ID_LEN]);
 void conn_free(struct conn *c);
+void conn_finish(struct conn *c);
+int conn_detach_fd(struct conn *c);
 
 int conn_send(struct conn *c, uint8_t channel, const void *data, size_t len);
 size_t conn_send_queued(const struct conn *c);
@@ -101,5 +80,6 @@ typedef void (*conn_accepted_fn)(int fd, enum conn_kind kind, const uint8_t id[C
 struct conn_listener *conn_listener_new(struct ev_loop *loop, const struct sockaddr_in *at, conn_accepted_fn accepted, void *arg,
 					struct oerr *err);
 void conn_listener_free(struct conn_listener *l);
+struct sockaddr_in conn_listener_addr(const struct conn_listener *l);
 
 #endif
