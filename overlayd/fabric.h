@@ -22,13 +22,14 @@
 
 #include "overlayd/common/addr.h"
 #include "overlayd/common/err.h"
+#include "overlayd/common/util.h"
 #include "overlayd/netlink.h"
 
 #define FABRIC_NETNS "ovl-fabric"
 #define FABRIC_TUN "overlay0"			/* in the fabric, persistent */
 #define FABRIC_HOST_IF "ms0"			/* in the daemon's own namespace */
 #define FABRIC_HOST_PEER "ms0-fab"		/* its other end, in the fabric */
-#define FABRIC_TUN_LOCK "/run/overlayd/overlay0.lock"
+#define FABRIC_TUN_LOCK OVERLAYD_RUN_DIR "/overlay0.lock"
 #define FABRIC_GATEWAY 0xa9fe0101u		/* 169.254.1.1: every workload's (and ms0's) next hop; ICMP errors' source */
 #define FABRIC_MTU_MIN 576
 #define FABRIC_MTU_MAX 65535

@@ -4,7 +4,7 @@
  * A handle belongs to the namespace it was opened in, whatever namespace its user is in later, and to one thread at a time.
  * Every call is one request and its answer, blocking (the kernel answers route netlink inside sendmsg). ensure = afterwards it is
  * so, also when it was so before; remove = afterwards it is gone, also when it was gone before. All return 0 or -errno;
- * netlink_error() then has the kernel's own words (extended ack) for the last failure.
+ * netlink_error() then has the kernel's own words (extended ack), until the next call.
  */
 #ifndef OVERLAYD_NETLINK_H
 #define OVERLAYD_NETLINK_H
@@ -42,9 +42,7 @@ struct netlink_link_change {
 	bool up;			/* set IFF_UP */
 	unsigned int mtu;		/* bytes */
 	unsigned int txqlen;		/* packets */
-	unsigned int gso_max_size;	/* bytes */
 	const uint8_t *mac;		/* NETLINK_MAC_LEN bytes */
-	const char *name;		/* rename; the link must be down on kernels before 6.2 */
 	const char *alias;
 };
 
