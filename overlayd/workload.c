@@ -288,7 +288,7 @@ static int workload_tunstack_start(struct workload *w, struct oerr *err)
 		.n_vips = (unsigned int)w->net.nvips,
 		.socket_path = sock,
 		.log_path = logfile,
-		.hold_limit_bytes = w->ov->conf->migration.hold_limit,
+		.hold_limit_bytes = w->ov->conf->migration.hold_limit_bytes,
 		.mtu = w->ov->conf->mtu,
 		.netns_fd = fabric_netns(w->ov->fabric),
 	};
@@ -452,7 +452,7 @@ static void workload_registered_cb(const struct dirclient_result *res, void *arg
 static int workload_check_vip(struct overlayd *ov, vip_t vip, struct oerr *err)
 {
 	const struct workload *other = workload_find_vip(ov, vip);
-	const struct conf_subnet *subnet = conf_find_subnet(ov->conf, vip);
+	const struct conf_subnet *subnet = conf_subnet_of(ov->conf, vip);
 
 	if (other)
 		return oerr_set(err, -EEXIST, "%s belongs to workload %s here", vip_fmt(vip).s,

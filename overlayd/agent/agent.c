@@ -36,7 +36,7 @@
  */
 int agent_init(struct agent *a, const struct conf *conf, const struct agent_ops *ops, void *role, struct oerr *err)
 {
-	const struct tls_files files = { .ca = conf->pki_ca, .cert = conf->pki_cert, .key = conf->pki_key };
+	const struct tls_files files = { .ca = conf->pki.ca, .cert = conf->pki.cert, .key = conf->pki.key };
 
 	memset(a, 0, sizeof(*a));
 	a->conf = conf;
@@ -182,7 +182,7 @@ static void agent_operator_frame_cb(struct conn *c, uint8_t channel, const uint8
 	Ovl__MigMsg *msg;
 
 	(void)c;
-	if (channel != MIG_CHAN_MSG)
+	if (channel != MIG_CHAN_OPERATOR)
 		return;
 	msg = ovl__mig_msg__unpack(NULL, len, data);
 	if (!msg)
@@ -363,7 +363,7 @@ static void agent_tell_operator(struct agent *a, const Ovl__MigMsg *msg)
 	if (!a->operator)
 		return;
 	ovl__mig_msg__pack(msg, buf);
-	if (conn_send(a->operator, MIG_CHAN_MSG, buf, len))
+	if (conn_send(a->operator, MIG_CHAN_OPERATOR, buf, len))
 		log_debug("agent", "operator does not listen");
 }
 

@@ -20,6 +20,7 @@
 
 enum mig_channel {
 	MIG_CHAN_MSG = 0,
+	MIG_CHAN_OPERATOR = 1,		/* agent and ms-migrate; 0 there is overlayd's (ctl.proto) */
 	MIG_CHAN_FILE = 1,
 	MIG_CHAN_HELD = 3,
 	MIG_CHAN_SOCKET = 4,

@@ -20,6 +20,7 @@
 
 #include "ctl.pb-c.h"
 #include "mig.pb-c.h"
+#include "overlayd/agent/agent.h"
 #include "overlayd/common/cleanup.h"
 #include "overlayd/common/conn.h"
 #include "overlayd/common/log.h"
@@ -35,7 +36,7 @@ struct ms_migrate {
 	bool json;		/* result as JSON */
 	bool tty;		/* draw a bar */
 	bool bar_open;		/* the cursor is on it */
-	bool accepted;		/* overlayd has handed us to an agent */
+	bool accepted;		/* an agent has spoken */
 	bool cancelling;
 	int exit_status;
 };
@@ -114,6 +115,9 @@ static void ms_migrate_agent_frame(struct ms_migrate *m, const uint8_t *data, si
 
 	if (!msg)
 		return;
+	m->accepted = true;
+	if (m->request.self)
+		ms_migrate_stop(m, OVL__MIG_EXIT__MIG_EXIT_OK);
 	if (msg->body_case == OVL__MIG_MSG__BODY_PROGRESS)
 		ms_migrate_show_progress(m, msg->progress);
 	else if (msg->body_case == OVL__MIG_MSG__BODY_DONE)
@@ -121,18 +125,14 @@ static void ms_migrate_agent_frame(struct ms_migrate *m, const uint8_t *data, si
 	ovl__mig_msg__free_unpacked(msg, NULL);
 }
 
-/* overlayd's own answer: 0 = an agent speaks from here on */
-static void ms_migrate_accept_frame(struct ms_migrate *m, const uint8_t *data, size_t len)
+/* overlayd itself answers only to say no; otherwise the first to speak is the agent */
+static void ms_migrate_refused_frame(struct ms_migrate *m, const uint8_t *data, size_t len)
 {
 	Ovl__CtlMsg *msg = ovl__ctl_msg__unpack(NULL, len, data);
 
-	if (msg && msg->body_case == OVL__CTL_MSG__BODY_REPLY && msg->reply->code) {
+	if (msg && msg->body_case == OVL__CTL_MSG__BODY_REPLY) {
 		fprintf(stderr, "ms-migrate: %s\n", msg->reply->text);
 		ms_migrate_stop(m, OVL__MIG_EXIT__MIG_EXIT_REFUSED);
-	} else if (msg && msg->body_case == OVL__CTL_MSG__BODY_REPLY) {
-		m->accepted = true;
-		if (m->request.self)
-			ms_migrate_stop(m, OVL__MIG_EXIT__MIG_EXIT_OK);
 	}
 	if (msg)
 		ovl__ctl_msg__free_unpacked(msg, NULL);
@@ -143,12 +143,10 @@ static void ms_migrate_frame_cb(struct conn *c, uint8_t channel, const uint8_t *
 	struct ms_migrate *m = arg;
 
 	(void)c;
-	if (channel != 0)
-		return;
-	if (m->accepted)
+	if (channel == MIG_CHAN_OPERATOR)
 		ms_migrate_agent_frame(m, data, len);
-	else
-		ms_migrate_accept_frame(m, data, len);
+	else if (channel == MIG_CHAN_MSG)
+		ms_migrate_refused_frame(m, data, len);
 }
 
 static void ms_migrate_down_cb(struct conn *c, const char *why, void *arg)
@@ -185,7 +183,7 @@ static void ms_migrate_signal_cb(struct ev_loop *loop, struct ev_signal *w, int 
 	m->cancelling = true;
 	msg.body_case = OVL__MIG_MSG__BODY_CANCEL;
 	msg.cancel = &cancel;
-	conn_send(m->conn, 0, buf, ovl__mig_msg__pack(&msg, buf));
+	conn_send(m->conn, MIG_CHAN_OPERATOR, buf, ovl__mig_msg__pack(&msg, buf));
 }
 
 static int ms_migrate_parse(struct ms_migrate *m, int argc, char **argv)
