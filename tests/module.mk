@@ -2,3 +2,6 @@
 # programs the tests run: a server and a client that check every byte, and what lets CRIU work on small test machines
 SHARED		+= criushim
 criushim_SRC	:= tests/lib/criushim.c
+PROGRAMS		+= ms-testsrv ms-testcli
+ms-testsrv_SRC		:= tests/lib/testsrv.c tests/lib/chk.c $(common_SRC)
+ms-testcli_SRC		:= tests/lib/testcli.c tests/lib/chk.c $(common_SRC)
