@@ -8,6 +8,7 @@
  *   Storage    one JSON object per migration and side, replaced atomically (statefile.c). Processes are kept as pid and start
  *              time, so that a pid taken by somebody else is never signalled.
  *   Lifetime   created when the agent knows its id; removed, with its directory, as the very last act on either side.
+ *   Outcome    HEX.outcome beside the directory outlives it: another node may ask long after. Written before the journal goes.
  *   Invariant  "stage" in the file is the stage begun last, never a later one.
  */
 #include "overlayd/agent/journal.h"
@@ -175,4 +176,38 @@ bool journal_process_alive(const struct journal *j, const char *key, pid_t *pid)
 	if (pid)
 		*pid = value;
 	return value > 0 && util_pid_alive(value, (uint64_t)json_integer_value(json_object_get(p, "start")));
+}
+
+static void journal_outcome_path(char path[160], const char *hex)
+{
+	snprintf(path, 160, "%s/%s.outcome", JOURNAL_DIR, hex);
+}
+
+/** journal_outcome_write() - put the destination's answer on file for good; @pid: the workload's first process, for people */
+int journal_outcome_write(const char *hex, enum journal_outcome outcome, int64_t pid, struct oerr *err)
+{
+	char path[160];
+	json_t *v = json_pack("{s:i, s:I}", "outcome", (int)outcome, "pid", (json_int_t)pid);
+	int ret = util_mkdir_p(JOURNAL_DIR, 0700);
+
+	journal_outcome_path(path, hex);
+	if (!ret)
+		ret = statefile_write(path, v, err);
+	json_decref(v);
+	return ret;
+}
+
+/** journal_outcome_read() - the answer on file, JOURNAL_OUTCOME_NONE when there is none; @pid as written */
+enum journal_outcome journal_outcome_read(const char *hex, int64_t *pid)
+{
+	char path[160];
+	enum journal_outcome outcome;
+	json_t *v;
+
+	journal_outcome_path(path, hex);
+	v = statefile_read(path, NULL);
+	outcome = (enum journal_outcome)json_integer_value(json_object_get(v, "outcome"));
+	*pid = json_integer_value(json_object_get(v, "pid"));
+	json_decref(v);
+	return outcome;
 }

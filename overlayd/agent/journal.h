@@ -21,6 +21,13 @@ struct journal {
 	json_t *root;			/* owned; written by journal_commit() */
 };
 
+/* what became of a migration at its destination; numbers are enum PeerMigState's */
+enum journal_outcome {
+	JOURNAL_OUTCOME_NONE = 0,
+	JOURNAL_OUTCOME_RUNNING = 2,	/* tasks run (or ran) here */
+	JOURNAL_OUTCOME_GONE = 3,	/* no copy here, and none will ever be made under this id */
+};
+
 int journal_create(struct journal *j, const uint8_t id[JOURNAL_ID_LEN], const char *role, struct oerr *err);
 int journal_open(struct journal *j, const char *hex, struct oerr *err);
 int journal_commit(struct journal *j, const char *stage, struct oerr *err);
@@ -35,6 +42,9 @@ const char *journal_str(const struct journal *j, const char *key);
 int64_t journal_int(const struct journal *j, const char *key);
 bool journal_process_alive(const struct journal *j, const char *key, pid_t *pid);
 const json_t *journal_json(const struct journal *j, const char *key);
+
+int journal_outcome_write(const char *hex, enum journal_outcome outcome, int64_t pid, struct oerr *err);
+enum journal_outcome journal_outcome_read(const char *hex, int64_t *pid);
 
 int journal_id_parse(const char *hex, uint8_t id[JOURNAL_ID_LEN]);
 void journal_id_format(const uint8_t id[JOURNAL_ID_LEN], char hex[JOURNAL_HEX_LEN]);

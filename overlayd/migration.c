@@ -1,0 +1,487 @@
+// SPDX-License-Identifier: Apache-2.0
+/* migration.c - the migrations this node takes part in
+ *
+ * Theory of operation
+ *   Purpose    starts ms-agents, knows whether they live, starts `ms-agent --recover` for one that died with
+ *              its journal unfinished, and answers another node's question what became of a migration.
+ *   Not here   any step of a migration (agent/): a restart of the daemon does not disturb a living agent.
+ *   Storage    list ov->migrations; what must survive is on file: the agents' journals and outcomes (journal.c).
+ *   States     EXPECTED (announced by the source's node, no connection yet) -> ACTIVE (an agent lives)
+ *              -> RECOVERING (it died; another goes by its journal) -> removed with its journal.
+ *   The promise  PEER_MIG_GONE is given only when no agent of the id lives and no journal is left, and is put
+ *              on file first: an id that is GONE is never expected or accepted again.
+ *   Timers     expectation: EXPECT_S, then forgotten. Recovery: 0.2 s, doubling to 10 s between attempts.
+ */
+#include "overlayd/migration.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <ev.h>
+#include <fcntl.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "overlayd/agent/journal.h"
+#include "overlayd/common/cleanup.h"
+#include "overlayd/common/log.h"
+#include "overlayd/common/util.h"
+#include "overlayd/conf.h"
+#include "overlayd/overlayd.h"
+#include "overlayd/workload.h"
+
+#define MIGRATION_EXPECT_S 30.
+#define MIGRATION_RETRY_FIRST_S 0.2
+#define MIGRATION_RETRY_MAX_S 10.
+#define MIGRATION_MAX 64		/* at the same time on one node */
+#define MIGRATION_OUTCOME_KEEP_S 86400
+#define MIGRATION_AGENT_FD 3
+
+extern char **environ;
+
+enum migration_state {
+	MIGRATION_EXPECTED,
+	MIGRATION_ACTIVE,
+	MIGRATION_RECOVERING,
+	MIGRATION_STATE_COUNT,
+};
+
+static const char *const migration_state_names[] = {
+	[MIGRATION_EXPECTED] = "expected",
+	[MIGRATION_ACTIVE] = "active",
+	[MIGRATION_RECOVERING] = "recovering",
+};
+_Static_assert(ARRAY_SIZE(migration_state_names) == MIGRATION_STATE_COUNT, "a name for each state");
+
+struct migration {
+	struct migration *next;
+	struct overlayd *ov;
+	char hex[JOURNAL_HEX_LEN];	/* id */
+	enum migration_state state;
+	bool source;			/* we are its source */
+	char workload[64];
+	char peer[TLS_NODE_NAME_MAX];	/* the other node */
+	char stage[32];			/* as the agent last said */
+	bool frozen, in_doubt;
+	pid_t agent;			/* 0 = none lives */
+	struct ev_io agent_gone;	/* its pidfd */
+	struct ev_timer timer;		/* EXPECTED: forget; RECOVERING: try again */
+	double retry_s;			/* next pause */
+};
+
+static void migration_set_state(struct migration *m, enum migration_state state, const char *why)
+{
+	log_info("migration", "%.8s %s: %s -> %s (%s)", m->hex, m->workload, migration_state_names[m->state],
+		 migration_state_names[state], why);
+	m->state = state;
+}
+
+static struct migration *migration_find(struct overlayd *ov, const char *hex)
+{
+	struct migration *m;
+
+	for (m = ov->migrations; m; m = m->next)
+		if (!strcmp(m->hex, hex))
+			return m;
+	return NULL;
+}
+
+static struct migration *migration_new(struct overlayd *ov, const char *hex, enum migration_state state)
+{
+	struct migration *m = xcalloc(1, sizeof(*m));
+
+	m->ov = ov;
+	snprintf(m->hex, sizeof(m->hex), "%s", hex);
+	m->state = state;
+	m->retry_s = MIGRATION_RETRY_FIRST_S;
+	m->next = ov->migrations;
+	ov->migrations = m;
+	return m;
+}
+
+static void migration_unwatch(struct migration *m)
+{
+	if (!ev_is_active(&m->agent_gone))
+		return;
+	ev_io_stop(m->ov->loop, &m->agent_gone);
+	close(m->agent_gone.fd);
+}
+
+static void migration_free(struct migration *m)
+{
+	struct migration **p = &m->ov->migrations;
+
+	migration_unwatch(m);
+	ev_timer_stop(m->ov->loop, &m->timer);
+	while (*p && *p != m)
+		p = &(*p)->next;
+	if (*p)
+		*p = m->next;
+	free(m);
+}
+
+/** migration_free_all() - forget; agents live on and are found again by their journals */
+void migration_free_all(struct overlayd *ov)
+{
+	while (ov->migrations)
+		migration_free(ov->migrations);
+}
+
+static size_t migration_count(const struct overlayd *ov)
+{
+	size_t n = 0;
+
+	for (const struct migration *m = ov->migrations; m; m = m->next)
+		n++;
+	return n;
+}
+
+static bool migration_has_journal(const char *hex)
+{
+	char path[160];
+
+	snprintf(path, sizeof(path), "%s/%s/journal.json", JOURNAL_DIR, hex);
+	return !access(path, F_OK);
+}
+
+/* --- agents --- */
+
+static int migration_spawn(struct migration *m, const char *const *argv, int fd, struct oerr *err)
+{
+	char program[4096];
+	posix_spawn_file_actions_t actions;
+	int ret = util_sibling_path("ms-agent", program, sizeof(program));
+
+	if (ret)
+		return oerr_set(err, ret, "%s is missing", program);
+	posix_spawn_file_actions_init(&actions);
+	if (fd >= 0)
+		posix_spawn_file_actions_adddup2(&actions, fd, MIGRATION_AGENT_FD);
+	ret = -posix_spawn(&m->agent, program, &actions, NULL, (char *const *)argv, environ);
+	posix_spawn_file_actions_destroy(&actions);
+	if (ret) {
+		m->agent = 0;
+		return oerr_set(err, ret, "%s: %s", program, strerror(-ret));
+	}
+	return 0;
+}
+
+static void migration_recover(struct migration *m);
+
+static void migration_retry_cb(struct ev_loop *loop, struct ev_timer *w, int revents)
+{
+	struct migration *m = container_of(w, struct migration, timer);
+
+	(void)loop;
+	(void)revents;
+	migration_recover(m);
+}
+
+static void migration_retry_later(struct migration *m)
+{
+	ev_timer_init(&m->timer, migration_retry_cb, m->retry_s, 0.);
+	ev_timer_start(m->ov->loop, &m->timer);
+	m->retry_s = m->retry_s * 2 > MIGRATION_RETRY_MAX_S ? MIGRATION_RETRY_MAX_S : m->retry_s * 2;
+}
+
+static void migration_agent_ended(struct migration *m)
+{
+	struct workload *w = workload_find(m->ov, m->workload);
+
+	m->agent = 0;
+	if (migration_has_journal(m->hex)) {
+		migration_set_state(m, MIGRATION_RECOVERING, "agent ended with its journal open");
+		migration_retry_later(m);
+		return;
+	}
+	if (w && !strcmp(w->migration, m->hex))
+		workload_set_migration(w, "", NULL);
+	log_info("migration", "%.8s %s: over", m->hex, m->workload);
+	migration_free(m);
+}
+
+static void migration_agent_gone_cb(struct ev_loop *loop, struct ev_io *io, int revents)
+{
+	struct migration *m = container_of(io, struct migration, agent_gone);
+
+	(void)loop;
+	(void)revents;
+	migration_unwatch(m);
+	migration_agent_ended(m);
+}
+
+static void migration_watch(struct migration *m)
+{
+	int fd = (int)syscall(SYS_pidfd_open, m->agent, 0);
+
+	if (fd < 0) {
+		migration_agent_ended(m);
+		return;
+	}
+	ev_io_init(&m->agent_gone, migration_agent_gone_cb, fd, EV_READ);
+	ev_io_start(m->ov->loop, &m->agent_gone);
+}
+
+static void migration_recover(struct migration *m)
+{
+	const char *argv[] = { "ms-agent", "--recover", m->hex, "--conf", m->ov->conf_path, NULL };
+	struct oerr err = { 0 };
+
+	if (migration_spawn(m, argv, -1, &err)) {
+		log_error("migration", "%.8s: %s", m->hex, err.text);
+		migration_retry_later(m);
+		return;
+	}
+	migration_watch(m);
+}
+
+static void migration_new_id(char hex[JOURNAL_HEX_LEN])
+{
+	uint8_t id[JOURNAL_ID_LEN];
+
+	if (getrandom(id, sizeof(id), 0) != sizeof(id))
+		abort();
+	journal_id_format(id, hex);
+}
+
+/**
+ * migration_start() - be the source: spawn the agent that moves @w
+ * @request: what the operator said
+ * @self:    the caller's host pid when it is inside the workload (--self), else 0
+ * @fd:      the operator's connection; still the caller's
+ *
+ * Return: 0 or -errno with @err set.
+ */
+int migration_start(struct overlayd *ov, struct workload *w, const Ovl__CtlMigrate *request, pid_t self, int fd,
+		    struct oerr *err)
+{
+	char hex[JOURNAL_HEX_LEN], timeout[16], self_text[16];
+	const char *argv[20] = { "ms-agent", "--source", "--conf", ov->conf_path, "--id", hex };
+	struct migration *m;
+	size_t n = 6;
+	int ret;
+
+	if (w->migration[0])
+		return oerr_set(err, -EBUSY, "%s is part of migration %.8s already", w->net.name, w->migration);
+	if (migration_count(ov) >= MIGRATION_MAX)
+		return oerr_set(err, -EBUSY, "%d migrations are under way on this node", MIGRATION_MAX);
+	migration_new_id(hex);
+	argv[n++] = "--workload";
+	argv[n++] = w->net.name;
+	argv[n++] = "--host";
+	argv[n++] = request->host;
+	if (request->dry_run)
+		argv[n++] = "--dry-run";
+	if (request->allow_urgent_loss)
+		argv[n++] = "--allow-urgent-loss";
+	if (request->timeout_s) {
+		snprintf(timeout, sizeof(timeout), "%u", request->timeout_s);
+		argv[n++] = "--timeout";
+		argv[n++] = timeout;
+	}
+	if (self) {
+		snprintf(self_text, sizeof(self_text), "%d", (int)self);
+		argv[n++] = "--self";
+		argv[n++] = self_text;
+	}
+	m = migration_new(ov, hex, MIGRATION_ACTIVE);
+	m->source = true;
+	snprintf(m->workload, sizeof(m->workload), "%s", w->net.name);
+	snprintf(m->peer, sizeof(m->peer), "%s", request->host);
+	ret = workload_set_migration(w, hex, err);
+	if (!ret)
+		ret = migration_spawn(m, argv, fd, err);
+	if (ret) {
+		workload_set_migration(w, "", NULL);
+		migration_free(m);
+		return ret;
+	}
+	log_info("migration", "%.8s %s: to %s%s", hex, w->net.name, request->host, request->dry_run ? ", dry run" : "");
+	migration_watch(m);
+	return 0;
+}
+
+static void migration_expired_cb(struct ev_loop *loop, struct ev_timer *w, int revents)
+{
+	struct migration *m = container_of(w, struct migration, timer);
+
+	(void)loop;
+	(void)revents;
+	log_info("migration", "%.8s %s: announced, but nobody came", m->hex, m->workload);
+	migration_free(m);
+}
+
+/**
+ * migration_expect() - be the destination: node @from announces an agent
+ *
+ * Repeatable. Return: 0; -EALREADY the id is over; -EBUSY; -EINVAL.
+ */
+int migration_expect(struct overlayd *ov, const char *from, const Ovl__PeerAgentExpect *msg, struct oerr *err)
+{
+	char hex[JOURNAL_HEX_LEN];
+	struct migration *m;
+	int64_t pid;
+
+	if (msg->migration.len != JOURNAL_ID_LEN)
+		return oerr_set(err, -EINVAL, "a migration's id has %d bytes", JOURNAL_ID_LEN);
+	journal_id_format(msg->migration.data, hex);
+	if (journal_outcome_read(hex, &pid) != JOURNAL_OUTCOME_NONE)
+		return oerr_set(err, -EALREADY, "migration %.8s is over at %s", hex, ov->conf->node);
+	if (migration_find(ov, hex))
+		return 0;
+	if (migration_count(ov) >= MIGRATION_MAX)
+		return oerr_set(err, -EBUSY, "%d migrations are under way at %s", MIGRATION_MAX, ov->conf->node);
+	m = migration_new(ov, hex, MIGRATION_EXPECTED);
+	snprintf(m->workload, sizeof(m->workload), "%s", msg->workload);
+	snprintf(m->peer, sizeof(m->peer), "%s", from);
+	ev_timer_init(&m->timer, migration_expired_cb, MIGRATION_EXPECT_S, 0.);
+	ev_timer_start(ov->loop, &m->timer);
+	return 0;
+}
+
+/** migration_accept() - a connection for the agent of migration @id came in; takes @fd */
+void migration_accept(struct overlayd *ov, int fd, const uint8_t id[CONN_ID_LEN])
+{
+	char hex[JOURNAL_HEX_LEN];
+	struct migration *m;
+	struct oerr err = { 0 };
+
+	journal_id_format(id, hex);
+	m = migration_find(ov, hex);
+	if (!m || m->state != MIGRATION_EXPECTED) {
+		log_warn("migration", "%.8s: a connection nobody announced", hex);
+	} else {
+		const char *argv[] = { "ms-agent", "--destination", "--conf", ov->conf_path, "--id", m->hex, "--host", m->peer, NULL };
+
+		ev_timer_stop(ov->loop, &m->timer);
+		if (migration_spawn(m, argv, fd, &err)) {
+			log_error("migration", "%.8s: %s", hex, err.text);
+			migration_free(m);
+		} else {
+			migration_set_state(m, MIGRATION_ACTIVE, "its agent connected");
+			migration_watch(m);
+		}
+	}
+	close(fd);
+}
+
+/** migration_query() - what became of migration @id here? fills @status */
+void migration_query(struct overlayd *ov, const uint8_t id[CONN_ID_LEN], Ovl__PeerMigStatus *status)
+{
+	char hex[JOURNAL_HEX_LEN];
+	struct migration *m;
+	struct oerr err = { 0 };
+
+	journal_id_format(id, hex);
+	status->state = (Ovl__PeerMigState)journal_outcome_read(hex, &status->pid);
+	if (status->state != OVL__PEER_MIG_STATE__PEER_MIG_UNKNOWN)
+		return;
+	status->state = OVL__PEER_MIG_STATE__PEER_MIG_PENDING;
+	m = migration_find(ov, hex);
+	if (migration_has_journal(hex) || (m && m->state != MIGRATION_EXPECTED))
+		return;
+	if (journal_outcome_write(hex, JOURNAL_OUTCOME_GONE, 0, &err)) {
+		log_error("migration", "%.8s: %s", hex, err.text);
+		return;
+	}
+	if (m)
+		migration_free(m);
+	status->state = OVL__PEER_MIG_STATE__PEER_MIG_GONE;
+}
+
+/** migration_note() - an agent says how far it is, for `status`; Return: 0 or -EINVAL */
+int migration_note(struct overlayd *ov, const Ovl__CtlAgentState *state, struct oerr *err)
+{
+	char hex[JOURNAL_HEX_LEN];
+	struct migration *m;
+
+	if (state->migration.len != JOURNAL_ID_LEN)
+		return oerr_set(err, -EINVAL, "a migration's id has %d bytes", JOURNAL_ID_LEN);
+	journal_id_format(state->migration.data, hex);
+	m = migration_find(ov, hex);
+	if (m) {
+		snprintf(m->stage, sizeof(m->stage), "%s", state->stage);
+		m->frozen = state->frozen;
+		m->in_doubt = state->in_doubt;
+	}
+	return 0;
+}
+
+static void migration_adopt(struct overlayd *ov, const char *hex)
+{
+	struct journal j;
+	struct oerr err = { 0 };
+	struct migration *m;
+
+	if (journal_open(&j, hex, &err)) {
+		log_error("migration", "%s", err.text);
+		return;
+	}
+	m = migration_new(ov, hex, MIGRATION_ACTIVE);
+	m->source = !strcmp(journal_str(&j, "role"), "source");
+	snprintf(m->workload, sizeof(m->workload), "%s", journal_str(&j, "workload"));
+	snprintf(m->peer, sizeof(m->peer), "%s", journal_str(&j, "peer"));
+	snprintf(m->stage, sizeof(m->stage), "%s", journal_str(&j, "stage"));
+	if (journal_process_alive(&j, "agent", &m->agent)) {
+		log_info("migration", "%.8s %s: its agent lives", hex, m->workload);
+		migration_watch(m);
+	} else {
+		migration_set_state(m, MIGRATION_RECOVERING, "found at start");
+		migration_recover(m);
+	}
+	journal_close(&j);
+}
+
+static void migration_prune_outcome(const char *name)
+{
+	char path[512];
+	struct stat st;
+
+	snprintf(path, sizeof(path), "%s/%s", JOURNAL_DIR, name);
+	if (!stat(path, &st) && time(NULL) - st.st_mtime > MIGRATION_OUTCOME_KEEP_S)
+		unlink(path);
+}
+
+/** migration_recover_all() - after a start: adopt living agents, send a recovering one after the dead; Return: 0 or -errno */
+int migration_recover_all(struct overlayd *ov, struct oerr *err)
+{
+	cleanup_dir DIR *dir = NULL;
+	const struct dirent *de;
+	int ret = util_mkdir_p(JOURNAL_DIR, 0700);
+
+	if (!ret)
+		dir = opendir(JOURNAL_DIR);
+	if (!dir) {
+		ret = ret ? ret : -errno;
+		return oerr_set(err, ret, "%s: %s", JOURNAL_DIR, strerror(-ret));
+	}
+	while ((de = readdir(dir))) {
+		const char *dot = strchr(de->d_name, '.');
+
+		if (dot && !strcmp(dot, ".outcome"))
+			migration_prune_outcome(de->d_name);
+		else if (!dot && migration_has_journal(de->d_name))
+			migration_adopt(ov, de->d_name);
+	}
+	return 0;
+}
+
+/** migration_json() - for `status`; new reference */
+json_t *migration_json(const struct overlayd *ov)
+{
+	json_t *list = json_array();
+
+	for (const struct migration *m = ov->migrations; m; m = m->next)
+		json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:b, s:b, s:i}", "id", m->hex,
+						      "workload", m->workload, "role",
+						      m->source ? "source" : "destination", "peer", m->peer, "state",
+						      migration_state_names[m->state], "stage", m->stage, "frozen",
+						      m->frozen, "in_doubt", m->in_doubt, "agent", (int)m->agent));
+	return list;
+}
