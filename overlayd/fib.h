@@ -33,6 +33,7 @@ struct fib_limits {
 /* one held packet: how it came, and what was read */
 struct fib_held {
 	struct fib_held *next;
+	uint64_t at_us;			/* held since, monotonic */
 	bool from_tun;			/* from overlay0, else from a node */
 	bool forwarded;			/* came as FORWARDED */
 	struct sockaddr_in from;	/* the node it came from; zero if from_tun */
@@ -49,7 +50,7 @@ struct fib_entry {
 	bool automatic;			/* HOLD that the fast path entered by itself, see forward.c */
 	uint32_t hop;			/* REMOTE: see fib_hop() */
 	uint64_t gen;			/* highest generation seen */
-	uint64_t time_us;		/* PENDING: last asked; HOLD: entered; UNREACHABLE: ends; monotonic */
+	uint64_t time_us;		/* PENDING, REMOTE: last asked; HOLD: entered; UNREACHABLE: ends; monotonic */
 	struct fib_queue *held;		/* NULL or packets waiting */
 };
 
@@ -70,8 +71,9 @@ const struct sockaddr_in *fib_hop(const struct fib *f, const struct fib_entry *e
 int fib_hold_packet(struct fib *f, struct fib_entry *e, const struct fib_held *meta, const uint8_t *packet);
 struct fib_held *fib_take_held(struct fib *f, struct fib_entry *e);
 unsigned int fib_drop_held(struct fib *f, struct fib_entry *e);
+unsigned int fib_expire_held(struct fib *f, struct fib_entry *e, uint64_t before_us);
 
-size_t fib_list(const struct fib *f, enum fib_state state, vip_t *vips, size_t max);
+size_t fib_scan_waiting(struct fib *f, vip_t *vips, size_t max);
 size_t fib_count(const struct fib *f, enum fib_state state);
 size_t fib_hop_count(const struct fib *f);
 size_t fib_held_bytes(const struct fib *f);

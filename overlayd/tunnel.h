@@ -35,6 +35,7 @@ struct tunnel_stats {
 	uint64_t tx_waits;			/* times the socket was full and sending had to wait */
 	uint64_t rx_datagrams, rx_bytes;
 	uint64_t rx_runs;			/* messages they came in */
+	uint64_t rx_overflow;			/* datagrams the kernel dropped because we were too slow */
 	uint64_t rx_bad_length;			/* truncated messages, or with a nonsense segment size */
 	uint64_t rx_bad_header;			/* not our format: version, type, reserved, length */
 	uint64_t gso_fallbacks;			/* runs that had to be sent again one by one */
@@ -59,10 +60,11 @@ void tunnel_offload_state(const struct tunnel *t, bool *gso, bool *gro);
 uint8_t *tunnel_slot(struct tunnel *t);
 void tunnel_queue(struct tunnel *t, const struct sockaddr_in *to, const struct tunnel_hdr *hdr, size_t len);
 int tunnel_flush(struct tunnel *t);
+bool tunnel_unsent(const struct tunnel *t);
 bool tunnel_blocked(const struct tunnel *t);
 
 int tunnel_recv(struct tunnel *t);
 bool tunnel_next(struct tunnel *t, struct tunnel_rx *rx);
-const struct tunnel_stats *tunnel_stats(const struct tunnel *t);
+void tunnel_stats(const struct tunnel *t, struct tunnel_stats *stats);
 
 #endif

@@ -1,0 +1,442 @@
+// SPDX-License-Identifier: Apache-2.0
+/* tunnel.c - datagrams between nodes, in runs
+ *
+ * Theory of operation
+ *   Purpose    as few system calls and kernel passes per byte as UDP allows: neighbours of equal size and destination
+ *              leave as one UDP_SEGMENT run, many runs by one sendmmsg(); what comes is taken by recvmmsg(), with UDP_GRO
+ *              many datagrams to a message.
+ *   Not here   what is in a datagram and who may send it (forward.c), when to send (fastpath.c), encryption (to come: a slot has
+ *              room for the tag and is written once, so sealing replaces the copy into it).
+ *   Storage    a send arena of slots filled from the front, with a list of runs over it, reset when all are sent; a fixed set of
+ *              receive buffers. One thread.
+ *   Runs       a datagram joins the run before it if both go to one node, it is not longer, the run has fewer than 64 and less
+ *              than TX_RUN_BYTES; a shorter one ends the run (UDP_SEGMENT: all equal, the last may be shorter). A run of one goes
+ *              without the control message: kernels up to 6.10 sent such with half a checksum (d96016a764f6).
+ *   Full       EAGAIN leaves the rest in the arena: tunnel_unsent() until POLLOUT and another tunnel_flush(); tunnel_blocked() says
+ *              that there is no room for another frame, then the caller stops reading. A slot asked for all the same is a
+ *              spare one, and what is queued from it is dropped and counted.
+ *   Fall-back  EIO on a run: the device cannot do checksums for segments (10154dbded6d); UDP_SEGMENT stays off until it is
+ *              switched on again. EINVAL, EMSGSIZE: this path is smaller than the run's datagrams; this run goes one by one.
+ *   Guarded by tests/unit/test_tunnel.c
+ */
+#include "overlayd/tunnel.h"
+
+#include <errno.h>
+#include <linux/sock_diag.h>
+#include <netinet/udp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "overlayd/common/addr.h"
+#include "overlayd/common/cleanup.h"
+#include "overlayd/common/log.h"
+#include "overlayd/common/util.h"
+
+#ifndef UDP_SEGMENT
+#define UDP_SEGMENT 103
+#define UDP_GRO 104
+#endif
+
+#define ROOM "tunnel"
+
+#define SOCKET_BUFFER (8 << 20)		/* 10 Gb/s for some 6 ms, doubled by the kernel */
+#define SLOT_BYTES (TUNNEL_HDR_LEN + TUNNEL_INNER_MAX + TUNNEL_TAG_LEN)
+#define TX_ARENA (512u << 10)
+#define TX_FRAME_ROOM (192u << 10)	/* more than a superframe of ordinary segments takes */
+#define TX_RUNS 64u			/* runs to one sendmmsg() */
+#define TX_RUN_SEGMENTS 64u		/* UDP_MAX_SEGMENTS before 6.9 */
+#define TX_RUN_BYTES 65000u		/* below 65535 - IP - UDP */
+#define RX_SLOTS 64u
+#define RX_SLOTS_BIG 8u			/* when messages are long: what fits a cache */
+#define RX_BIG 8192u			/* bytes that make a message long */
+#define RX_BYTES 65536u
+
+struct run {
+	struct sockaddr_in to;
+	uint32_t off, len;	/* in the arena */
+	uint32_t segment;	/* bytes of each datagram but the last */
+	uint32_t n;		/* datagrams */
+	bool closed;		/* the last is shorter: nothing can follow */
+	bool split;		/* to be sent one by one */
+};
+
+union tx_control {
+	struct cmsghdr align;
+	char buf[CMSG_SPACE(sizeof(uint16_t))];
+};
+
+union rx_control {
+	struct cmsghdr align;
+	char buf[CMSG_SPACE(sizeof(int))];
+};
+
+struct tunnel {
+	int fd;
+	bool gso, gro;		/* allowed */
+	bool gso_broken;	/* tried and refused */
+	struct tunnel_stats stats;
+
+	uint8_t *arena;		/* TX_ARENA bytes, and one spare slot behind them */
+	size_t used;
+	struct run runs[TX_RUNS];
+	unsigned int n_runs, sent_runs;
+	struct mmsghdr tx_msg[TX_RUN_SEGMENTS];
+	struct iovec tx_iov[TX_RUN_SEGMENTS];
+	union tx_control tx_control[TX_RUNS];
+
+	uint8_t *rx_buf;	/* RX_SLOTS * RX_BYTES */
+	struct mmsghdr rx_msg[RX_SLOTS];
+	struct iovec rx_iov[RX_SLOTS];
+	struct sockaddr_in rx_from[RX_SLOTS];
+	union rx_control rx_control[RX_SLOTS];
+	unsigned int rx_n, rx_cur;	/* messages there are, the one being taken apart */
+	size_t rx_off, rx_segment;	/* in it; segment 0 = not begun */
+	bool rx_long;			/* the last batch had a long message */
+};
+
+_Static_assert(TX_RUNS <= TX_RUN_SEGMENTS, "tx_msg serves both runs and split runs");
+
+/**
+ * tunnel_socket() - the node's UDP socket, bound to @at in the calling thread's network namespace
+ *
+ * Return: the descriptor, non-blocking and close-on-exec, or -errno.
+ */
+int tunnel_socket(const struct sockaddr_in *at, struct oerr *err)
+{
+	cleanup_close int fd = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	int size = SOCKET_BUFFER;
+
+	if (fd < 0)
+		return oerr_set(err, -errno, "UDP socket: %s", strerror(errno));
+	/* FORCE passes net.core.rmem_max and needs CAP_NET_ADMIN; without it the kernel gives what it may */
+	if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof(size)))
+		setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
+	if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof(size)))
+		setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+	if (bind(fd, (const struct sockaddr *)at, sizeof(*at)))
+		return oerr_set(err, -errno, "UDP %s: %s", endpoint_fmt(at).s, strerror(errno));
+	return steal_fd(&fd);
+}
+
+/** tunnel_new() - over @fd, which stays the caller's; @gso, @gro: UDP_SEGMENT and UDP_GRO allowed */
+struct tunnel *tunnel_new(int fd, bool gso, bool gro)
+{
+	struct tunnel *t = xcalloc(1, sizeof(*t));
+
+	t->fd = fd;
+	t->arena = xmalloc(TX_ARENA + SLOT_BYTES);
+	t->rx_buf = xmalloc((size_t)RX_SLOTS * RX_BYTES);
+	for (unsigned int i = 0; i < RX_SLOTS; i++)
+		t->rx_iov[i] = (struct iovec){ t->rx_buf + (size_t)i * RX_BYTES, RX_BYTES };
+	tunnel_set_offloads(t, gso, gro);
+	return t;
+}
+
+/** tunnel_free() - what was not sent is lost; NULL is fine */
+void tunnel_free(struct tunnel *t)
+{
+	if (!t)
+		return;
+	free(t->arena);
+	free(t->rx_buf);
+	free(t);
+}
+
+/** tunnel_set_offloads() - allow or forbid UDP_SEGMENT and UDP_GRO; allowing tries again what had failed */
+void tunnel_set_offloads(struct tunnel *t, bool gso, bool gro)
+{
+	int on = gro;
+
+	t->gso = gso;
+	t->gso_broken = false;
+	t->gro = setsockopt(t->fd, IPPROTO_UDP, UDP_GRO, &on, sizeof(on)) == 0 && gro;
+}
+
+/** tunnel_offload_state() - what is in use: allowed, and not found broken */
+void tunnel_offload_state(const struct tunnel *t, bool *gso, bool *gro)
+{
+	*gso = t->gso && !t->gso_broken;
+	*gro = t->gro;
+}
+
+/**
+ * tunnel_slot() - where to write the next inner packet, room for TUNNEL_INNER_MAX bytes
+ *
+ * Valid until tunnel_queue() or tunnel_flush(); may flush.
+ */
+uint8_t *tunnel_slot(struct tunnel *t)
+{
+	if (t->used + SLOT_BYTES > TX_ARENA || t->n_runs == TX_RUNS)
+		tunnel_flush(t);
+	if (t->used + SLOT_BYTES > TX_ARENA || t->n_runs == TX_RUNS)
+		return t->arena + TX_ARENA + TUNNEL_HDR_LEN;
+	return t->arena + t->used + TUNNEL_HDR_LEN;
+}
+
+static bool run_takes(const struct tunnel *t, const struct run *r, const struct sockaddr_in *to, size_t len)
+{
+	return t->gso && !t->gso_broken && !r->closed && r->n < TX_RUN_SEGMENTS && len <= r->segment && r->len + len <= TX_RUN_BYTES &&
+	       r->to.sin_addr.s_addr == to->sin_addr.s_addr && r->to.sin_port == to->sin_port;
+}
+
+/**
+ * tunnel_queue() - the packet that was written into tunnel_slot() is to go to @to
+ * @len: its bytes, 1..TUNNEL_INNER_MAX
+ */
+void tunnel_queue(struct tunnel *t, const struct sockaddr_in *to, const struct tunnel_hdr *hdr, size_t len)
+{
+	struct run *last = t->n_runs > t->sent_runs ? &t->runs[t->n_runs - 1] : NULL;
+	size_t bytes = TUNNEL_HDR_LEN + len;
+
+	if (t->used + SLOT_BYTES > TX_ARENA || t->n_runs == TX_RUNS) {
+		t->stats.tx_dropped++;
+		return;
+	}
+	tunnel_hdr_encode(hdr, t->arena + t->used);
+	if (last && run_takes(t, last, to, bytes)) {
+		last->closed = bytes < last->segment;
+		last->len += (uint32_t)bytes;
+		last->n++;
+	} else {
+		t->runs[t->n_runs++] = (struct run){
+			.to = *to, .off = (uint32_t)t->used, .len = (uint32_t)bytes, .segment = (uint32_t)bytes, .n = 1,
+		};
+	}
+	t->used += bytes;
+}
+
+static void count_sent(struct tunnel *t, unsigned int datagrams, size_t bytes)
+{
+	t->stats.tx_runs++;
+	t->stats.tx_datagrams += datagrams;
+	t->stats.tx_bytes += bytes;
+}
+
+static void msg_fill(struct tunnel *t, unsigned int i, const struct run *r, size_t off, size_t len)
+{
+	t->tx_iov[i] = (struct iovec){ t->arena + off, len };
+	t->tx_msg[i].msg_hdr = (struct msghdr){
+		.msg_name = (void *)&r->to, .msg_namelen = sizeof(r->to), .msg_iov = &t->tx_iov[i], .msg_iovlen = 1,
+	};
+}
+
+/* what is left of a run, datagram by datagram; Return: 0 the run is over, -EAGAIN */
+static int send_split(struct tunnel *t, struct run *r)
+{
+	while (r->n) {
+		unsigned int n = 0;
+		uint32_t off = r->off, end = r->off + r->len;
+		int sent;
+
+		for (; off < end && n < TX_RUN_SEGMENTS; n++) {
+			uint32_t len = end - off < r->segment ? end - off : r->segment;
+
+			msg_fill(t, n, r, off, len);
+			off += len;
+		}
+		sent = sendmmsg(t->fd, t->tx_msg, n, MSG_DONTWAIT);
+		if (sent < 0 && errno == EINTR)
+			continue;
+		if (sent < 0 && errno == EAGAIN)
+			return -EAGAIN;
+		for (int i = 0; i < sent; i++)
+			count_sent(t, 1, t->tx_iov[i].iov_len);
+		if (sent < 0) {
+			/* the first one is refused for ever: leave it out */
+			t->stats.tx_errors++;
+			sent = 1;
+		}
+		for (int i = 0; i < sent; i++) {
+			r->off += (uint32_t)t->tx_iov[i].iov_len;
+			r->len -= (uint32_t)t->tx_iov[i].iov_len;
+			r->n--;
+		}
+	}
+	t->sent_runs++;
+	return 0;
+}
+
+/* the kernel refused the first unsent run with @error; Return: 0 go on, -EAGAIN */
+static int run_refused(struct tunnel *t, int error)
+{
+	struct run *r = &t->runs[t->sent_runs];
+
+	if (error == EAGAIN)
+		return -EAGAIN;
+	if (r->n > 1 && (error == EIO || error == EINVAL || error == EMSGSIZE)) {
+		t->stats.gso_fallbacks++;
+		r->split = true;
+		if (error == EIO && !t->gso_broken) {
+			t->gso_broken = true;
+			log_warn(ROOM, "the kernel cannot segment UDP on the way to %s: UDP_SEGMENT is off", endpoint_fmt(&r->to).s);
+		}
+		return 0;
+	}
+	t->stats.tx_errors += r->n;
+	t->sent_runs++;
+	return 0;
+}
+
+static void run_control(struct tunnel *t, unsigned int i, const struct run *r)
+{
+	struct msghdr *m = &t->tx_msg[i].msg_hdr;
+	uint16_t segment = (uint16_t)r->segment;
+	struct cmsghdr *c;
+
+	m->msg_control = t->tx_control[i].buf;
+	m->msg_controllen = sizeof(t->tx_control[i].buf);
+	c = CMSG_FIRSTHDR(m);
+	c->cmsg_level = IPPROTO_UDP;
+	c->cmsg_type = UDP_SEGMENT;
+	c->cmsg_len = CMSG_LEN(sizeof(segment));
+	memcpy(CMSG_DATA(c), &segment, sizeof(segment));
+}
+
+static bool run_must_split(const struct tunnel *t, const struct run *r)
+{
+	return r->n > 1 && (r->split || !t->gso || t->gso_broken);
+}
+
+/* as many of the next runs as go in one call; Return: 0 some progress was made, -EAGAIN */
+static int send_runs(struct tunnel *t)
+{
+	unsigned int n = 0;
+	int sent;
+
+	for (unsigned int i = t->sent_runs; i < t->n_runs && !run_must_split(t, &t->runs[i]); i++, n++) {
+		msg_fill(t, n, &t->runs[i], t->runs[i].off, t->runs[i].len);
+		if (t->runs[i].n > 1)
+			run_control(t, n, &t->runs[i]);
+	}
+	do
+		sent = sendmmsg(t->fd, t->tx_msg, n, MSG_DONTWAIT);
+	while (sent < 0 && errno == EINTR);
+	if (sent < 0)
+		return run_refused(t, errno);
+	for (int i = 0; i < sent; i++, t->sent_runs++)
+		count_sent(t, t->runs[t->sent_runs].n, t->runs[t->sent_runs].len);
+	return 0;
+}
+
+/** tunnel_flush() - send all that is queued; Return: 0 it is sent (or refused and counted), -EAGAIN the rest waits for POLLOUT */
+int tunnel_flush(struct tunnel *t)
+{
+	while (t->sent_runs < t->n_runs) {
+		struct run *r = &t->runs[t->sent_runs];
+		int ret = run_must_split(t, r) ? send_split(t, r) : send_runs(t);
+
+		if (ret) {
+			t->stats.tx_waits++;
+			return ret;
+		}
+	}
+	t->n_runs = t->sent_runs = 0;
+	t->used = 0;
+	return 0;
+}
+
+/** tunnel_unsent() - something waits for the socket to become writable */
+bool tunnel_unsent(const struct tunnel *t)
+{
+	return t->sent_runs < t->n_runs;
+}
+
+/** tunnel_blocked() - the socket is full and there is no room for another frame: better not read one */
+bool tunnel_blocked(const struct tunnel *t)
+{
+	return tunnel_unsent(t) && (t->used + TX_FRAME_ROOM > TX_ARENA || t->n_runs > TX_RUNS / 2);
+}
+
+/**
+ * tunnel_recv() - take a batch of messages that are there; the batch before is over
+ *
+ * Return: how many messages (tunnel_next() yields their datagrams), 0 none there, -errno.
+ */
+int tunnel_recv(struct tunnel *t)
+{
+	unsigned int want = t->rx_long ? RX_SLOTS_BIG : RX_SLOTS;
+	int n;
+
+	t->rx_n = t->rx_cur = 0;
+	t->rx_off = t->rx_segment = 0;
+	for (unsigned int i = 0; i < want; i++)
+		t->rx_msg[i].msg_hdr = (struct msghdr){
+			.msg_name = &t->rx_from[i], .msg_namelen = sizeof(t->rx_from[i]), .msg_iov = &t->rx_iov[i], .msg_iovlen = 1,
+			.msg_control = t->rx_control[i].buf, .msg_controllen = sizeof(t->rx_control[i].buf),
+		};
+	do
+		n = recvmmsg(t->fd, t->rx_msg, want, MSG_DONTWAIT, NULL);
+	while (n < 0 && errno == EINTR);
+	if (n < 0)
+		return errno == EAGAIN ? 0 : -errno;
+	t->rx_n = (unsigned int)n;
+	t->rx_long = false;
+	for (int i = 0; i < n; i++)
+		t->rx_long |= t->rx_msg[i].msg_len > RX_BIG;
+	t->stats.rx_runs += (unsigned int)n;
+	return n;
+}
+
+/* bytes of each datagram in the message (its last may be shorter); 0 = nonsense */
+static size_t rx_segment_size(struct mmsghdr *m)
+{
+	int size = (int)m->msg_len;
+
+	if (m->msg_hdr.msg_flags & MSG_TRUNC || m->msg_hdr.msg_namelen != sizeof(struct sockaddr_in))
+		return 0;
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(&m->msg_hdr); c; c = CMSG_NXTHDR(&m->msg_hdr, c))
+		if (c->cmsg_level == IPPROTO_UDP && c->cmsg_type == UDP_GRO)
+			memcpy(&size, CMSG_DATA(c), sizeof(size));
+	return size > 0 ? (size_t)size : 0;
+}
+
+/**
+ * tunnel_next() - the next datagram of the batch whose header is right
+ * @rx: rx->packet may be written to; valid until the next tunnel_recv()
+ *
+ * Return: false when the batch is over.
+ */
+bool tunnel_next(struct tunnel *t, struct tunnel_rx *rx)
+{
+	for (; t->rx_cur < t->rx_n; t->rx_cur++, t->rx_off = t->rx_segment = 0) {
+		struct mmsghdr *m = &t->rx_msg[t->rx_cur];
+		uint8_t *data = t->rx_iov[t->rx_cur].iov_base;
+
+		if (!t->rx_segment)
+			t->rx_segment = rx_segment_size(m);
+		if (!t->rx_segment) {
+			t->stats.rx_bad_length++;
+			continue;
+		}
+		while (t->rx_off < m->msg_len) {
+			uint8_t *p = data + t->rx_off;
+			size_t left = m->msg_len - t->rx_off, len = left < t->rx_segment ? left : t->rx_segment;
+
+			t->rx_off += len;
+			t->stats.rx_datagrams++;
+			t->stats.rx_bytes += len;
+			if (tunnel_hdr_decode(p, len, &rx->hdr)) {
+				t->stats.rx_bad_header++;
+				continue;
+			}
+			rx->from = t->rx_from[t->rx_cur];
+			rx->packet = p + TUNNEL_HDR_LEN;
+			rx->len = len - TUNNEL_HDR_LEN;
+			return true;
+		}
+	}
+	return false;
+}
+
+/** tunnel_stats() - a copy of the counters, with the kernel's own */
+void tunnel_stats(const struct tunnel *t, struct tunnel_stats *stats)
+{
+	uint32_t mem[SK_MEMINFO_VARS] = { 0 };
+	socklen_t len = sizeof(mem);
+
+	*stats = t->stats;
+	if (!getsockopt(t->fd, SOL_SOCKET, SO_MEMINFO, mem, &len))
+		stats->rx_overflow = mem[SK_MEMINFO_DROPS];
+}
