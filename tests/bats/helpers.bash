@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+# helpers.bash - what every bats file loads: `load helpers`
+#
+#   run_ok CMD...             run it; the test fails with its output unless it exits 0        -> $output, $status
+#   run_rc RC CMD...          the same with another exit status expected
+#   run_fail CMD...           the same, any failure but a timeout expected
+#                             TIMEOUT=SECONDS before them bounds the run (30); a run out of time always fails
+#   assert_eq GOT WANT [WHAT] assert_match TEXT REGEX [WHAT]   refute_match TEXT REGEX [WHAT]   assert_le A B [WHAT]
+#   wait_for SECONDS CMD...   until CMD succeeds; fails telling what was awaited
+#   spawn NAME CMD...         in the background: output in $BATS_TEST_TMPDIR/NAME.out and .err, pid in $SPAWNED
+#   spawned NAME              its pid
+#   finish NAME [SIGNAL]      send SIGNAL (TERM; "none": send nothing), await the end -> $status, $output (its standard output)
+#   json FILTER [FILE]        jq -r on FILE or on $output
+#
+#   lab_up [ARGS...]          a lab of this test file's own; arguments of `scripts/lab up`
+#   lab CMD...                scripts/lab with that name
+#   on NODE CMD...            `lab exec`; run_ok on n1 CMD..., spawn NAME on n1 CMD... work
+#   lab_down                  and check that nothing is left (teardown_file)
+#
+# Each file:   setup_file() { lab_up 3; }   teardown_file() { lab_down; }   teardown() { end_spawned; }
+# Names that must be unique on the machine carry $TAG. Nothing here ends a process this test did not start.
+
+TOP=$(cd "$BATS_TEST_DIRNAME/../.." && pwd)
+BUILD=${BUILD:-$TOP/build}
+[[ $BUILD == /* ]] || BUILD=$TOP/$BUILD
+export TOP BUILD
+export PATH=$BUILD/bin:$TOP/scripts:$PATH:/usr/sbin:/sbin
+TAG=${TAG:-t$$}
+export TAG LAB_NAME=${TEST_LAB_NAME:-$TAG}
+
+fail() {
+	printf '%s\n' "$*" >&2
+	return 1
+}
+
+# as root or not at all: said aloud, never silently
+need_root() {
+	[ "$(id -u)" -eq 0 ] || skip "needs root"
+}
+
+_run() { # CMD...: $output (both streams) and $status
+	local limit=${TIMEOUT:-30}
+	if output=$(_limited "$limit" "$@" 2>&1 </dev/null 3>&-); then status=0; else status=$?; fi
+	# shellcheck disable=SC2034
+	mapfile -t lines <<<"$output"
+	[ $status -ne 124 ] || fail "no end after $limit s: $*" "$output"
+}
+
+# a function of this file cannot be run by timeout(1): its command is
+_limited() {
+	local limit=$1
+	shift
+	case $1 in
+	on) shift; timeout --kill-after=5 "$limit" "$TOP/scripts/lab" exec "$@" ;;
+	lab) shift; timeout --kill-after=5 "$limit" "$TOP/scripts/lab" "$@" ;;
+	*)
+		if declare -F "$1" >/dev/null; then "$@"; else timeout --kill-after=5 "$limit" "$@"; fi
+		;;
+	esac
+}
+
+run_rc() {
+	local want=$1
+	shift
+	_run "$@" || return 1
+	[ "$status" -eq "$want" ] || fail "exit status $status, not $want: $*" "$output"
+}
+
+run_ok() { run_rc 0 "$@"; }
+
+run_fail() {
+	_run "$@" || return 1
+	[ "$status" -ne 0 ] || fail "it should have failed: $*" "$output"
+}
+
+assert_eq() { [ "$1" = "$2" ] || fail "${3:-value}: got '$1', expected '$2'"; }
+assert_le() { awk -v a="$1" -v b="$2" 'BEGIN { exit !(a <= b) }' || fail "${3:-value}: $1 is more than $2"; }
+assert_match() { [[ $1 =~ $2 ]] || fail "${3:-text}: no match for '$2' in:" "$1"; }
+refute_match() { ! [[ $1 =~ $2 ]] || fail "${3:-text}: '$2' should not be in:" "$1"; }
+
+wait_for() {
+	local limit=$1 end
+	shift
+	end=$((SECONDS + limit + 1))
+	until "$@" >/dev/null 2>&1; do
+		[ $SECONDS -lt $end ] || { fail "not within $limit s: $*"; return 1; }
+		sleep 0.05
+	done
+}
+
+json() { # FILTER [FILE]
+	if [ $# -gt 1 ]; then jq -r "$1" "$2"; else jq -r "$1" <<<"$output"; fi
+}
+
+# ---- processes -------------------------------------------------------------------------------------------------------
+
+_start_time() { # pid: with it, a pid names one process
+	local s
+	read -r s 2>/dev/null <"/proc/$1/stat" || return 1
+	s=${s##*) }
+	# shellcheck disable=SC2086
+	set -- $s
+	[ "$1" != Z ] && echo "${20}"
+}
+
+_lives() { # pid start
+	[ "$(_start_time "$1")" = "$2" ]
+}
+_ended() { ! _lives "$@"; }
+
+spawn() {
+	local name=$1
+	shift
+	if [ "$1" = on ]; then
+		shift
+		set -- "$TOP/scripts/lab" exec "$@"
+	elif declare -F "$1" >/dev/null; then
+		set -- bash -c "$(declare -f "$1"); $(printf '%q ' "$@")"
+	fi
+	setsid "$@" </dev/null >"$BATS_TEST_TMPDIR/$name.out" 2>"$BATS_TEST_TMPDIR/$name.err" 3>&- &
+	SPAWNED=$!
+	echo "$SPAWNED $(_start_time "$SPAWNED" || echo ended)" >"$BATS_TEST_TMPDIR/$name.pid"
+}
+
+spawned() {
+	local pid
+	read -r pid _ <"$BATS_TEST_TMPDIR/$1.pid" && echo "$pid"
+}
+
+finish() { # NAME [SIGNAL]
+	local pid start
+	read -r pid start <"$BATS_TEST_TMPDIR/$1.pid"
+	[ "${2:-TERM}" = none ] || ! _lives "$pid" "$start" || kill -"${2:-TERM}" "$pid"
+	if ! wait_for "${TIMEOUT:-30}" _ended "$pid" "$start"; then
+		fail "$1 (pid $pid) does not end" "$(cat "$BATS_TEST_TMPDIR/$1.err")"
+		return 1
+	fi
+	if wait "$pid"; then status=0; else status=$?; fi
+	output=$(cat "$BATS_TEST_TMPDIR/$1.out")
+	rm -f "$BATS_TEST_TMPDIR/$1.pid"
+}
+
+# teardown: whatever this test spawned and has not finished; its session with it, as far as it is still there
+end_spawned() {
+	local f pid start p
+	for f in "$BATS_TEST_TMPDIR"/*.pid; do
+		[ -e "$f" ] || continue
+		read -r pid start <"$f"
+		rm -f "$f"
+		for p in $(ps -o pid= -s "$pid" 2>/dev/null); do
+			kill -KILL "$p" 2>/dev/null || true
+		done
+		wait_for 10 _ended "$pid" "$start" || return 1
+	done
+}
+
+# ---- labs ------------------------------------------------------------------------------------------------------------
+
+lab() { "$TOP/scripts/lab" "$@"; }
+on() { "$TOP/scripts/lab" exec "$@"; }
+
+lab_up() {
+	need_root
+	if ! lab up "$@" >"$BATS_FILE_TMPDIR/lab.log" 2>&1 3>&-; then
+		cat "$BATS_FILE_TMPDIR/lab.log" >&2
+		lab down --kill >&2 3>&- || true
+		return 1
+	fi
+}
+
+# lab_down [--kill]: the daemons must end by themselves and leave nothing; then the nodes go
+lab_down() {
+	[ -d "/tmp/ms-lab-$LAB_NAME" ] || return 0
+	lab down "$@" 3>&-
+}
