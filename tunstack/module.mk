@@ -1,1 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
+# the hold queue and the capture of one workload, and the plain data of its sockets
+
+stackclient_SRC	:= tunstack/stackclient.c
+sock_image_SRC	:= tunstack/sock_image.c tunstack/sock_repair.c tunstack/sock_list.c tunstack/sock_diag.c
+tun_SRC		:= tunstack/tun.c
+
+PROGRAMS	+= tunstack
+tunstack_SRC	:= tunstack/main.c tunstack/server.c tunstack/capture.c tunstack/hold.c $(tun_SRC) \
+		   overlayd/fabric.c overlayd/netlink.c overlayd/netns.c $(conn_SRC) $(common_SRC)
+tunstack_PB	:= stack
+tunstack_LIBS	:= $(LIBS_nl) $(LIBS_pb) $(LIBS_tls) $(LIBS_ev)
