@@ -64,7 +64,7 @@ static int text_copy(char *to, size_t size, const char *from)
 int dir_binding_unpack(const Ovl__DirBinding *m, struct dir_binding *b)
 {
 	memset(b, 0, sizeof(*b));
-	if (!m->vip || m->state < 0 || m->state > DIR_QUARANTINE)
+	if (!m->vip || (unsigned int)m->state > DIR_QUARANTINE)
 		return -EINVAL;
 	if (m->last_migration.len && m->last_migration.len != DIR_MIGRATION_LEN)
 		return -EINVAL;
