@@ -11,7 +11,7 @@ DESTDIR	?=
 
 PKGS	:= libnl-3.0 libnl-route-3.0 libprotobuf-c libssl libcrypto sqlite3 jansson libconfuse
 # only what builds needs the packages; help and clean must work before anything is installed
-BARE	:= help clean deps distclean
+BARE	:= help clean deps list-unit-tests list-fuzzers
 ifneq ($(filter-out $(BARE),$(or $(MAKECMDGOALS),all)),)
 ifeq ($(DEPS_DONE),)
 DEPS_OUT := $(shell scripts/install-deps >&2 && echo ok)
@@ -118,16 +118,61 @@ $(foreach f,$(FUZZERS),$(eval $(call FUZZER,$(f))))
 $(foreach s,$(SHARED),$(eval $(call SHAREDLIB,$(s))))
 
 programs: $(PROGRAMS:%=$(BUILD)/bin/%) $(SHARED:%=$(BUILD)/lib/%.so)	## build every program (the default)
-unit-tests: $(UNIT_TESTS:%=$(BUILD)/tests/%)
-fuzzers: $(FUZZERS:%=$(BUILD)/fuzz/%)
+unit-tests: $(UNIT_TESTS:%=$(BUILD)/tests/%)	## build the unit tests
+fuzzers: $(FUZZERS:%=$(BUILD)/fuzz/%)	## build the fuzzers (clang)
+list-unit-tests:
+	@echo $(UNIT_TESTS)
+list-fuzzers:
+	@echo $(FUZZERS)
+
+check:		## every test: unit (plain, sanitizers, valgrind), fuzzers briefly, lint, bats
+	BUILD=$(BUILD) tests/run
+check-%:	## one stage of it: check-unit, check-asan, check-valgrind, check-fuzz, check-lint, check-bats
+	BUILD=$(BUILD) tests/run $*
+lint:		## clang with -Werror, cppcheck, shellcheck
+	BUILD=$(BUILD) tests/run lint
+FUZZ_SECONDS ?= 60
+fuzz:		## each fuzzer for FUZZ_SECONDS (60)
+	BUILD=$(BUILD) FUZZ_SECONDS=$(FUZZ_SECONDS) tests/run fuzz
+
+# benchmarks are programs named tests/bench/NAME; each takes --quick and --json FILE
+BENCHES	:= $(filter-out %.md %.mk %.py %.c %.h,$(wildcard tests/bench/*))
+bench: programs	## every benchmark in full; results in $(BUILD)/bench/NAME.json
+	@mkdir -p $(BUILD)/bench
+	@for b in $(BENCHES); do echo "== $$b"; \
+		BUILD=$(abspath $(BUILD)) $$b --json $(BUILD)/bench/$$(basename $$b).json || exit 1; done
+
+demo: programs	## three nodes, a client and a server, a live move
+	BUILD=$(abspath $(BUILD)) scripts/demo
+
+# commands people type go to bin, what commands start themselves to lib/overlayd; test programs are not installed
+TEST_PROGRAMS	:= $(filter ms-test%,$(PROGRAMS))
+COMMANDS	:= $(filter overlayd directoryd ms-migrate ms-sockets,$(PROGRAMS))
+HELPERS		:= $(filter-out $(COMMANDS) $(TEST_PROGRAMS),$(PROGRAMS))
+unitdir		?= $(prefix)/lib/systemd/system
+
+install: programs	## into DESTDIR/prefix: commands, systemd units, man pages, examples, completions
+	install -d $(DESTDIR)$(prefix)/bin $(DESTDIR)$(prefix)/lib/overlayd $(DESTDIR)$(unitdir) \
+		$(DESTDIR)$(prefix)/share/man/man8 $(DESTDIR)$(prefix)/share/doc/overlayd \
+		$(DESTDIR)$(prefix)/share/bash-completion/completions
+	install -d -m 700 $(DESTDIR)$(sysconfdir)/overlayd $(DESTDIR)$(sysconfdir)/overlayd/pki $(DESTDIR)/var/lib/overlayd
+	install $(COMMANDS:%=$(BUILD)/bin/%) scripts/ms-ca $(DESTDIR)$(prefix)/bin/
+	$(if $(HELPERS),install $(HELPERS:%=$(BUILD)/bin/%) $(DESTDIR)$(prefix)/lib/overlayd/)
+	$(if $(filter-out criushim,$(SHARED)),install -m 644 $(patsubst %,$(BUILD)/lib/%.so,$(filter-out criushim,$(SHARED))) \
+		$(DESTDIR)$(prefix)/lib/overlayd/)
+	for u in scripts/packaging/*.service; do sed 's#@bindir@#$(prefix)/bin#' $$u \
+		>$(DESTDIR)$(unitdir)/$$(basename $$u); done
+	install -m 644 $(wildcard docs/*.example) README.md $(DESTDIR)$(prefix)/share/doc/overlayd/
+	$(if $(wildcard docs/man/*.8),install -m 644 docs/man/*.8 $(DESTDIR)$(prefix)/share/man/man8/)
+	install -m 644 scripts/completions/* $(DESTDIR)$(prefix)/share/bash-completion/completions/
 
 deps:		## install what the build and the tests need (idempotent)
 	scripts/install-deps
 
 clean:		## remove what was built
-	rm -rf build
+	rm -rf $(BUILD)
 
 help:		## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 14 | sort
+	@grep -hE '^[a-z%-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## */\t/' | expand -t 14 | sort
 
-.PHONY: all programs unit-tests fuzzers deps clean help
+.PHONY: all programs unit-tests fuzzers list-unit-tests list-fuzzers check lint fuzz bench demo install deps clean help

@@ -5,3 +5,9 @@ criushim_SRC	:= tests/lib/criushim.c
 PROGRAMS		+= ms-testsrv ms-testcli
 ms-testsrv_SRC		:= tests/lib/testsrv.c tests/lib/chk.c $(common_SRC)
 ms-testcli_SRC		:= tests/lib/testcli.c tests/lib/chk.c $(common_SRC)
+# the same server without one shared library, for the tests that move a static binary
+ifeq ($(SAN),)
+PROGRAMS		+= ms-testsrv-static
+ms-testsrv-static_SRC	:= $(ms-testsrv_SRC)
+ms-testsrv-static_LIBS	:= -static
+endif
