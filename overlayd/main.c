@@ -1,0 +1,421 @@
+// SPDX-License-Identifier: Apache-2.0
+/* main.c - the command overlayd: starts the daemon, and asks it everything else
+ *
+ * Each word is a line of the table at the end. Apart from start and check-config a command sends one request to the daemon's
+ * socket and shows the answer; --json shows it as it came.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <jansson.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "overlayd/agent/ms_init.h"
+#include "overlayd/common/addr.h"
+#include "overlayd/common/cleanup.h"
+#include "overlayd/common/log.h"
+#include "overlayd/common/util.h"
+#include "overlayd/conf.h"
+#include "overlayd/ctlclient.h"
+#include "overlayd/fabric.h"
+#include "overlayd/overlayd.h"
+#include "overlayd/show.h"
+
+#define MAIN_TIMEOUT_MS 15000
+#define MAIN_STOP_TIMEOUT_MS 20000
+
+enum { EXIT_USAGE = 2, EXIT_NO_DAEMON = 6 };
+
+struct main_options {
+	const char *conf;	/* -c */
+	bool foreground, json, purge, force;
+	char **args;		/* what follows the command's words and options */
+	int n_args;
+};
+
+struct main_command {
+	const char *word, *sub;	/* "netns", "add"; sub NULL for one-word commands */
+	const char *usage;	/* behind the words */
+	const char *help;
+	const char *options;	/* of "cfjpF": which are allowed */
+	int min_args, max_args;	/* -1 = any */
+	int (*run)(const struct main_options *o);
+};
+
+static int main_fail(const struct oerr *err)
+{
+	fprintf(stderr, "overlayd: %s\n", err->text);
+	return err->code == -ECONNREFUSED || err->code == -ENOENT ? EXIT_NO_DAEMON : 1;
+}
+
+/* one request, one answer; the reply is the caller's to free; NULL = said why, *status is the exit status */
+static Ovl__CtlMsg *main_ask(Ovl__CtlMsg *req, int *status)
+{
+	struct oerr err = { 0 };
+	Ovl__CtlMsg *msg = NULL;
+
+	if (ctlclient_call_once(CTLCLIENT_SOCKET, req, &msg, MAIN_TIMEOUT_MS, &err)) {
+		*status = main_fail(&err);
+		return NULL;
+	}
+	if (msg->body_case != OVL__CTL_MSG__BODY_REPLY || msg->reply->code) {
+		fprintf(stderr, "overlayd: %s\n", msg->body_case == OVL__CTL_MSG__BODY_REPLY ? msg->reply->text : "odd answer");
+		ovl__ctl_msg__free_unpacked(msg, NULL);
+		*status = 1;
+		return NULL;
+	}
+	*status = 0;
+	return msg;
+}
+
+static int main_ask_silent(Ovl__CtlMsg *req)
+{
+	int status;
+	Ovl__CtlMsg *msg = main_ask(req, &status);
+
+	if (msg)
+		ovl__ctl_msg__free_unpacked(msg, NULL);
+	return status;
+}
+
+/* ask and show, as JSON or by @show */
+static int main_ask_show(Ovl__CtlMsg *req, bool json, void (*show)(const json_t *v))
+{
+	int status;
+	Ovl__CtlMsg *msg = main_ask(req, &status);
+	json_t *v;
+
+	if (!msg)
+		return status;
+	v = json_loads(msg->reply->json, 0, NULL);
+	if (json)
+		printf("%s\n", msg->reply->json);
+	else if (v)
+		show(v);
+	json_decref(v);
+	ovl__ctl_msg__free_unpacked(msg, NULL);
+	return 0;
+}
+
+static int main_start(const struct main_options *o)
+{
+	return daemon_run(o->conf ? o->conf : CONF_PATH, o->foreground);
+}
+
+/* has the daemon that had @pid ended? */
+static int main_await_end(pid_t pid)
+{
+	for (int ms = 0; ms < MAIN_STOP_TIMEOUT_MS; ms += 10) {
+		if (kill(pid, 0))
+			return 0;
+		nanosleep(&(struct timespec){ .tv_nsec = 10000000 }, NULL);
+	}
+	fprintf(stderr, "overlayd: the daemon (pid %d) has not ended\n", (int)pid);
+	return 1;
+}
+
+static int main_stop(const struct main_options *o)
+{
+	Ovl__CtlMsg req = OVL__CTL_MSG__INIT;
+	Ovl__CtlStop stop = OVL__CTL_STOP__INIT;
+	cleanup_free char *text = NULL;
+	pid_t pid = util_read_file(OVERLAYD_PID_PATH, &text, NULL) ? 0 : atoi(text);
+	struct oerr err = { 0 };
+	int status;
+
+	if (o->purge && (pid <= 0 || kill(pid, 0)))
+		return fabric_purge(&err) ? main_fail(&err) : 0;
+	req.body_case = OVL__CTL_MSG__BODY_STOP;
+	req.stop = &stop;
+	stop.purge = o->purge;
+	status = main_ask_silent(&req);
+	return status || pid <= 0 ? status : main_await_end(pid);
+}
+
+static int main_check_config(const struct main_options *o)
+{
+	struct oerr err = { 0 };
+	struct conf *conf = conf_load(o->conf ? o->conf : CONF_PATH, &err);
+
+	if (!conf) {
+		fprintf(stderr, "%s\n", err.text);
+		return 1;
+	}
+	printf("%s: good\n", conf->path);
+	conf_free(conf);
+	return 0;
+}
+
+static int main_reload(const struct main_options *o)
+{
+	Ovl__CtlMsg req = OVL__CTL_MSG__INIT;
+	Ovl__CtlReload reload = OVL__CTL_RELOAD__INIT;
+
+	(void)o;
+	req.body_case = OVL__CTL_MSG__BODY_RELOAD;
+	req.reload = &reload;
+	return main_ask_silent(&req);
+}
+
+static int main_status(const struct main_options *o)
+{
+	Ovl__CtlMsg req = OVL__CTL_MSG__INIT;
+	Ovl__CtlStatus status = OVL__CTL_STATUS__INIT;
+
+	req.body_case = OVL__CTL_MSG__BODY_STATUS;
+	req.status = &status;
+	return main_ask_show(&req, o->json, show_status);
+}
+
+static int main_netns_add(const struct main_options *o)
+{
+	Ovl__CtlMsg req = OVL__CTL_MSG__INIT;
+	Ovl__CtlNetnsAdd add = OVL__CTL_NETNS_ADD__INIT;
+	vip_t vips[FABRIC_VIPS_MAX];
+	int n = vip_parse_list(o->args[1], vips, FABRIC_VIPS_MAX);
+
+	if (n < 0) {
+		fprintf(stderr, "overlayd: \"%s\": 1 to %d different IPv4 addresses, separated by commas\n", o->args[1],
+			FABRIC_VIPS_MAX);
+		return EXIT_USAGE;
+	}
+	add.name = o->args[0];
+	add.vips = vips;
+	add.n_vips = (size_t)n;
+	req.body_case = OVL__CTL_MSG__BODY_NETNS_ADD;
+	req.netns_add = &add;
+	return main_ask_silent(&req);
+}
+
+static int main_netns_del(const struct main_options *o)
+{
+	Ovl__CtlMsg req = OVL__CTL_MSG__INIT;
+	Ovl__CtlNetnsDel del = OVL__CTL_NETNS_DEL__INIT;
+
+	del.name = o->args[0];
+	del.force = o->force;
+	req.body_case = OVL__CTL_MSG__BODY_NETNS_DEL;
+	req.netns_del = &del;
+	return main_ask_silent(&req);
+}
+
+static int main_netns_list(const struct main_options *o)
+{
+	Ovl__CtlMsg req = OVL__CTL_MSG__INIT;
+	Ovl__CtlNetnsList list = OVL__CTL_NETNS_LIST__INIT;
+
+	req.body_case = OVL__CTL_MSG__BODY_NETNS_LIST;
+	req.netns_list = &list;
+	return main_ask_show(&req, o->json, show_workloads);
+}
+
+static int main_where(const struct main_options *o)
+{
+	Ovl__CtlMsg req = OVL__CTL_MSG__INIT;
+	Ovl__CtlWhere where = OVL__CTL_WHERE__INIT;
+
+	where.name = o->args[0];
+	req.body_case = OVL__CTL_MSG__BODY_WHERE;
+	req.where = &where;
+	return main_ask_show(&req, o->json, show_bindings);
+}
+
+static int main_parse_vip(const char *text, vip_t *vip)
+{
+	if (!vip_parse(text, vip))
+		return 0;
+	fprintf(stderr, "overlayd: \"%s\" is no IPv4 address\n", text);
+	return EXIT_USAGE;
+}
+
+static int main_resolve(const struct main_options *o)
+{
+	Ovl__CtlMsg req = OVL__CTL_MSG__INIT;
+	Ovl__CtlWhere where = OVL__CTL_WHERE__INIT;
+	int ret = main_parse_vip(o->args[0], &where.vip);
+
+	req.body_case = OVL__CTL_MSG__BODY_WHERE;
+	req.where = &where;
+	return ret ? ret : main_ask_show(&req, o->json, show_bindings);
+}
+
+static int main_release(const struct main_options *o)
+{
+	Ovl__CtlMsg req = OVL__CTL_MSG__INIT;
+	Ovl__CtlRelease release = OVL__CTL_RELEASE__INIT;
+	int ret = main_parse_vip(o->args[0], &release.vip);
+
+	req.body_case = OVL__CTL_MSG__BODY_RELEASE;
+	req.release = &release;
+	return ret ? ret : main_ask_silent(&req);
+}
+
+static int main_set_pin(const char *name, bool on)
+{
+	Ovl__CtlMsg req = OVL__CTL_MSG__INIT;
+	Ovl__CtlPin pin = OVL__CTL_PIN__INIT;
+
+	pin.name = (char *)name;
+	pin.on = on;
+	req.body_case = OVL__CTL_MSG__BODY_PIN;
+	req.pin = &pin;
+	return main_ask_silent(&req);
+}
+
+static int main_pin(const struct main_options *o)
+{
+	return main_set_pin(o->args[0], true);
+}
+
+static int main_unpin(const struct main_options *o)
+{
+	return main_set_pin(o->args[0], false);
+}
+
+/* `overlayd exec NAME -- CMD...` becomes ms-init --exec, which joins the workload's living ms-init when there is one */
+static int main_exec(const struct main_options *o)
+{
+	Ovl__CtlMsg req = OVL__CTL_MSG__INIT;
+	Ovl__CtlWorkload workload = OVL__CTL_WORKLOAD__INIT;
+	char program[4096], netns[128], join[16];
+	cleanup_free char **argv = xcalloc((size_t)o->n_args + 8, sizeof(*argv));
+	int status, n = 0;
+	struct stat st;
+	pid_t init;
+
+	workload.name = o->args[0];
+	req.body_case = OVL__CTL_MSG__BODY_WORKLOAD;
+	req.workload = &workload;
+	status = main_ask_silent(&req);
+	if (status)
+		return status;
+	snprintf(netns, sizeof(netns), "/run/netns/%s", o->args[0]);
+	if (stat(netns, &st)) {
+		fprintf(stderr, "overlayd: %s: %s\n", netns, strerror(errno));
+		return 1;
+	}
+	init = ms_init_find(st.st_ino);
+	if (util_sibling_path("ms-init", program, sizeof(program))) {
+		fprintf(stderr, "overlayd: %s is missing\n", program);
+		return 1;
+	}
+	argv[n++] = program;
+	argv[n++] = (char *)"--exec";
+	argv[n++] = (char *)"--netns";
+	argv[n++] = netns;
+	if (init) {
+		snprintf(join, sizeof(join), "%d", (int)init);
+		argv[n++] = (char *)"--join";
+		argv[n++] = join;
+	}
+	argv[n++] = (char *)"--";
+	for (int i = 1; i < o->n_args; i++)
+		argv[n++] = o->args[i];
+	execv(program, argv);
+	fprintf(stderr, "overlayd: %s: %s\n", program, strerror(errno));
+	return 1;
+}
+
+static const struct main_command main_commands[] = {
+	{ "start", NULL, "[-c FILE] [--foreground]", "bring this node up", "cf", 0, 0, main_start },
+	{ "stop", NULL, "[--purge]", "stop the daemon; workloads stay, unless --purge takes everything down", "p", 0, 0, main_stop },
+	{ "status", NULL, "[--json]", "this node, its workloads, peers and migrations", "j", 0, 0, main_status },
+	{ "check-config", NULL, "[-c FILE]", "read the configuration and say what is wrong with it", "c", 0, 0, main_check_config },
+	{ "reload", NULL, "", "take over a changed configuration", "", 0, 0, main_reload },
+	{ "netns", "add", "NAME VIP[,VIP...]", "make a workload: a migratable network namespace with its addresses", "", 2, 2,
+	  main_netns_add },
+	{ "netns", "del", "NAME [--force]", "remove it; --force kills what runs in it", "F", 1, 1, main_netns_del },
+	{ "netns", "list", "[--json]", "the workloads of this node", "j", 0, 0, main_netns_list },
+	{ "exec", NULL, "NAME -- CMD [ARG...]", "run CMD in it, in PID and IPC namespaces of its own", "", 2, -1, main_exec },
+	{ "where", NULL, "NAME [--json]", "on which node a workload is", "j", 1, 1, main_where },
+	{ "resolve", NULL, "VIP [--json]", "on which node a virtual address is", "j", 1, 1, main_resolve },
+	{ "pin", NULL, "NAME", "it refuses to move from now on", "", 1, 1, main_pin },
+	{ "unpin", NULL, "NAME", "it may move again", "", 1, 1, main_unpin },
+	{ "release", NULL, "VIP", "free the address of a node that is gone for good", "", 1, 1, main_release },
+};
+
+static int main_usage(FILE *f)
+{
+	fputs("usage: overlayd COMMAND\n\n", f);
+	for (size_t i = 0; i < ARRAY_SIZE(main_commands); i++) {
+		const struct main_command *c = &main_commands[i];
+		char words[96];
+
+		snprintf(words, sizeof(words), "%s%s%s %s", c->word, c->sub ? " " : "", c->sub ? c->sub : "", c->usage);
+		fprintf(f, "  %-34s %s\n", words, c->help);
+	}
+	fputs("\nexit status: 0 done, 1 refused or failed, 2 usage, 6 no overlayd runs here\n", f);
+	return f == stdout ? 0 : EXIT_USAGE;
+}
+
+static const struct main_command *main_find(int argc, char **argv)
+{
+	for (size_t i = 0; argc > 1 && i < ARRAY_SIZE(main_commands); i++) {
+		const struct main_command *c = &main_commands[i];
+
+		if (!strcmp(argv[1], c->word) && (!c->sub || (argc > 2 && !strcmp(argv[2], c->sub))))
+			return c;
+	}
+	return NULL;
+}
+
+static int main_parse(const struct main_command *c, int argc, char **argv, struct main_options *o)
+{
+	static const struct option options[] = {
+		{ "config", required_argument, NULL, 'c' }, { "foreground", no_argument, NULL, 'f' },
+		{ "json", no_argument, NULL, 'j' },	    { "purge", no_argument, NULL, 'p' },
+		{ "force", no_argument, NULL, 'F' },	    { 0 },
+	};
+	bool stop_at_args = c->max_args < 0;
+	int opt;
+
+	while ((opt = getopt_long(argc, argv, stop_at_args ? "+c:fjpF" : "c:fjpF", options, NULL)) != -1) {
+		if (opt == '?')
+			return -EINVAL;
+		if (!strchr(c->options, opt)) {
+			fprintf(stderr, "overlayd: %s does not take -%c\n", c->word, opt);
+			return -EINVAL;
+		}
+		o->conf = opt == 'c' ? optarg : o->conf;
+		o->foreground |= opt == 'f';
+		o->json |= opt == 'j';
+		o->purge |= opt == 'p';
+		o->force |= opt == 'F';
+	}
+	o->args = argv + optind;
+	o->n_args = argc - optind;
+	if (stop_at_args && o->n_args > 1 && !strcmp(o->args[1], "--")) {
+		memmove(o->args + 1, o->args + 2, (size_t)(o->n_args - 1) * sizeof(*o->args));
+		o->n_args--;
+	}
+	if (o->n_args < c->min_args || (c->max_args >= 0 && o->n_args > c->max_args)) {
+		fprintf(stderr, "usage: overlayd %s%s%s %s\n", c->word, c->sub ? " " : "", c->sub ? c->sub : "", c->usage);
+		return -EINVAL;
+	}
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	const struct main_command *c = main_find(argc, argv);
+	struct main_options o = { 0 };
+	int skip;
+
+	log_init("overlayd", LOG_LVL_WARN, NULL);
+	if (!c && argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")))
+		return main_usage(stdout);
+	if (!c && argc > 1 && !strcmp(argv[1], "--version"))
+		return puts("overlayd " OVERLAYD_VERSION) < 0;
+	if (!c)
+		return main_usage(stderr);
+	skip = c->sub ? 2 : 1;
+	argv[skip] = argv[0];
+	if (main_parse(c, argc - skip, argv + skip, &o))
+		return EXIT_USAGE;
+	return c->run(&o);
+}
