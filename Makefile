@@ -146,7 +146,7 @@ demo: programs	## three nodes, a client and a server, a live move
 	BUILD=$(abspath $(BUILD)) scripts/demo
 
 # commands people type go to bin, what commands start themselves to lib/overlayd; test programs are not installed
-TEST_PROGRAMS	:= $(filter ms-test%,$(PROGRAMS))
+TEST_PROGRAMS	:= $(foreach p,$(PROGRAMS),$(if $(filter tests/%,$($(p)_SRC)),$(p)))
 COMMANDS	:= $(filter overlayd directoryd ms-migrate ms-sockets,$(PROGRAMS))
 HELPERS		:= $(filter-out $(COMMANDS) $(TEST_PROGRAMS),$(PROGRAMS))
 unitdir		?= $(prefix)/lib/systemd/system
