@@ -24,8 +24,8 @@
 /* one virtual subnet and who knows where its vIPs are */
 struct conf_subnet {
 	struct addr_prefix prefix;
-	struct sockaddr_in directory[CONF_DIRECTORIES_MAX];	/* tried in order; none = this node's embedded one */
-	unsigned int directories;
+	struct sockaddr_in directory[CONF_DIRECTORIES_MAX];	/* tried in order; the embedded one when none was named */
+	unsigned int directories;	/* at least 1 */
 	vip_t node_vip;			/* this node's own address in it (ms0), 0 = none */
 };
 
@@ -46,7 +46,7 @@ struct conf {
 		char *ca, *cert, *key;
 	} pki;
 	struct {
-		char *path;		/* program; "" in the file = found as conf_find_criu() says; NULL = none found */
+		char *path;		/* program; looked for when not given; NULL = none found */
 		char *preload;		/* LD_PRELOAD for it, NULL = msrestart.so beside our programs */
 	} criu;
 	struct {
@@ -82,6 +82,7 @@ struct conf *conf_parse(const char *name, const char *text, struct oerr *err);
 void conf_free(struct conf *conf);
 enum conf_change conf_diff_reloadable(const struct conf *a, const struct conf *b, char *what, size_t size);
 const struct conf_subnet *conf_subnet_of(const struct conf *conf, vip_t vip);
+bool conf_is_operator(const struct conf *conf, uid_t uid);
 const struct conf_peer *conf_find_peer(const struct conf *conf, const char *name);
 
 #endif
