@@ -9,7 +9,9 @@
  * A vIP that moves away: activate it at the other node, post FP_SET_REMOTE with the new generation; packets that still come for
  * it are forwarded once, and op straggler names who sent them. FP_SET_HOLD before that holds everything (bounded) until the
  * next update for the vIP; without it, packets that fall through to overlay0 after the kernel's routes went are held all the same.
- * A vIP that arrives: activate the routes, then post FP_SET_LOCAL; what was held for it is written to overlay0.
+ * A vIP that arrives: post FP_SET_HOLD with its old generation before the commit (from then on others may learn that it is here and
+ * send), activate the routes, then post FP_SET_LOCAL with the new one; what was held for it is written to overlay0. If it does not
+ * arrive after all, post FP_SET_REMOTE with the old generation and holder.
  */
 #ifndef OVERLAYD_FASTPATH_H
 #define OVERLAYD_FASTPATH_H

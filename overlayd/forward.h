@@ -83,6 +83,7 @@ int forward_del(struct forward *fw, vip_t vip);
 void forward_from_tun(struct forward *fw, struct virtio_net_hdr *vnet, uint8_t *packet, size_t len, uint64_t now_us);
 void forward_from_udp(struct forward *fw, const struct tunnel_rx *rx, uint64_t now_us);
 void forward_flush_tun(struct forward *fw);
-bool forward_tick(struct forward *fw, uint64_t now_us);
+bool forward_waits(struct forward *fw);
+void forward_tick(struct forward *fw, uint64_t now_us);
 
 #endif

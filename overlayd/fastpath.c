@@ -1,0 +1,553 @@
+// SPDX-License-Identifier: Apache-2.0
+/* fastpath.c - the thread that moves packets between overlay0 and the nodes
+ *
+ * Theory of operation
+ *   Purpose    own overlay0, the UDP socket and the table alone, so that no packet ever takes a lock.
+ *   Not here   the rules (forward.c), runs (tunnel.c), frames (tun.c): this is thread, queues, polling and switches.
+ *   Storage    struct fastpath; the fields after "lock" are shared and guarded by it, the others belong to one thread or are
+ *              written before the thread starts.
+ *   Control -> thread   an array of updates under the lock and an eventfd. The thread takes all of them between two batches,
+ *              applies them in order and publishes the number of the last: fastpath_await() returns when no packet will any more
+ *              be handled by what was known before. Statistics are asked for in the same way and copied by the thread.
+ *   Thread -> control   a ring of upcalls under the lock and an ev_async. Full: the upcall is lost and counted; forward.c makes misses
+ *              and stragglers again as packets come.
+ *   Batches    one turn: updates; one recvmmsg; at most TUN_FRAMES frames; one flush each way. Nobody starves.
+ *   Time       read once a turn. forward_tick() every TICK_US while something waits, else the thread sleeps without limit.
+ *   Spin       with spin_us the thread polls without sleeping, yielding the CPU each time, until so long nothing came (perf.md
+ *              section 3: only a yielding spin helps).
+ *   Back-pressure   while the socket takes nothing and the arena is filled, overlay0 is not read: its queue fills, the sender's
+ *              kernel slows down.
+ *   Failure    overlay0 gone (POLLERR): it is left out and said once; the UDP side goes on.
+ *   Guarded by tests/unit/test_fastpath.c (also under ThreadSanitizer), tests/bats/tunnel.bats
+ */
+#include "overlayd/fastpath.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "overlayd/common/cleanup.h"
+#include "overlayd/common/log.h"
+#include "overlayd/common/monotime.h"
+#include "overlayd/common/util.h"
+#include "tunstack/tun.h"
+
+#define ROOM "fastpath"
+
+#define UPCALLS 1024u			/* power of two */
+#define TUN_FRAMES 16u			/* read in one turn */
+#define TICK_US 50000u
+#define STATS_WAIT_MS 1000u
+#define UNREACHABLE_MS 2000u
+
+struct upcall {
+	bool straggler;			/* else a miss */
+	vip_t vip;
+	struct sockaddr_in from;	/* straggler */
+};
+
+struct fastpath {
+	struct fp_cfg cfg;
+	const struct fp_ops *ops;
+	void *arg;
+	ev_async async;			/* on cfg.loop, touched by the control thread; sent from the fast path's */
+	pthread_t thread;
+	int event_fd;			/* wakes the thread */
+
+	/* the thread's */
+	struct forward *fwd;
+	struct tunnel *tunnel;
+	struct tunnel_offloads allowed;
+	struct tun_offloads tun_got;
+	bool tun_dead;
+	uint64_t tick_us, work_us;	/* last tick, last time there was something to do */
+	uint64_t stale, wakeups;
+	uint8_t *frame;			/* TUN_PACKET_MAX bytes */
+
+	pthread_mutex_t lock;
+	pthread_cond_t done;		/* applied or stats_done moved; CLOCK_MONOTONIC */
+	struct fp_update *queue;
+	size_t n_queue, max_queue;
+	uint64_t posted, applied;	/* numbers */
+	uint64_t stats_asked, stats_done;
+	struct fp_stats stats;		/* as of stats_done */
+	struct upcall upcalls[UPCALLS];
+	unsigned int up_head, up_tail;	/* free-running; tail - head are waiting */
+	uint64_t upcalls_lost;
+	bool stop;
+};
+
+static void fp_wake(const struct fastpath *fp)
+{
+	const uint64_t one = 1;
+
+	/* the counter cannot overflow in practice; a full one wakes just as well */
+	if (write(fp->event_fd, &one, sizeof(one)) < 0 && errno != EAGAIN)
+		log_error(ROOM, "eventfd: %s", strerror(errno));
+}
+
+/* ---- upcalls: fast-path thread to control loop ---- */
+
+static void fp_upcall(struct fastpath *fp, const struct upcall *up)
+{
+	pthread_mutex_lock(&fp->lock);
+	if (fp->up_tail - fp->up_head < UPCALLS)
+		fp->upcalls[fp->up_tail++ % UPCALLS] = *up;
+	else
+		fp->upcalls_lost++;
+	pthread_mutex_unlock(&fp->lock);
+	ev_async_send(fp->cfg.loop, &fp->async);
+}
+
+static void fp_miss(void *arg, vip_t vip)
+{
+	fp_upcall(arg, &(struct upcall){ .vip = vip });
+}
+
+static void fp_straggler(void *arg, vip_t vip, const struct sockaddr_in *from)
+{
+	fp_upcall(arg, &(struct upcall){ .straggler = true, .vip = vip, .from = *from });
+}
+
+static bool fp_next_upcall(struct fastpath *fp, struct upcall *up)
+{
+	bool some;
+
+	pthread_mutex_lock(&fp->lock);
+	some = fp->up_head != fp->up_tail;
+	if (some)
+		*up = fp->upcalls[fp->up_head++ % UPCALLS];
+	pthread_mutex_unlock(&fp->lock);
+	return some;
+}
+
+static void fp_async_cb(struct ev_loop *loop, ev_async *w, int revents)
+{
+	struct fastpath *fp = container_of(w, struct fastpath, async);
+	struct upcall up;
+
+	(void)loop;
+	(void)revents;
+	while (fp_next_upcall(fp, &up)) {
+		if (up.straggler)
+			fp->ops->straggler(up.vip, &up.from, fp->arg);
+		else
+			fp->ops->miss(up.vip, fp->arg);
+	}
+}
+
+/* ---- the thread ---- */
+
+static int fp_tun_write(void *arg, const struct virtio_net_hdr *vnet, const struct iovec *iov, unsigned int n)
+{
+	const struct fastpath *fp = arg;
+
+	return tun_write(fp->cfg.tun_fd, vnet, iov, n);
+}
+
+static const struct forward_ops forward_ops = {
+	.tun_write = fp_tun_write,
+	.miss = fp_miss,
+	.straggler = fp_straggler,
+};
+
+static void fp_set_offloads(struct fastpath *fp, const struct tunnel_offloads *want)
+{
+	const struct tun_offloads tun = { .csum = true, .tso = want->tso, .uso = want->uso };
+	int ret = tun_set_offloads(fp->cfg.tun_fd, &tun, &fp->tun_got);
+
+	if (ret) {
+		fp->tun_got = (struct tun_offloads){ 0 };
+		log_warn(ROOM, "overlay0 takes no offloads: %s", strerror(-ret));
+	}
+	fp->allowed = *want;
+	tunnel_set_offloads(fp->tunnel, want->gso, want->gro);
+	/* a kernel that cannot send UDP superframes (before 6.2) does not take them either */
+	forward_set_merge(fp->fwd, want->gro, want->gro && fp->tun_got.uso);
+}
+
+static int fp_apply_one(struct fastpath *fp, const struct fp_update *u, uint64_t now_us)
+{
+	switch (u->kind) {
+	case FP_SET_LOCAL:
+		return forward_set_local(fp->fwd, u->vip, u->gen, now_us);
+	case FP_SET_REMOTE:
+		return forward_set_remote(fp->fwd, u->vip, u->gen, &u->node, now_us);
+	case FP_SET_HOLD:
+		return forward_set_hold(fp->fwd, u->vip, u->gen, now_us);
+	case FP_SET_UNREACHABLE:
+		return forward_set_unreachable(fp->fwd, u->vip, u->gen, now_us);
+	case FP_DEL:
+		forward_del(fp->fwd, u->vip);
+		return 0;
+	case FP_SUBNET_ADD:
+		return forward_subnet_add(fp->fwd, u->subnet);
+	case FP_SUBNET_DEL:
+		forward_subnet_del(fp->fwd, u->subnet);
+		return 0;
+	case FP_OFFLOADS:
+		fp_set_offloads(fp, &u->offloads);
+		return 0;
+	case FP_UPDATE_COUNT:
+		break;
+	}
+	return -EINVAL;
+}
+
+static void fp_snapshot(struct fastpath *fp, struct fp_stats *s)
+{
+	struct fib *fib = forward_fib(fp->fwd);
+
+	*s = (struct fp_stats){
+		.allowed = fp->allowed,
+		.active = { .tso = fp->tun_got.tso, .uso = fp->tun_got.uso },
+		.hops = fib_hop_count(fib),
+		.held_packets = fib_held_packets(fib),
+		.held_bytes = fib_held_bytes(fib),
+		.updates_stale = fp->stale,
+		.wakeups = fp->wakeups,
+	};
+	forward_stats(fp->fwd, &s->fwd);
+	tunnel_stats(fp->tunnel, &s->tunnel);
+	tunnel_offload_state(fp->tunnel, &s->active.gso, &s->active.gro);
+	s->active.gro = s->active.gro && forward_merges(fp->fwd);
+	for (unsigned int i = 0; i < FIB_STATE_COUNT; i++)
+		s->entries[i] = fib_count(fib, (enum fib_state)i);
+}
+
+/* everything the control thread has asked for; Return: false when the thread is to end */
+static bool fp_serve(struct fastpath *fp, uint64_t now_us)
+{
+	cleanup_free struct fp_update *queue = NULL;
+	struct fp_stats stats;
+	uint64_t number, asked;
+	uint64_t count;
+	size_t n;
+	bool stop, want_stats;
+
+	/* emptied before the queue is taken: what is posted after that wakes us again */
+	if (read(fp->event_fd, &count, sizeof(count)) < 0 && errno != EAGAIN)
+		log_error(ROOM, "eventfd: %s", strerror(errno));
+	pthread_mutex_lock(&fp->lock);
+	queue = steal_ptr(fp->queue);
+	n = fp->n_queue;
+	fp->n_queue = fp->max_queue = 0;
+	number = fp->posted;
+	asked = fp->stats_asked;
+	want_stats = asked != fp->stats_done;
+	stop = fp->stop;
+	pthread_mutex_unlock(&fp->lock);
+
+	for (size_t i = 0; i < n; i++)
+		if (fp_apply_one(fp, &queue[i], now_us))
+			fp->stale++;
+	tunnel_flush(fp->tunnel);
+	if (want_stats)
+		fp_snapshot(fp, &stats);
+
+	pthread_mutex_lock(&fp->lock);
+	fp->applied = number;
+	if (want_stats) {
+		fp->stats = stats;
+		fp->stats.updates_applied = number;
+		fp->stats.upcalls_lost = fp->upcalls_lost;
+		fp->stats_done = asked;
+	}
+	pthread_cond_broadcast(&fp->done);
+	pthread_mutex_unlock(&fp->lock);
+	return !stop;
+}
+
+static void fp_read_udp(struct fastpath *fp, uint64_t now_us)
+{
+	struct tunnel_rx rx;
+	int n = tunnel_recv(fp->tunnel);
+
+	if (n < 0)
+		LOG_LIMITED(LOG_LVL_WARN, ROOM, now_us, "UDP receive: %s", strerror(-n));
+	while (tunnel_next(fp->tunnel, &rx))
+		forward_from_udp(fp->fwd, &rx, now_us);
+	forward_flush_tun(fp->fwd);
+}
+
+static void fp_read_tun(struct fastpath *fp, uint64_t now_us)
+{
+	for (unsigned int i = 0; i < TUN_FRAMES && !tunnel_blocked(fp->tunnel); i++) {
+		struct virtio_net_hdr vnet;
+		ssize_t n = tun_read(fp->cfg.tun_fd, &vnet, fp->frame, TUN_PACKET_MAX);
+
+		if (n == -EAGAIN)
+			return;
+		if (n < 0) {
+			LOG_LIMITED(LOG_LVL_WARN, ROOM, now_us, "overlay0 read: %s", strerror((int)-n));
+			return;
+		}
+		forward_from_tun(fp->fwd, &vnet, fp->frame, (size_t)n, now_us);
+	}
+}
+
+/* milliseconds poll() may sleep; -1 = until something comes */
+static int fp_sleep_ms(const struct fastpath *fp, uint64_t now_us)
+{
+	if (fp->cfg.spin_us && now_us - fp->work_us < fp->cfg.spin_us)
+		return 0;
+	return forward_waits(fp->fwd) ? (int)(TICK_US / 1000) : -1;
+}
+
+/* waits for something to do; Return: whether there is */
+static bool fp_wait(struct fastpath *fp, struct pollfd pfd[3], uint64_t now_us)
+{
+	int sleep_ms = fp_sleep_ms(fp, now_us), n;
+	bool unsent = tunnel_unsent(fp->tunnel);
+
+	pfd[0] = (struct pollfd){ .fd = fp->event_fd, .events = POLLIN };
+	pfd[1] = (struct pollfd){ .fd = fp->cfg.udp_fd, .events = (short)(POLLIN | (unsent ? POLLOUT : 0)) };
+	pfd[2] = (struct pollfd){ .fd = fp->tun_dead || tunnel_blocked(fp->tunnel) ? -1 : fp->cfg.tun_fd, .events = POLLIN };
+	n = poll(pfd, 3, sleep_ms);
+	if (n > 0 && sleep_ms)
+		fp->wakeups++;
+	if (n == 0 && !sleep_ms)
+		sched_yield();
+	return n > 0;
+}
+
+static void fp_tick(struct fastpath *fp, uint64_t now_us)
+{
+	if (now_us - fp->tick_us < TICK_US || !forward_waits(fp->fwd))
+		return;
+	fp->tick_us = now_us;
+	forward_tick(fp->fwd, now_us);
+}
+
+static void fp_tun_lost(struct fastpath *fp)
+{
+	fp->tun_dead = true;
+	log_error(ROOM, "overlay0 is gone: nothing is read from it until overlayd restarts");
+}
+
+/* one turn; Return: false when the thread is to end */
+static bool fp_turn(struct fastpath *fp, uint64_t *now_us)
+{
+	struct pollfd pfd[3];
+	bool some = fp_wait(fp, pfd, *now_us);
+
+	*now_us = monotime_us();
+	fp_tick(fp, *now_us);
+	if (some) {
+		fp->work_us = *now_us;
+		if (pfd[0].revents && !fp_serve(fp, *now_us))
+			return false;
+		if (pfd[1].revents & (POLLIN | POLLERR))
+			fp_read_udp(fp, *now_us);
+		if (pfd[2].revents & (POLLERR | POLLNVAL | POLLHUP))
+			fp_tun_lost(fp);
+		else if (pfd[2].revents)
+			fp_read_tun(fp, *now_us);
+	}
+	tunnel_flush(fp->tunnel);
+	return true;
+}
+
+static void *fp_main(void *arg)
+{
+	struct fastpath *fp = arg;
+	uint64_t now_us = monotime_us();
+
+	while (fp_turn(fp, &now_us))
+		;
+	return NULL;
+}
+
+/* ---- the control thread's side ---- */
+
+static int fp_init_sync(struct fastpath *fp)
+{
+	pthread_condattr_t attr;
+
+	pthread_mutex_init(&fp->lock, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&fp->done, &attr);
+	pthread_condattr_destroy(&attr);
+	fp->event_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	return fp->event_fd < 0 ? -errno : 0;
+}
+
+/* signals are the control loop's business: the thread is born with all of them blocked */
+static int fp_spawn(struct fastpath *fp)
+{
+	sigset_t all, old;
+	int ret;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	ret = pthread_create(&fp->thread, NULL, fp_main, fp);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	if (ret == 0)
+		pthread_setname_np(fp->thread, "fastpath");
+	return -ret;
+}
+
+/* everything but descriptors of the caller and the thread */
+static void fp_destroy(struct fastpath *fp)
+{
+	forward_free(fp->fwd);
+	tunnel_free(fp->tunnel);
+	if (fp->event_fd >= 0)
+		close(fp->event_fd);
+	pthread_cond_destroy(&fp->done);
+	pthread_mutex_destroy(&fp->lock);
+	free(fp->queue);
+	free(fp->frame);
+	free(fp);
+}
+
+/**
+ * fastpath_start() - begin to move packets
+ * @cfg: copied; its descriptors belong to the fast path from a successful return on (fastpath_stop() closes them)
+ * @ops: borrowed; called on cfg->loop's thread, with @arg. They may post and await, not stop.
+ *
+ * Return: the fast path, to be ended with fastpath_stop(); NULL with @err set, the descriptors untouched.
+ */
+struct fastpath *fastpath_start(const struct fp_cfg *cfg, const struct fp_ops *ops, void *arg, struct oerr *err)
+{
+	const struct forward_cfg fwd_cfg = {
+		.mtu = cfg->mtu,
+		.unreachable_ms = cfg->unreachable_ms ? cfg->unreachable_ms : UNREACHABLE_MS,
+		.limits = FIB_LIMITS_DEFAULT,
+	};
+	struct fastpath *fp;
+	int ret;
+
+	if (cfg->mtu < 576 || cfg->mtu > TUNNEL_INNER_MAX) {
+		oerr_set(err, -EINVAL, "inner MTU %u is not within 576..%u", cfg->mtu, TUNNEL_INNER_MAX);
+		return NULL;
+	}
+	fp = xcalloc(1, sizeof(*fp));
+	fp->cfg = *cfg;
+	fp->ops = ops;
+	fp->arg = arg;
+	fp->frame = xmalloc(TUN_PACKET_MAX);
+	fp->tunnel = tunnel_new(cfg->udp_fd, cfg->offloads.gso, cfg->offloads.gro);
+	fp->fwd = forward_new(&fwd_cfg, fp->tunnel, &forward_ops, fp);
+	for (unsigned int i = 0; i < cfg->n_subnets; i++)
+		forward_subnet_add(fp->fwd, cfg->subnets[i]);
+	fp->cfg.subnets = NULL;
+	fp_set_offloads(fp, &cfg->offloads);
+	ret = fp_init_sync(fp);
+	if (ret) {
+		oerr_set(err, ret, "eventfd: %s", strerror(-ret));
+		fp_destroy(fp);
+		return NULL;
+	}
+	ev_async_init(&fp->async, fp_async_cb);
+	ev_async_start(cfg->loop, &fp->async);
+	ret = fp_spawn(fp);
+	if (ret) {
+		oerr_set(err, ret, "fast-path thread: %s", strerror(-ret));
+		ev_async_stop(cfg->loop, &fp->async);
+		fp_destroy(fp);
+		return NULL;
+	}
+	return fp;
+}
+
+/** fastpath_stop() - end the thread, close both descriptors, forget everything; upcalls not yet made are not made. NULL is fine */
+void fastpath_stop(struct fastpath *fp)
+{
+	if (!fp)
+		return;
+	pthread_mutex_lock(&fp->lock);
+	fp->stop = true;
+	pthread_mutex_unlock(&fp->lock);
+	fp_wake(fp);
+	pthread_join(fp->thread, NULL);
+	ev_async_stop(fp->cfg.loop, &fp->async);
+	close(fp->cfg.tun_fd);
+	close(fp->cfg.udp_fd);
+	fp_destroy(fp);
+}
+
+/** fastpath_post() - queue one update, from any thread; Return: its number, for fastpath_await() */
+uint64_t fastpath_post(struct fastpath *fp, const struct fp_update *update)
+{
+	uint64_t number;
+
+	pthread_mutex_lock(&fp->lock);
+	if (fp->n_queue == fp->max_queue) {
+		fp->max_queue = fp->max_queue ? fp->max_queue * 2 : 16;
+		fp->queue = xrealloc(fp->queue, fp->max_queue * sizeof(*fp->queue));
+	}
+	fp->queue[fp->n_queue++] = *update;
+	number = ++fp->posted;
+	pthread_mutex_unlock(&fp->lock);
+	fp_wake(fp);
+	return number;
+}
+
+/* absolute monotonic time @ms from now */
+static struct timespec fp_deadline(unsigned int ms)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	ts.tv_sec += ms / 1000;
+	ts.tv_nsec += (long)(ms % 1000) * 1000000;
+	if (ts.tv_nsec >= 1000000000) {
+		ts.tv_sec++;
+		ts.tv_nsec -= 1000000000;
+	}
+	return ts;
+}
+
+/* waits with the lock held until *@done reaches @number; Return: 0, -ETIMEDOUT */
+static int fp_wait_for(struct fastpath *fp, const uint64_t *done, uint64_t number, unsigned int timeout_ms)
+{
+	struct timespec end = fp_deadline(timeout_ms);
+
+	while (*done < number)
+		if (pthread_cond_timedwait(&fp->done, &fp->lock, &end) == ETIMEDOUT && *done < number)
+			return -ETIMEDOUT;
+	return 0;
+}
+
+/**
+ * fastpath_await() - until update @number and all before it have been applied
+ *
+ * Blocks the caller; ordinarily for some tens of microseconds.
+ *
+ * Return: 0, -ETIMEDOUT.
+ */
+int fastpath_await(struct fastpath *fp, uint64_t number, unsigned int timeout_ms)
+{
+	int ret;
+
+	pthread_mutex_lock(&fp->lock);
+	ret = fp_wait_for(fp, &fp->applied, number, timeout_ms);
+	pthread_mutex_unlock(&fp->lock);
+	return ret;
+}
+
+/** fastpath_stats() - counters as of now; Return: 0, -ETIMEDOUT (the thread does not answer; @stats is untouched) */
+int fastpath_stats(struct fastpath *fp, struct fp_stats *stats)
+{
+	uint64_t number;
+	int ret;
+
+	pthread_mutex_lock(&fp->lock);
+	number = ++fp->stats_asked;
+	pthread_mutex_unlock(&fp->lock);
+	fp_wake(fp);
+	pthread_mutex_lock(&fp->lock);
+	ret = fp_wait_for(fp, &fp->stats_done, number, STATS_WAIT_MS);
+	if (ret == 0)
+		*stats = fp->stats;
+	pthread_mutex_unlock(&fp->lock);
+	return ret;
+}
