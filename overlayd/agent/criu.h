@@ -15,7 +15,8 @@
  *                                             commit, and only then answer: true = the tasks die silently, false = they go on
  *                         and others (query-ext-files, network-unlock, ...), which are answered with true by this room itself unless
  *                         ops->notify_all is set.
- *   ops->done()           exactly once for each criu_dump()/criu_restore() that returned 0.
+ *   ops->done()           exactly once for each criu_dump()/criu_restore() that returned 0. A dump that ends with -EPIPE (CRIU crashed)
+ *                         may have left sockets in TCP_REPAIR: switch that off on all of them before the tasks go on.
  *   ops->eof()            CRIU is gone. Then, or at any time: criu_free().
  *
  * If this process dies, or calls criu_free() while a dump is unfinished, CRIU reads end-of-file and resumes the tasks by itself
@@ -57,7 +58,7 @@ struct criu_result {
 	int cr_errno;		/* CRIU's own number, 0 if none */
 	pid_t pid;		/* restore: the root's pid inside its PID namespace */
 	bool resumed;		/* dump: the tasks are running again (or never stopped); false only when they were killed */
-	char text[512];		/* why not: the last "Error" line of the log that is no known noise; "" when ok */
+	char text[512];		/* why not: the first "Error" line of the log that is no known noise; "" when ok */
 };
 
 struct criu_ops {
@@ -138,7 +139,7 @@ int criu_cpuinfo_dump(const char *path, uint8_t **image, size_t *len, struct oer
 int criu_cpuinfo_check(const char *path, const uint8_t *image, size_t len, struct oerr *err);
 bool criu_version_compatible(unsigned int ours, unsigned int theirs);
 
-/* destination's page-server: memory pages of a dump arrive on *sock (SOCK_STREAM, both directions carry bytes) and become files
+/* destination's page-server (@loop must be the default loop): memory pages of a dump arrive on *sock (SOCK_STREAM, both directions carry bytes) and become files
  * in @images_fd. The agent relays *sock to and from the source's cfg.ps_fd. It ends by itself with the stream; exit() says how. */
 struct criu_pageserver;
 typedef void (*criu_pageserver_exit_fn)(struct criu_pageserver *ps, bool ok, void *arg);
@@ -148,6 +149,6 @@ void criu_pageserver_free(struct criu_pageserver *ps);	/* kills it if it still r
 
 pid_t criu_pid_gap(const pid_t *used, size_t n, pid_t pid_max);
 bool criu_log_is_noise(const char *line);
-void criu_log_last_error(int log_fd, char *text, size_t size);
+bool criu_log_cause(const char *log, char *text, size_t size);
 
 #endif

@@ -19,7 +19,7 @@ struct sockmatch_task {
 };
 
 struct sockmatch {
-	struct sockmatch_task *tasks;	/* sorted by inner; pid 1 and criu's own processes are not in it */
+	struct sockmatch_task *tasks;	/* sorted by inner; without pid 1; criu's own are in it, under pids no tree has */
 	size_t n;
 };
 
