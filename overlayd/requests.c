@@ -388,6 +388,42 @@ static int requests_agent_expect(void *ctx, struct ctl_request *req)
 	return 0;
 }
 
+static void requests_queried_cb(void *arg, int code, const Ovl__PeerMsg *msg, const char *text)
+{
+	struct ctl_request *req = arg;
+
+	if (!code && msg->body_case != OVL__PEER_MSG__BODY_MIG_STATUS) {
+		code = -EPROTO;
+		text = "odd answer";
+	}
+	if (code)
+		ctl_reply(req, code, text, NULL);
+	else
+		requests_reply_json(req, json_pack("{s:i, s:I}", "state", (int)msg->mig_status->state, "pid",
+						   (json_int_t)msg->mig_status->pid));
+}
+
+static int requests_agent_query(void *ctx, struct ctl_request *req)
+{
+	struct overlayd *ov = ctx;
+	const Ovl__CtlAgentQuery *m = req->msg->agent_query;
+	Ovl__PeerMigQuery query = OVL__PEER_MIG_QUERY__INIT;
+	Ovl__PeerMsg msg = OVL__PEER_MSG__INIT;
+	struct sockaddr_in addr;
+	struct peer *p;
+
+	if (endpoint_parse(m->host_addr, CONF_PORT, &addr))
+		return -EINVAL;
+	p = peer_get(ov->peers, m->host, &addr);
+	if (!p)
+		return -EINVAL;
+	query.migration = m->migration;
+	msg.body_case = OVL__PEER_MSG__BODY_MIG_QUERY;
+	msg.mig_query = &query;
+	peer_request(p, &msg, REQUESTS_EXPECT_MS, requests_queried_cb, req);
+	return 0;
+}
+
 /* --- other nodes --- */
 
 /** requests_peer() - a request from another node's overlayd; see struct peer_ops */
@@ -435,6 +471,7 @@ static const struct ctl_method requests_table[] = {
 	[OVL__CTL_MSG__BODY_AGENT_DISCARD] = { "agent discard", requests_agent_discard },
 	[OVL__CTL_MSG__BODY_AGENT_STATE] = { "agent state", requests_agent_state },
 	[OVL__CTL_MSG__BODY_AGENT_EXPECT] = { "agent expect", requests_agent_expect },
+	[OVL__CTL_MSG__BODY_AGENT_QUERY] = { "agent query", requests_agent_query },
 };
 
 /** requests_methods() - the table of everything that can be asked, indexed by the body's case number */
