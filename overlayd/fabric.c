@@ -1091,13 +1091,13 @@ static int workload_remove_in(struct nlh *fab, const char *name, struct oerr *er
 	rc = netlink_link_get(fab, ve_name, &ve);
 	slot = slot_find(rc ? NULL : &ve, rules, n, name);
 	rc = slot ? slot_flush(fab, slot, rules, n, err) : 0;
+	rc = rc ? rc : netns_remove(name, err);
 	if (rc)
 		return rc;
+	/* last, because the alias is how fabric_purge() knows what to remove */
 	rc = netlink_link_remove(fab, hold_name);
 	rc = rc ? rc : netlink_link_remove(fab, ve_name);
-	if (rc)
-		return oerr_set(err, rc, "remove the links of %s: %s", name, netlink_error(fab));
-	return netns_remove(name, err);
+	return rc ? oerr_set(err, rc, "remove the links of %s: %s", name, netlink_error(fab)) : 0;
 }
 
 /**
@@ -1166,7 +1166,8 @@ static int fabric_empty(struct nlh *fab, struct oerr *err)
  * fabric_purge() - everything this system made is gone from the kernel
  *
  * Called in the host's namespace, after fabric_free(); needs no configuration and no running daemon. Processes (tunstack, those of
- * workloads) are the caller's to end first.
+ * workloads) are the caller's to end first. A workload that a crash left without its veth is known only by the daemon's records:
+ * fabric_workload_remove() those before.
  *
  * Return: 0, also when there is nothing, or -errno.
  */
