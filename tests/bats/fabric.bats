@@ -31,7 +31,7 @@ two_workloads() {
 
 # everything that is, without the numbers the kernel gives by itself
 dump_fabric() {
-	fab rule
+	fab rule | sort # those of one preference exclude each other
 	fab route show table all | sort
 	fab neigh | sort
 	fab addr | sed -E 's/^[0-9]+: //; s/@if[0-9]+//; s/link-netnsid [0-9]+//' | sort
