@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# shellcheck disable=SC2034
 # helpers.bash - what every bats file loads: `load helpers`
 #
 #   run_ok CMD...             run it; the test fails with its output unless it exits 0        -> $output, $status
@@ -17,7 +18,15 @@
 #   on NODE CMD...            `lab exec`; run_ok on n1 CMD..., spawn NAME on n1 CMD... work
 #   lab_down                  and check that nothing is left (teardown_file)
 #
-# Each file:   setup_file() { lab_up 3; }   teardown_file() { lab_down; }   teardown() { end_spawned; }
+#   workload NODE NAME VIPS   overlayd netns add
+#   drop_workloads            remove every workload of every node, with what runs in it (teardown)
+#   server NODE WORKLOAD NAME ENDPOINT [ARGS]   ms-testsrv in the workload; its pid is in $SERVER
+#   client NODE WORKLOAD NAME ARGS...           ms-testcli in the workload ("-": in the node itself), attached and talking
+#   client_ok NAME            end the client: no byte wrong, nothing lost; its JSON is in $output
+#   move FROM WHO TO [ARGS]   ms-migrate WHO TO --json on FROM; its JSON is in $output, the new pid in $MOVED
+#   query NODE WORKLOAD ENDPOINT FIELD          a counter of a server
+#
+# Each file:   setup_file() { lab_up 3; }   teardown_file() { lab_down; }   teardown() { drop_workloads; end_spawned; }
 # Names that must be unique on the machine carry $TAG. Nothing here ends a process this test did not start.
 
 TOP=$(cd "$BATS_TEST_DIRNAME/../.." && pwd)
@@ -41,7 +50,6 @@ need_root() {
 _run() { # CMD...: $output (both streams) and $status
 	local limit=${TIMEOUT:-30}
 	if output=$(_limited "$limit" "$@" 2>&1 </dev/null 3>&-); then status=0; else status=$?; fi
-	# shellcheck disable=SC2034
 	mapfile -t lines <<<"$output"
 	[ $status -ne 124 ] || fail "no end after $limit s: $*" "$output"
 }
@@ -172,4 +180,77 @@ lab_up() {
 lab_down() {
 	[ -d "/tmp/ms-lab-$LAB_NAME" ] || return 0
 	lab down "$@" 3>&-
+}
+
+# ---- workloads, servers, clients, moves ------------------------------------------------------------------------------
+
+nodes() { lab status | awk '$4 == "holder" { print $1 }'; }
+
+workload() { # node name vips
+	run_ok on "$1" overlayd netns add "$2" "$3"
+}
+
+drop_workloads() {
+	local node name
+	for node in $(nodes); do
+		for name in $(on "$node" overlayd netns list --json 2>/dev/null | jq -r '.[].name' 2>/dev/null); do
+			run_ok on "$node" overlayd netns del "$name" --force || return 1
+		done
+	done
+}
+
+# the pid file comes from the program itself: the only pid that is right under every wrapper
+server() { # node workload name endpoint [args]
+	local node=$1 workload=$2 name=$3
+	shift 3
+	spawn "$name" on "$node" ip netns exec "$workload" ms-testsrv --ready "$BATS_TEST_TMPDIR/$name.ready" "$@"
+	wait_for 10 test -e "$BATS_TEST_TMPDIR/$name.ready" || { cat "$BATS_TEST_TMPDIR/$name.err" >&2; return 1; }
+	SERVER=$(cat "$BATS_TEST_TMPDIR/$name.ready")
+}
+
+client() { # node workload name args...
+	local node=$1 workload=$2 name=$3 inside=()
+	shift 3
+	[ "$workload" = - ] || inside=(ip netns exec "$workload")
+	rm -f "$BATS_TEST_TMPDIR/$name.ready"
+	spawn "$name" on "$node" "${inside[@]}" ms-testcli --ready "$BATS_TEST_TMPDIR/$name.ready" \
+		--status "$BATS_TEST_TMPDIR/$name.json" "$@"
+	wait_for 10 test -e "$BATS_TEST_TMPDIR/$name.ready" ||
+		{ cat "$BATS_TEST_TMPDIR/$name.err" "$BATS_TEST_TMPDIR/$name.out" >&2; return 1; }
+}
+
+client_ok() { # name
+	finish "$1" || return 1
+	[ "$status" -eq 0 ] || fail "client $1: exit status $status" "$output" "$(cat "$BATS_TEST_TMPDIR/$1.err")" || return 1
+	assert_eq "$(json '"\(.errors) \(.lost)"')" "0 0" "client $1: errors and lost connections in $output"
+}
+
+# progress NAME: the client goes on from where it is now
+progress() {
+	local was
+	was=$(jq .bytes_received "$BATS_TEST_TMPDIR/$1.json")
+	wait_for "${2:-10}" _beyond "$1" "$was"
+}
+_beyond() { [ "$(jq .bytes_received "$BATS_TEST_TMPDIR/$1.json")" -gt $(($2 + 1)) ]; }
+
+move() { # from who to [args]
+	local from=$1 out=$BATS_TEST_TMPDIR/move.json err=$BATS_TEST_TMPDIR/move.err
+	shift
+	if timeout --kill-after=5 "${TIMEOUT:-60}" "$TOP/scripts/lab" exec "$from" ms-migrate "$@" --json >"$out" 2>"$err" </dev/null 3>&-; then
+		status=0
+	else
+		status=$?
+	fi
+	output=$(cat "$out")
+	[ $status -eq 0 ] || { fail "ms-migrate $*: exit status $status" "$output" "$(cat "$err")"; return 1; }
+	MOVED=$(json .pid)
+}
+
+query() { # node workload endpoint field
+	on "$1" ip netns exec "$2" ms-testcli --mode query "$3" | jq -r ".$4"
+}
+
+# the node that the directory names for a workload, as seen from NODE
+where() { # node workload
+	on "$1" overlayd where "$2" --json | jq -r '.[0].node'
 }
