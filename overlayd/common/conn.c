@@ -249,7 +249,7 @@ static void conn_ssl_fail(struct conn *c, int e, int saved)
 	else if (e == SSL_ERROR_SYSCALL)
 		conn_fail(c, "connection lost%s: %s", where, strerror(saved));
 	else if (verify != X509_V_OK)
-		conn_fail(c, "the other side's certificate is refused: %s", X509_verify_cert_error_string(verify));
+		conn_fail(c, "the other side's certificate is refused: %s", tls_verify_text(verify));
 	else if (strstr(text, "alert"))
 		conn_fail(c, "refused by the other side: %s", text);
 	else

@@ -43,6 +43,22 @@ void tls_error_text(char *text, size_t size)
 	ERR_clear_error();
 }
 
+/** tls_verify_text() - why a certificate was refused, in words; @result: SSL_get_verify_result() */
+const char *tls_verify_text(long result)
+{
+	switch (result) {
+	case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT:
+	case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY:
+	case X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE:
+	case X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN:
+	case X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT:
+	case X509_V_ERR_CERT_SIGNATURE_FAILURE:
+		return "not issued by our cluster's CA";
+	default:
+		return X509_verify_cert_error_string(result);
+	}
+}
+
 static int tls_fail(struct oerr *err, const char *what, const char *path)
 {
 	char text[256];
@@ -81,8 +97,8 @@ static int tls_check_own(SSL_CTX *ctx, const struct tls_files *files, struct oer
 	if (!store || X509_STORE_CTX_init(store, SSL_CTX_get_cert_store(ctx), cert, NULL) != 1)
 		ret = tls_fail(err, "certificate", files->cert);
 	else if (X509_verify_cert(store) != 1)
-		ret = oerr_set(err, -EINVAL, "certificate %s does not belong to the CA in %s: %s", files->cert, files->ca,
-			       X509_verify_cert_error_string(X509_STORE_CTX_get_error(store)));
+		ret = oerr_set(err, -EINVAL, "certificate %s does not pass with the CA in %s: %s", files->cert, files->ca,
+			       tls_verify_text(X509_STORE_CTX_get_error(store)));
 	else if (tls_cert_name(cert, name))
 		ret = oerr_set(err, -EINVAL, "certificate %s: its common name is not a node name", files->cert);
 	X509_STORE_CTX_free(store);
@@ -125,7 +141,8 @@ SSL_CTX *tls_ctx_new(const struct tls_files *files, struct oerr *err)
 	SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
 	SSL_CTX_set_options(ctx, SSL_OP_NO_TICKET);
 	SSL_CTX_set_num_tickets(ctx, 0);
-	SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
+	SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS |
+			      SSL_MODE_NO_AUTO_CHAIN);
 	if (tls_ctx_fill(ctx, files, err)) {
 		SSL_CTX_free(ctx);
 		return NULL;
