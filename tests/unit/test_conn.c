@@ -150,23 +150,22 @@ static void rig_fini(struct rig *r)
 	conn_listener_free(r->l);
 }
 
-static void on_timeout(struct ev_loop *l, ev_timer *w, int revents)
+static void on_tick(struct ev_loop *l, ev_timer *w, int revents)
 {
+	(void)l;
 	(void)revents;
-	*(bool *)w->data = true;
-	ev_break(l, EVBREAK_ONE);
+	++*(unsigned int *)w->data;
 }
 
-/* run the loop until @cond, 10 s at most */
+/* run the loop until @cond, 10 s at most; the tick lets it see what is no event of this loop */
 #define AWAIT(cond)                                                                                                                    \
 	do {                                                                                                                           \
-		bool late_ = false;                                                                                                    \
+		unsigned int ticks_ = 0;                                                                                               \
 		ev_timer t_;                                                                                                           \
-		ev_timer_init(&t_, on_timeout, 10., 0.);                                                                               \
-		t_.data = &late_;                                                                                                      \
-		ev_now_update(loop);                                                                                                   \
+		ev_timer_init(&t_, on_tick, .01, .01);                                                                                 \
+		t_.data = &ticks_;                                                                                                     \
 		ev_timer_start(loop, &t_);                                                                                             \
-		while (!(cond) && !late_)                                                                                              \
+		while (!(cond) && ticks_ < 1000)                                                                                       \
 			ev_run(loop, EVRUN_ONCE);                                                                                      \
 		ev_timer_stop(loop, &t_);                                                                                              \
 		if (!(cond))                                                                                                           \
