@@ -18,7 +18,6 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -373,23 +372,28 @@ static int list_handle(struct rpc_client *c, const Ovl__DirMsg *m)
 	return 0;
 }
 
-static int status_handle(struct rpc_client *c, const Ovl__DirMsg *m)
+/** rpc_status_json() - what `directoryd status` shows; a new reference */
+json_t *rpc_status_json(const struct rpc *rpc)
 {
-	const struct rpc *rpc = c->rpc;
-	Ovl__DirReply r = OVL__DIR_REPLY__INIT;
-	cleanup_free char *text = NULL;
 	struct store_stats st;
-	json_t *j;
 
 	store_stats(rpc->store, &st);
-	j = json_pack("{s:s, s:I, s:I, s:i, s:I, s:I, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:I, s:I, s:I, s:I}", "server", rpc->server,
-		      "started_ms", (json_int_t)rpc->started_ms, "revision", (json_int_t)st.revision, "clients", (int)rpc->n_clients,
-		      "requests", (json_int_t)rpc->requests, "bad_messages", (json_int_t)rpc->bad, "nodes", (int)st.nodes,
-		      "nodes_reporting", (int)st.nodes_leased, "live", (int)st.states[DIR_LIVE], "suspect",
-		      (int)st.states[DIR_SUSPECT], "quarantine", (int)st.states[DIR_QUARANTINE], "waiting", (int)st.waiting, "watches",
-		      (int)rpc->watch.n_subs, "events", (json_int_t)rpc->watch.events, "events_merged", (json_int_t)rpc->watch.merged,
-		      "commits", (json_int_t)st.commits, "commit_failures", (json_int_t)st.commit_failures);
-	text = json_dumps(j, JSON_COMPACT);
+	return json_pack("{s:s, s:I, s:I, s:i, s:I, s:I, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:I, s:I, s:I, s:I}", "server", rpc->server,
+			 "started_ms", (json_int_t)rpc->started_ms, "revision", (json_int_t)st.revision, "clients",
+			 (int)rpc->n_clients, "requests", (json_int_t)rpc->requests, "bad_messages", (json_int_t)rpc->bad, "nodes",
+			 (int)st.nodes, "nodes_reporting", (int)st.nodes_leased, "live", (int)st.states[DIR_LIVE], "suspect",
+			 (int)st.states[DIR_SUSPECT], "quarantine", (int)st.states[DIR_QUARANTINE], "waiting", (int)st.waiting,
+			 "watches", (int)rpc->watch.n_subs, "events", (json_int_t)rpc->watch.events, "events_merged",
+			 (json_int_t)rpc->watch.merged, "commits", (json_int_t)st.commits, "commit_failures",
+			 (json_int_t)st.commit_failures);
+}
+
+static int status_handle(struct rpc_client *c, const Ovl__DirMsg *m)
+{
+	Ovl__DirReply r = OVL__DIR_REPLY__INIT;
+	json_t *j = rpc_status_json(c->rpc);
+	cleanup_free char *text = json_dumps(j, JSON_COMPACT);
+
 	json_decref(j);
 	r.json = text;
 	rpc_send_reply(c, m->id, &r);
@@ -512,13 +516,26 @@ static uint64_t watch_revision(void *arg)
 	return store_revision(rpc->store);
 }
 
+static void watch_behind(void *arg)
+{
+	const struct rpc *rpc = arg;
+
+	rpc->behind(rpc->arg);
+}
+
 /* --- life --- */
 
-void rpc_init(struct rpc *rpc, struct store *store, const char *server, uint64_t wall_ms)
+/**
+ * rpc_init() - what the clients share
+ * @server:  own node name, kept by reference
+ * @wall_ms: now, for status
+ * @behind:  called when a watcher's connection is full
+ */
+void rpc_init(struct rpc *rpc, struct store *store, const char *server, uint64_t wall_ms, void (*behind)(void *arg), void *arg)
 {
-	static const struct watch_ops ops = { watch_get, watch_revision };
+	static const struct watch_ops ops = { watch_get, watch_revision, watch_behind };
 
-	*rpc = (struct rpc){ .store = store, .server = server, .started_ms = wall_ms };
+	*rpc = (struct rpc){ .store = store, .server = server, .started_ms = wall_ms, .behind = behind, .arg = arg };
 	watch_init(&rpc->watch, &ops, rpc);
 }
 

@@ -3,6 +3,7 @@
 #ifndef DIRECTORY_RPC_H
 #define DIRECTORY_RPC_H
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -26,6 +27,8 @@ struct rpc {
 	struct store *store;
 	struct watch watch;
 	const char *server;	/* own node name */
+	void (*behind)(void *arg);	/* a watcher is behind: call watcher_pump() as its connection drains */
+	void *arg;
 	uint64_t started_ms;	/* wall clock */
 	uint32_t n_clients;
 	uint64_t requests;
@@ -42,10 +45,11 @@ struct rpc_client {
 	struct rpc_calls calls;	/* requests that wait for the store */
 };
 
-void rpc_init(struct rpc *rpc, struct store *store, const char *server, uint64_t wall_ms);
+void rpc_init(struct rpc *rpc, struct store *store, const char *server, uint64_t wall_ms, void (*behind)(void *arg), void *arg);
 void rpc_fini(struct rpc *rpc);
 void rpc_client_init(struct rpc_client *c, struct rpc *rpc, const char *node, const struct rpc_client_ops *ops);
 void rpc_client_fini(struct rpc_client *c);
+json_t *rpc_status_json(const struct rpc *rpc);
 int rpc_dispatch(struct rpc_client *c, const uint8_t *data, size_t len);
 
 #endif

@@ -224,8 +224,16 @@ void watcher_pump(struct watcher *w)
 		wt->events++;
 		w->ops->event(w, &b, TAILQ_EMPTY(&w->pending) ? wt->ops->revision(wt->arg) : 0);
 	}
+	if (sub)
+		wt->ops->behind(wt->arg);
 	if (!w->marker || sub)
 		return;
 	w->marker = false;
 	w->ops->caught_up(w, wt->ops->revision(wt->arg), w->resync);
+}
+
+/** watcher_is_behind() - is something due to it that its connection did not take yet? */
+bool watcher_is_behind(const struct watcher *w)
+{
+	return !TAILQ_EMPTY(&w->pending);
 }

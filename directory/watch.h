@@ -20,6 +20,8 @@ struct watch_ops {
 	/* the record of @vip as it is now */
 	void (*get)(vip_t vip, struct dir_binding *b, void *arg);
 	uint64_t (*revision)(void *arg);
+	/* a watcher could not be told everything: somebody must call watcher_pump() when its connection has drained */
+	void (*behind)(void *arg);
 };
 
 struct watcher_ops {
@@ -68,5 +70,6 @@ int watcher_add(struct watcher *w, vip_t vip);
 void watcher_remove(struct watcher *w, vip_t vip);
 void watcher_resume(struct watcher *w, uint64_t from_revision);
 void watcher_pump(struct watcher *w);
+bool watcher_is_behind(const struct watcher *w);
 
 #endif
