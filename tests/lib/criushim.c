@@ -88,7 +88,9 @@ static int set_fcntl(int fd, int cmd, long arg)
 {
 	int ret = real_fcntl(fd, cmd, arg);
 
-	if (ret < 0 && errno == EPERM && cmd == F_SETPIPE_SZ && arg > PIPE_SIZE_ANYBODY)
+	/* a pipe that has that size already must be refused: CRIU then takes another one */
+	if (ret < 0 && errno == EPERM && cmd == F_SETPIPE_SZ && arg > PIPE_SIZE_ANYBODY &&
+	    real_fcntl(fd, F_GETPIPE_SZ) < PIPE_SIZE_ANYBODY)
 		ret = real_fcntl(fd, cmd, PIPE_SIZE_ANYBODY);
 	return ret;
 }
