@@ -48,7 +48,7 @@ enum sock_image_flag {
 	SOCK_F_WS = 1 << 4,		/* window scaling */
 	SOCK_F_ECN = 1 << 5,
 	SOCK_F_SEQ = 1 << 6,		/* sequence numbers, windows and mss_clamp are valid */
-	SOCK_F_QUEUES = 1 << 7,		/* both queues were read: lengths and hashes are valid */
+	SOCK_F_QUEUES = 1 << 7,		/* both queues were read: the hashes are valid (lengths always are) */
 	SOCK_F_BYTES = 1 << 8,		/* ... and their bytes are here */
 	SOCK_F_URGENT = 1 << 9,		/* unread urgent data: it cannot be carried */
 	SOCK_F_AT_MARK = 1 << 10,	/* the next byte read is the urgent mark (SIOCATMARK) */

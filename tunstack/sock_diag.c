@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: Apache-2.0
+/* sock_diag.c - what the kernel knows of a namespace's TCP sockets, those without a descriptor included (NETLINK_SOCK_DIAG)
+ *
+ * Three kinds of sockets have no descriptor, so no /proc/PID/fd shows them: connections in an accept queue (inode 0 until
+ * accepted), half-open handshakes (request sockets, reported as SYN_RECV) and orphans, closed by their program with data or a FIN
+ * still to be sent. CRIU refuses the first, forgets the others. Needs CAP_NET_ADMIN in the namespace.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <linux/inet_diag.h>
+#include <linux/sock_diag.h>
+#include <netlink/msg.h>
+#include <netlink/netlink.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "overlayd/common/util.h"
+#include "overlayd/netns.h"
+#include "tunstack/sock_repair.h"
+
+#define STATE_BIT(s) (1u << (s))
+#define ORPHAN_STATES (STATE_BIT(SOCK_FIN_WAIT1) | STATE_BIT(SOCK_CLOSING) | STATE_BIT(SOCK_LAST_ACK))
+
+struct diag_dump {
+	struct sock_image *imgs;
+	size_t n, room;
+};
+
+static void diag_take(const struct inet_diag_msg *m, struct sock_image *img)
+{
+	size_t len = m->idiag_family == AF_INET ? 4 : 16;
+
+	sock_image_init(img);
+	img->kind = SOCK_KIND_TCP;
+	img->family = m->idiag_family == AF_INET ? 4 : 6;
+	img->state = m->idiag_state < SOCK_STATE_COUNT ? m->idiag_state : SOCK_SYN_RECV;
+	memcpy(img->laddr, m->id.idiag_src, len);
+	memcpy(img->raddr, m->id.idiag_dst, len);
+	img->lport = ntohs(m->id.idiag_sport);
+	img->rport = ntohs(m->id.idiag_dport);
+	img->inode = m->idiag_inode;
+	img->cookie = (uint64_t)m->id.idiag_cookie[1] << 32 | m->id.idiag_cookie[0];
+	if (img->state == SOCK_LISTEN) {
+		img->accept_queue = m->idiag_rqueue;
+		img->backlog = m->idiag_wqueue;
+	} else {
+		img->rcvq_len = m->idiag_rqueue;
+		img->sndq_len = m->idiag_wqueue;
+	}
+}
+
+static int diag_valid_cb(struct nl_msg *msg, void *arg)
+{
+	struct diag_dump *d = arg;
+	struct nlmsghdr *nlh = nlmsg_hdr(msg);
+	const struct inet_diag_msg *m = nlmsg_data(nlh);
+	const struct nlattr *shut;
+
+	if (nlmsg_datalen(nlh) < (int)sizeof(*m))
+		return NL_SKIP;
+	if (d->n == d->room) {
+		d->room = d->room ? d->room * 2 : 32;
+		d->imgs = xrealloc(d->imgs, d->room * sizeof(*d->imgs));
+	}
+	diag_take(m, &d->imgs[d->n]);
+	shut = nlmsg_find_attr(nlh, sizeof(*m), INET_DIAG_SHUTDOWN);
+	if (shut && nla_len(shut) >= 1)
+		d->imgs[d->n].flags |= (nla_get_u8(shut) & 1 ? SOCK_F_RX_SHUT : 0) | (nla_get_u8(shut) & 2 ? SOCK_F_TX_SHUT : 0);
+	d->n++;
+	return NL_OK;
+}
+
+/* one family's sockets behind those in @d */
+static int diag_family(struct nl_sock *sk, uint8_t family, uint32_t state_mask, struct diag_dump *d)
+{
+	struct inet_diag_req_v2 req = { .sdiag_family = family, .sdiag_protocol = IPPROTO_TCP, .idiag_states = state_mask };
+	int r;
+
+	r = nl_socket_modify_cb(sk, NL_CB_VALID, NL_CB_CUSTOM, diag_valid_cb, d);
+	if (!r)
+		r = nl_send_simple(sk, SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, &req, sizeof(req));
+	if (r >= 0)
+		r = nl_recvmsgs_default(sk);
+	return r < 0 ? r : 0;
+}
+
+static struct nl_sock *diag_open(int netns_fd, struct oerr *err)
+{
+	struct nl_sock *sk = nl_socket_alloc();
+	int saved = -1, r = 0;
+
+	if (!sk) {
+		oerr_set(err, -ENOMEM, "sock_diag: out of memory");
+		return NULL;
+	}
+	if (netns_fd >= 0)
+		r = netns_enter(netns_fd, &saved);
+	if (r) {
+		oerr_set(err, r, "network namespace: %s", strerror(-r));
+	} else {
+		r = nl_connect(sk, NETLINK_SOCK_DIAG);
+		if (r)
+			oerr_set(err, -EIO, "sock_diag: %s", nl_geterror(r));
+		if (netns_fd >= 0)
+			netns_leave(saved);
+	}
+	if (r) {
+		nl_socket_free(sk);
+		return NULL;
+	}
+	return sk;
+}
+
+/**
+ * sock_repair_diag() - the TCP sockets of a namespace in the given states, IPv4 then IPv6
+ * @netns_fd:   the namespace, -1 = the caller's
+ * @state_mask: bit per enum sock_state
+ * @imgs:       allocated; no image in it owns anything, so the caller only free()s the array
+ *
+ * Return: 0 or -errno.
+ */
+int sock_repair_diag(int netns_fd, uint32_t state_mask, struct sock_image **imgs, size_t *n, struct oerr *err)
+{
+	struct diag_dump d = { 0 };
+	struct nl_sock *sk = diag_open(netns_fd, err);
+	int r;
+
+	if (!sk)
+		return -EIO;
+	r = diag_family(sk, AF_INET, state_mask, &d);
+	if (!r)
+		r = diag_family(sk, AF_INET6, state_mask, &d);
+	nl_socket_free(sk);
+	if (r) {
+		free(d.imgs);
+		return oerr_set(err, -EIO, "sock_diag: %s", nl_geterror(r));
+	}
+	*imgs = d.imgs;
+	*n = d.n;
+	return 0;
+}
+
+/* "; "-joined labels, as many as fit */
+static void text_add(char *text, size_t size, size_t *len, const struct sock_image *img, const char *what, uint32_t amount)
+{
+	char label[192];
+	int r;
+
+	if (*len + 3 > size)
+		return;
+	r = snprintf(text + *len, size - *len, "%s%s (%u %s)", *len ? "; " : "", sock_image_label(img, label, sizeof(label)), amount,
+		     what);
+	*len = r < 0 || *len + (size_t)r >= size ? size : *len + (size_t)r;
+}
+
+/**
+ * sock_repair_orphans() - sockets their program has closed that still have something to send
+ * @n:    how many
+ * @text: each by its addresses, state and bytes left; "" when none
+ *
+ * Return: 0 or -errno.
+ */
+int sock_repair_orphans(int netns_fd, unsigned int *n, char *text, size_t size, struct oerr *err)
+{
+	struct sock_image *imgs = NULL;
+	size_t count = 0, len = 0;
+	int r = sock_repair_diag(netns_fd, ORPHAN_STATES, &imgs, &count, err);
+
+	*n = 0;
+	if (size)
+		text[0] = '\0';
+	for (size_t i = 0; !r && i < count; i++) {
+		if (imgs[i].inode)
+			continue;
+		(*n)++;
+		text_add(text, size, &len, &imgs[i], "bytes unsent or unacknowledged", imgs[i].sndq_len);
+	}
+	free(imgs);
+	return r;
+}
+
+/**
+ * sock_repair_accept_queue() - connections of a namespace that nobody has accepted yet
+ * @waiting:   established ones, over all listeners
+ * @half_open: handshakes under way
+ * @text:      each listener that has some waiting; "" when none
+ *
+ * Return: 0 or -errno.
+ */
+int sock_repair_accept_queue(int netns_fd, unsigned int *waiting, unsigned int *half_open, char *text, size_t size, struct oerr *err)
+{
+	struct sock_image *imgs = NULL;
+	size_t count = 0, len = 0;
+	int r = sock_repair_diag(netns_fd, STATE_BIT(SOCK_LISTEN) | STATE_BIT(SOCK_SYN_RECV), &imgs, &count, err);
+
+	*waiting = *half_open = 0;
+	if (size)
+		text[0] = '\0';
+	for (size_t i = 0; !r && i < count; i++) {
+		if (imgs[i].state != SOCK_LISTEN) {
+			(*half_open)++;
+			continue;
+		}
+		*waiting += imgs[i].accept_queue;
+		if (imgs[i].accept_queue)
+			text_add(text, size, &len, &imgs[i], "connections not accepted", imgs[i].accept_queue);
+	}
+	free(imgs);
+	return r;
+}
