@@ -2,3 +2,13 @@
 # the data path, room by room
 UNIT_TESTS		+= test_offload
 test_offload_SRC	:= tests/unit/test_offload.c tests/lib/packet.c tunstack/offload.c $(common_SRC)
+
+UNIT_TESTS		+= test_fib
+test_fib_SRC		:= tests/unit/test_fib.c tests/lib/packet.c overlayd/fib.c $(common_SRC)
+
+UNIT_TESTS		+= test_forward
+test_forward_SRC	:= tests/unit/test_forward.c tests/lib/packet.c overlayd/forward.c overlayd/icmp.c overlayd/fib.c overlayd/tunnel.c \
+			   overlayd/tunnel_wire.c tunstack/offload.c $(common_SRC)
+
+UNIT_TESTS		+= test_tunnel
+test_tunnel_SRC		:= tests/unit/test_tunnel.c tests/lib/packet.c overlayd/tunnel.c overlayd/tunnel_wire.c $(common_SRC)

@@ -1,0 +1,547 @@
+// SPDX-License-Identifier: Apache-2.0
+/* test_forward.c - each rule about a packet, with overlay0 and the upcalls replaced and a real UDP socket to read what is sent */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <arpa/inet.h>
+#include <cmocka.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "overlayd/common/util.h"
+#include "overlayd/forward.h"
+#include "tests/lib/packet.h"
+#include "tunstack/offload.h"
+
+#define MTU 1440u
+#define SECOND 1000000u
+
+/* one fast path without its thread; `peer` is the node everything is sent to and comes from */
+struct rig {
+	struct forward *fw;
+	struct tunnel *tunnel;
+	int fd, peer_fd;
+	struct sockaddr_in peer, stranger;
+	uint64_t now_us;
+	unsigned int misses, stragglers, writes;
+	vip_t last_miss, last_straggler;
+	struct virtio_net_hdr tun_vnet;		/* last frame written to overlay0 */
+	uint8_t tun_packet[65536];
+	size_t tun_len;
+	int tun_ret;				/* for superframes */
+};
+
+static int rig_tun_write(void *arg, const struct virtio_net_hdr *vnet, const struct iovec *iov, unsigned int n)
+{
+	struct rig *r = arg;
+
+	if (vnet->gso_type && r->tun_ret)
+		return r->tun_ret;
+	r->writes++;
+	r->tun_vnet = *vnet;
+	r->tun_len = 0;
+	for (unsigned int i = 0; i < n; r->tun_len += iov[i++].iov_len)
+		memcpy(r->tun_packet + r->tun_len, iov[i].iov_base, iov[i].iov_len);
+	return 0;
+}
+
+static void rig_miss(void *arg, vip_t vip)
+{
+	struct rig *r = arg;
+
+	r->misses++;
+	r->last_miss = vip;
+}
+
+static void rig_straggler(void *arg, vip_t vip, const struct sockaddr_in *from)
+{
+	struct rig *r = arg;
+
+	assert_int_equal(from->sin_family, AF_INET);
+	r->stragglers++;
+	r->last_straggler = vip;
+}
+
+static const struct forward_ops rig_ops = { rig_tun_write, rig_miss, rig_straggler };
+
+static int rig_socket(struct sockaddr_in *at)
+{
+	socklen_t len = sizeof(*at);
+	int fd;
+
+	*at = (struct sockaddr_in){ .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	fd = tunnel_socket(at, NULL);
+	assert_true(fd >= 0);
+	assert_int_equal(getsockname(fd, (struct sockaddr *)at, &len), 0);
+	return fd;
+}
+
+static int setup(void **state)
+{
+	const struct forward_cfg cfg = { .mtu = MTU, .unreachable_ms = 2000, .limits = FIB_LIMITS_DEFAULT };
+	struct rig *r = xcalloc(1, sizeof(*r));
+	struct sockaddr_in at;
+
+	r->fd = rig_socket(&at);
+	r->peer_fd = rig_socket(&r->peer);
+	r->stranger = r->peer;
+	r->stranger.sin_addr.s_addr = htonl(INADDR_LOOPBACK + 1);
+	r->tunnel = tunnel_new(r->fd, true, true);
+	r->fw = forward_new(&cfg, r->tunnel, &rig_ops, r);
+	assert_int_equal(forward_subnet_add(r->fw, (struct addr_prefix){ 0xc0a80500u, 24 }), 0);
+	r->now_us = 100 * SECOND;
+	*state = r;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct rig *r = *state;
+
+	forward_free(r->fw);
+	tunnel_free(r->tunnel);
+	close(r->fd);
+	close(r->peer_fd);
+	free(r);
+	return 0;
+}
+
+static uint64_t dropped(struct rig *r, enum forward_drop why)
+{
+	struct forward_stats s;
+
+	forward_stats(r->fw, &s);
+	return s.drops[why];
+}
+
+static struct forward_stats stats_of(struct rig *r)
+{
+	struct forward_stats s;
+
+	forward_stats(r->fw, &s);
+	return s;
+}
+
+/* the next datagram the peer gets; Return: its type, 0 if there is none */
+static unsigned int peer_gets(struct rig *r, uint8_t *packet, size_t *len)
+{
+	uint8_t buf[2048];
+	struct tunnel_hdr hdr;
+	ssize_t n;
+
+	tunnel_flush(r->tunnel);
+	n = recv(r->peer_fd, buf, sizeof(buf), MSG_DONTWAIT);
+	if (n < 0)
+		return 0;
+	assert_int_equal(tunnel_hdr_decode(buf, (size_t)n, &hdr), 0);
+	if (packet) {
+		*len = (size_t)n - TUNNEL_HDR_LEN;
+		memcpy(packet, buf + TUNNEL_HDR_LEN, *len);
+	}
+	return hdr.type;
+}
+
+static void from_tun(struct rig *r, const struct packet_spec *spec)
+{
+	static uint8_t packet[65536];
+	struct virtio_net_hdr vnet;
+	size_t len = packet_make(spec, packet, &vnet);
+
+	forward_from_tun(r->fw, &vnet, packet, len, r->now_us);
+}
+
+static void from_node(struct rig *r, const struct sockaddr_in *node, enum tunnel_type type, const struct packet_spec *spec)
+{
+	static uint8_t packet[65536];
+	struct virtio_net_hdr vnet;
+	struct tunnel_rx rx = { .from = *node, .hdr.type = type, .packet = packet };
+
+	rx.len = packet_make(spec, packet, &vnet);
+	rx.hdr.partial = vnet.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM;
+	rx.hdr.csum_start = (uint8_t)vnet.csum_start;
+	rx.hdr.csum_offset = (uint8_t)vnet.csum_offset;
+	forward_from_udp(r->fw, &rx, r->now_us);
+	forward_flush_tun(r->fw);
+}
+
+static const struct packet_spec syn = {
+	.proto = IPPROTO_TCP, .sport = 5000, .dport = 80, .flags = OFFLOAD_TCP_SYN, .partial = true,
+};
+
+static void test_sent_to_remote(void **state)
+{
+	struct rig *r = *state;
+	struct packet_spec super = {
+		.proto = IPPROTO_TCP, .flags = OFFLOAD_TCP_ACK, .payload = 4000, .gso_size = 1400,
+	};
+	uint8_t packet[2048];
+	struct offload_packet pkt;
+	size_t len;
+
+	forward_set_remote(r->fw, PACKET_DST, 1, &r->peer, r->now_us);
+	from_tun(r, &super);
+	for (unsigned int i = 0; i < 3; i++) {
+		assert_int_equal(peer_gets(r, packet, &len), TUNNEL_DATA);
+		assert_int_equal(offload_parse(packet, len, &pkt), 0);
+		assert_int_equal(pkt.seq, i * 1400);
+	}
+	assert_int_equal(peer_gets(r, NULL, NULL), 0);
+	assert_int_equal(stats_of(r).sent, 1);
+	/* from a source that lives elsewhere it is a packet that fell through */
+	forward_set_remote(r->fw, PACKET_SRC, 1, &r->stranger, r->now_us);
+	from_tun(r, &syn);
+	assert_int_equal(peer_gets(r, NULL, NULL), TUNNEL_FORWARDED);
+}
+
+static void test_miss_holds_then_sends(void **state)
+{
+	struct rig *r = *state;
+	uint8_t packet[2048];
+	size_t len;
+
+	from_tun(r, &syn);
+	from_tun(r, &syn);
+	assert_int_equal(r->misses, 1);
+	assert_int_equal(r->last_miss, PACKET_DST);
+	assert_int_equal(peer_gets(r, NULL, NULL), 0);
+	r->now_us += SECOND;
+	from_tun(r, &syn);
+	assert_int_equal(r->misses, 2);
+	assert_int_equal(forward_set_remote(r->fw, PACKET_DST, 1, &r->peer, r->now_us), 0);
+	for (unsigned int i = 0; i < 3; i++)
+		assert_int_equal(peer_gets(r, packet, &len), TUNNEL_DATA);
+	assert_int_equal(peer_gets(r, NULL, NULL), 0);
+	assert_int_equal(stats_of(r).held, 3);
+	assert_int_equal(stats_of(r).released, 3);
+	assert_false(forward_waits(r->fw));
+}
+
+static void test_miss_bounds(void **state)
+{
+	struct rig *r = *state;
+	struct packet_spec super = { .proto = IPPROTO_TCP, .flags = OFFLOAD_TCP_ACK, .payload = 60000, .gso_size = 1400 };
+
+	for (unsigned int i = 0; i < 70; i++)
+		from_tun(r, &syn);
+	assert_int_equal(fib_held_packets(forward_fib(r->fw)), 64);
+	assert_int_equal(dropped(r, FORWARD_DROP_HOLD_FULL), 6);
+	for (unsigned int i = 0; i < 100; i++) {
+		super.dst = 0xc0a80510u + i % 10;
+		from_tun(r, &super);
+	}
+	assert_in_range(fib_held_bytes(forward_fib(r->fw)), 3u << 20, 4u << 20);
+	for (unsigned int i = 0; i < 250; i++) {
+		struct packet_spec other = syn;
+
+		other.dst = 0xc0a80500u + i;
+		from_tun(r, &other);
+	}
+	assert_in_range(fib_held_bytes(forward_fib(r->fw)), 3u << 20, 4u << 20);
+}
+
+static void test_no_answer_expires(void **state)
+{
+	struct rig *r = *state;
+
+	from_tun(r, &syn);
+	r->now_us += 2 * SECOND;
+	forward_tick(r->fw, r->now_us);
+	assert_true(forward_waits(r->fw));
+	r->now_us += 2 * SECOND;
+	forward_tick(r->fw, r->now_us);
+	assert_int_equal(dropped(r, FORWARD_DROP_HOLD_EXPIRED), 1);
+	forward_tick(r->fw, r->now_us);
+	assert_false(forward_waits(r->fw));
+	assert_null(fib_find(forward_fib(r->fw), PACKET_DST));
+}
+
+static void test_unreachable_answers(void **state)
+{
+	struct rig *r = *state;
+
+	from_tun(r, &syn);
+	forward_set_unreachable(r->fw, PACKET_DST, 0, r->now_us);
+	assert_int_equal(r->writes, 1);
+	from_tun(r, &syn);
+	assert_int_equal(r->writes, 2);
+	assert_int_equal(dropped(r, FORWARD_DROP_UNREACHABLE), 2);
+	/* 192.168.5.3 -> 192.168.5.2, ICMP 3/1, quoting what was refused */
+	assert_int_equal(r->tun_packet[9], IPPROTO_ICMP);
+	assert_memory_equal(r->tun_packet + 12, "\xc0\xa8\x05\x03\xc0\xa8\x05\x02\x03\x01", 10);
+	assert_int_equal(packet_csum_naive(r->tun_packet, 20, 0), 0xffff);
+	assert_int_equal(packet_csum_naive(r->tun_packet + 20, r->tun_len - 20, 0), 0xffff);
+	assert_memory_equal(r->tun_packet + 28, "\x45", 1);
+	/* told at most a hundred times a second */
+	for (unsigned int i = 0; i < 300; i++)
+		from_tun(r, &syn);
+	assert_int_equal(stats_of(r).icmp_sent, 100);
+	/* a node is not told */
+	r->now_us += SECOND;
+	from_node(r, &r->peer, TUNNEL_DATA, &syn);
+	assert_int_equal(stats_of(r).icmp_sent, 100);
+	/* and it is asked again later */
+	r->now_us += 2 * SECOND;
+	forward_tick(r->fw, r->now_us);
+	from_tun(r, &syn);
+	assert_int_equal(r->misses, 2);
+}
+
+static void test_too_big(void **state)
+{
+	struct rig *r = *state;
+	struct packet_spec big = { .proto = IPPROTO_UDP, .payload = 1413 }, super = {
+		.proto = IPPROTO_TCP, .flags = OFFLOAD_TCP_ACK, .payload = 4000, .gso_size = 1401,
+	};
+
+	forward_set_remote(r->fw, PACKET_DST, 1, &r->peer, r->now_us);
+	from_tun(r, &big);
+	assert_memory_equal(r->tun_packet + 20, "\x03\x04", 2);
+	assert_memory_equal(r->tun_packet + 26, "\x05\xa0", 2);
+	from_tun(r, &super);
+	assert_int_equal(dropped(r, FORWARD_DROP_TOO_BIG), 2);
+	assert_int_equal(r->writes, 2);
+	assert_int_equal(peer_gets(r, NULL, NULL), 0);
+}
+
+static void test_delivered_and_merged(void **state)
+{
+	struct rig *r = *state;
+	struct packet_spec data = { .proto = IPPROTO_TCP, .flags = OFFLOAD_TCP_ACK, .payload = 1000, .partial = true };
+	static uint8_t buf[3][2048];
+
+	forward_set_local(r->fw, PACKET_DST, 1, r->now_us);
+	from_node(r, &r->peer, TUNNEL_DATA, &syn);
+	assert_int_equal(r->writes, 1);
+	assert_int_equal(r->tun_vnet.flags, VIRTIO_NET_HDR_F_NEEDS_CSUM);
+	from_node(r, &r->stranger, TUNNEL_FORWARDED, &syn);
+	assert_int_equal(r->writes, 2);
+	for (unsigned int round = 0; round < 2; round++) {
+		for (unsigned int i = 0; i < 3; i++) {
+			struct virtio_net_hdr vnet;
+			struct tunnel_rx rx = { .from = r->peer, .hdr = { TUNNEL_DATA, true, 20, 16 }, .packet = buf[i] };
+
+			data.seq = i * 1000;
+			data.id = (uint16_t)i;
+			rx.len = packet_make(&data, buf[i], &vnet);
+			forward_from_udp(r->fw, &rx, r->now_us);
+		}
+		forward_flush_tun(r->fw);
+		/* merged; and packet by packet, at once and from then on, when overlay0 refuses that */
+		assert_int_equal(r->writes, round ? 6 : 3);
+		assert_int_equal(r->tun_len, round ? 1040 : 3040);
+		assert_int_equal(r->tun_vnet.gso_type, round ? 0 : VIRTIO_NET_HDR_GSO_TCPV4);
+		assert_int_equal(forward_merges(r->fw), !round);
+		r->tun_ret = -EINVAL;
+	}
+	assert_int_equal(stats_of(r).delivered, 8);
+	assert_int_equal(dropped(r, FORWARD_DROP_TUN_WRITE), 0);
+}
+
+static void test_moved_is_forwarded_once(void **state)
+{
+	struct rig *r = *state;
+
+	forward_set_local(r->fw, PACKET_DST, 1, r->now_us);
+	forward_set_remote(r->fw, PACKET_DST, 2, &r->peer, r->now_us);
+	from_node(r, &r->stranger, TUNNEL_DATA, &syn);
+	assert_int_equal(peer_gets(r, NULL, NULL), TUNNEL_FORWARDED);
+	assert_int_equal(r->stragglers, 1);
+	assert_int_equal(r->last_straggler, PACKET_DST);
+	/* told now and then, forwarded each time */
+	from_node(r, &r->stranger, TUNNEL_DATA, &syn);
+	assert_int_equal(peer_gets(r, NULL, NULL), TUNNEL_FORWARDED);
+	assert_int_equal(r->stragglers, 1);
+	r->now_us += SECOND;
+	from_node(r, &r->stranger, TUNNEL_DATA, &syn);
+	assert_int_equal(peer_gets(r, NULL, NULL), TUNNEL_FORWARDED);
+	assert_int_equal(r->stragglers, 2);
+	/* one detour at most */
+	from_node(r, &r->stranger, TUNNEL_FORWARDED, &syn);
+	assert_int_equal(peer_gets(r, NULL, NULL), 0);
+	assert_int_equal(dropped(r, FORWARD_DROP_TWICE), 1);
+	assert_int_equal(r->writes, 0);
+}
+
+/* the node we believe to hold the vIP sends us packets for it: held and asked, and local traffic goes on */
+static void test_contradiction(void **state)
+{
+	struct rig *r = *state;
+
+	forward_set_remote(r->fw, PACKET_DST, 1, &r->peer, r->now_us);
+	from_node(r, &r->peer, TUNNEL_FORWARDED, &syn);
+	from_node(r, &r->peer, TUNNEL_DATA, &syn);
+	assert_int_equal(r->misses, 1);
+	assert_int_equal(peer_gets(r, NULL, NULL), 0);
+	from_tun(r, &syn);
+	assert_int_equal(peer_gets(r, NULL, NULL), TUNNEL_DATA);
+	forward_set_local(r->fw, PACKET_DST, 2, r->now_us);
+	assert_int_equal(r->writes, 2);
+	/* and if nothing had changed after all, they are not sent back to where they came from */
+	forward_set_remote(r->fw, PACKET_DST, 3, &r->peer, r->now_us);
+	from_node(r, &r->peer, TUNNEL_DATA, &syn);
+	forward_set_remote(r->fw, PACKET_DST, 3, &r->peer, r->now_us);
+	assert_int_equal(peer_gets(r, NULL, NULL), 0);
+	assert_int_equal(dropped(r, FORWARD_DROP_TWICE), 1);
+}
+
+static void test_arriving_is_held(void **state)
+{
+	struct rig *r = *state;
+
+	/* unknown here, and somebody says it is coming */
+	from_node(r, &r->peer, TUNNEL_FORWARDED, &syn);
+	assert_int_equal(r->misses, 1);
+	assert_int_equal(forward_set_hold(r->fw, PACKET_DST, 1, r->now_us), 0);
+	from_node(r, &r->stranger, TUNNEL_DATA, &syn);
+	from_tun(r, &syn);
+	r->now_us += 60 * SECOND;
+	forward_tick(r->fw, r->now_us);
+	assert_int_equal(fib_held_packets(forward_fib(r->fw)), 3);
+	assert_int_equal(r->misses, 1);
+	forward_set_local(r->fw, PACKET_DST, 2, r->now_us);
+	assert_int_equal(r->writes, 3);
+	assert_int_equal(stats_of(r).released, 3);
+	/* nobody had it a moment ago, but now it is coming */
+	forward_set_unreachable(r->fw, PACKET_DST, 3, r->now_us);
+	from_node(r, &r->peer, TUNNEL_FORWARDED, &syn);
+	assert_int_equal(r->misses, 2);
+	assert_int_equal(fib_held_packets(forward_fib(r->fw)), 1);
+}
+
+/* the kernel's routes went before the table was told */
+static void test_leaving_is_held(void **state)
+{
+	struct rig *r = *state;
+
+	forward_set_local(r->fw, PACKET_DST, 1, r->now_us);
+	from_tun(r, &syn);
+	from_node(r, &r->stranger, TUNNEL_DATA, &syn);
+	assert_int_equal(r->writes, 0);
+	forward_set_remote(r->fw, PACKET_DST, 2, &r->peer, r->now_us);
+	assert_int_equal(peer_gets(r, NULL, NULL), TUNNEL_DATA);
+	assert_int_equal(peer_gets(r, NULL, NULL), TUNNEL_FORWARDED);
+	/* if it stays after all, the kernel gets them back */
+	forward_set_local(r->fw, PACKET_DST, 3, r->now_us);
+	from_tun(r, &syn);
+	forward_tick(r->fw, r->now_us + 100000);
+	assert_int_equal(r->writes, 0);
+	forward_tick(r->fw, r->now_us + 200000);
+	assert_int_equal(r->writes, 1);
+	assert_int_equal(fib_find(forward_fib(r->fw), PACKET_DST)->state, FIB_LOCAL);
+}
+
+static void test_forgotten(void **state)
+{
+	struct rig *r = *state;
+
+	from_tun(r, &syn);
+	assert_int_equal(forward_del(r->fw, PACKET_DST), 0);
+	assert_int_equal(forward_del(r->fw, PACKET_DST), -ENOENT);
+	assert_int_equal(dropped(r, FORWARD_DROP_HOLD_FORGOTTEN), 1);
+}
+
+static void test_drops(void **state)
+{
+	struct rig *r = *state;
+	struct packet_spec spec = syn;
+	uint8_t v6[40] = { 0x60 }, shrt[19] = { 0x45 };
+	struct virtio_net_hdr vnet = { 0 };
+	struct tunnel_rx rx = { .from = r->peer, .hdr.type = TUNNEL_DATA, .packet = v6, .len = sizeof(v6) };
+
+	forward_set_local(r->fw, PACKET_DST, 1, r->now_us);
+	spec.src = 0x08080808;
+	from_tun(r, &spec);
+	from_node(r, &r->peer, TUNNEL_DATA, &spec);
+	assert_int_equal(dropped(r, FORWARD_DROP_SOURCE), 2);
+	spec = syn;
+	spec.dst = 0xc0a80601u;
+	from_tun(r, &spec);
+	from_node(r, &r->peer, TUNNEL_DATA, &spec);
+	assert_int_equal(dropped(r, FORWARD_DROP_DESTINATION), 2);
+	forward_from_tun(r->fw, &vnet, v6, sizeof(v6), r->now_us);
+	forward_from_udp(r->fw, &rx, r->now_us);
+	assert_int_equal(dropped(r, FORWARD_DROP_NOT_IPV4), 2);
+	rx.packet = shrt;
+	rx.len = sizeof(shrt);
+	forward_from_tun(r->fw, &vnet, shrt, sizeof(shrt), r->now_us);
+	forward_from_udp(r->fw, &rx, r->now_us);
+	rx.len = 0;
+	forward_from_udp(r->fw, &rx, r->now_us);
+	assert_int_equal(dropped(r, FORWARD_DROP_MALFORMED), 3);
+	from_node(r, &r->peer, TUNNEL_MOVED, &syn);
+	from_node(r, &r->peer, TUNNEL_PROBE, &syn);
+	assert_int_equal(dropped(r, FORWARD_DROP_TYPE), 2);
+	assert_int_equal(r->writes, 0);
+	assert_int_equal(r->misses, 0);
+	/* a subnet can come and go */
+	assert_int_equal(forward_subnet_del(r->fw, (struct addr_prefix){ 0xc0a80500u, 24 }), 0);
+	assert_int_equal(forward_subnet_del(r->fw, (struct addr_prefix){ 0xc0a80500u, 24 }), -ENOENT);
+	from_node(r, &r->peer, TUNNEL_DATA, &syn);
+	assert_int_equal(dropped(r, FORWARD_DROP_SOURCE), 3);
+}
+
+/* the header says where the checksum is; only the true place is believed */
+static void test_partial_must_fit(void **state)
+{
+	struct rig *r = *state;
+	static const struct { uint8_t proto, start, offset; bool ok; } cases[] = {
+		{ IPPROTO_TCP, 20, 16, true }, { IPPROTO_UDP, 20, 6, true }, { IPPROTO_TCP, 20, 6, false }, { IPPROTO_TCP, 24, 16, false },
+		{ IPPROTO_UDP, 20, 16, false }, { IPPROTO_ICMP, 20, 0, false }, { IPPROTO_TCP, 255, 255, false },
+	};
+	uint64_t bad = 0;
+
+	forward_set_local(r->fw, PACKET_DST, 1, r->now_us);
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct packet_spec spec = { .proto = cases[i].proto, .payload = 10 };
+		struct virtio_net_hdr vnet;
+		uint8_t packet[2048];
+		struct tunnel_rx rx = {
+			.from = r->peer, .hdr = { TUNNEL_DATA, true, cases[i].start, cases[i].offset }, .packet = packet,
+		};
+
+		rx.len = packet_make(&spec, packet, &vnet);
+		forward_from_udp(r->fw, &rx, r->now_us);
+		forward_flush_tun(r->fw);
+		bad += !cases[i].ok;
+		assert_int_equal(dropped(r, FORWARD_DROP_MALFORMED), bad);
+	}
+}
+
+static void test_drop_names(void **state)
+{
+	(void)state;
+	for (unsigned int i = 0; i < FORWARD_DROP_COUNT; i++)
+		for (unsigned int k = 0; k < i; k++)
+			assert_string_not_equal(forward_drop_name((enum forward_drop)i), forward_drop_name((enum forward_drop)k));
+}
+
+#define RIG_TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		RIG_TEST(test_sent_to_remote),
+		RIG_TEST(test_miss_holds_then_sends),
+		RIG_TEST(test_miss_bounds),
+		RIG_TEST(test_no_answer_expires),
+		RIG_TEST(test_unreachable_answers),
+		RIG_TEST(test_too_big),
+		RIG_TEST(test_delivered_and_merged),
+		RIG_TEST(test_moved_is_forwarded_once),
+		RIG_TEST(test_contradiction),
+		RIG_TEST(test_arriving_is_held),
+		RIG_TEST(test_leaving_is_held),
+		RIG_TEST(test_forgotten),
+		RIG_TEST(test_drops),
+		RIG_TEST(test_partial_must_fit),
+		cmocka_unit_test(test_drop_names),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

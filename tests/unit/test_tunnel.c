@@ -1,0 +1,370 @@
+// SPDX-License-Identifier: Apache-2.0
+/* test_tunnel.c - runs over real sockets on the loopback of a network namespace of our own */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <arpa/inet.h>
+#include <cmocka.h>
+#include <errno.h>
+#include <linux/if.h>
+#include <poll.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "overlayd/common/util.h"
+#include "overlayd/tunnel.h"
+#include "tests/lib/packet.h"
+
+struct end {
+	int fd;
+	struct sockaddr_in at;
+	struct tunnel *t;
+};
+
+static int end_open(struct end *e, bool gso, bool gro)
+{
+	socklen_t len = sizeof(e->at);
+
+	e->at = (struct sockaddr_in){ .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	e->fd = tunnel_socket(&e->at, NULL);
+	assert_true(e->fd >= 0);
+	assert_int_equal(getsockname(e->fd, (struct sockaddr *)&e->at, &len), 0);
+	e->t = tunnel_new(e->fd, gso, gro);
+	return 0;
+}
+
+static void end_close(struct end *e)
+{
+	tunnel_free(e->t);
+	close(e->fd);
+}
+
+static struct tunnel_stats stats_of(const struct end *e)
+{
+	struct tunnel_stats s;
+
+	tunnel_stats(e->t, &s);
+	return s;
+}
+
+/* packet number @i: @len bytes that say so */
+static void fill(uint8_t *p, unsigned int i, size_t len)
+{
+	uint64_t random = 1000003u * (i + 1);
+
+	for (size_t k = 0; k < len; k++)
+		p[k] = (uint8_t)packet_random(&random);
+}
+
+static void queue(struct end *a, const struct end *b, unsigned int i, size_t len)
+{
+	const struct tunnel_hdr hdr = { .type = i % 2 ? TUNNEL_DATA : TUNNEL_FORWARDED, .partial = i % 3 == 0, .csum_start = i % 3 ? 0 : 20,
+					.csum_offset = i % 3 ? 0 : 16 };
+
+	fill(tunnel_slot(a->t), i, len);
+	tunnel_queue(a->t, &b->at, &hdr, len);
+}
+
+static bool readable(const struct end *e, int ms)
+{
+	struct pollfd pfd = { .fd = e->fd, .events = POLLIN };
+
+	return poll(&pfd, 1, ms) == 1;
+}
+
+/* takes what comes within @wait_ms, up to @n; each must be the packet that is due; Return: the number that is due next */
+static unsigned int drain(struct end *b, const struct end *a, unsigned int due, const size_t *lens, unsigned int n, int wait_ms)
+{
+	static uint8_t want[TUNNEL_INNER_MAX];
+	struct tunnel_rx rx;
+
+	while (due < n && readable(b, wait_ms)) {
+		assert_true(tunnel_recv(b->t) > 0);
+		for (; tunnel_next(b->t, &rx); due++) {
+			assert_in_range(due, 0, n - 1);
+			fill(want, due, lens[due]);
+			assert_int_equal(rx.len, lens[due]);
+			assert_memory_equal(rx.packet, want, rx.len);
+			assert_int_equal(rx.hdr.type, due % 2 ? TUNNEL_DATA : TUNNEL_FORWARDED);
+			assert_int_equal(rx.hdr.partial, due % 3 == 0);
+			assert_int_equal(rx.from.sin_port, a->at.sin_port);
+		}
+	}
+	return due;
+}
+
+static void test_header(void **state)
+{
+	static const struct { const char *what; unsigned int at; uint8_t value; int ret; } cases[] = {
+		{ "as it is", 0, TUNNEL_VERSION, 0 },
+		{ "another version", 0, TUNNEL_VERSION + 1, -EPROTO },
+		{ "version 0", 0, 0, -EPROTO },
+		{ "type 0", 1, 0, -EPROTO },
+		{ "type past the last", 1, TUNNEL_PROBE + 1, -EPROTO },
+		{ "unknown flag", 2, 0x83, -EBADMSG },
+		{ "checksum fields without the flag", 2, 0, -EBADMSG },
+		{ "reserved", 5, 1, -EBADMSG },
+		{ "epoch", 6, 1, -EBADMSG },
+		{ "counter", 15, 1, -EBADMSG },
+	};
+	const struct tunnel_hdr hdr = { TUNNEL_FORWARDED, true, 20, 16 };
+	struct tunnel_hdr back;
+	uint8_t wire[TUNNEL_HDR_LEN];
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		tunnel_hdr_encode(&hdr, wire);
+		wire[cases[i].at] = cases[i].value;
+		print_message("%s\n", cases[i].what);
+		assert_int_equal(tunnel_hdr_decode(wire, sizeof(wire), &back), cases[i].ret);
+	}
+	tunnel_hdr_encode(&hdr, wire);
+	assert_memory_equal(wire, "\x01\x02\x01\x14\x10\0\0\0\0\0\0\0\0\0\0\0", TUNNEL_HDR_LEN);
+	for (size_t len = 0; len < TUNNEL_HDR_LEN; len++)
+		assert_int_equal(tunnel_hdr_decode(wire, len, &back), -EBADMSG);
+	assert_int_equal(tunnel_hdr_decode(wire, TUNNEL_HDR_LEN, &back), 0);
+	assert_int_equal(back.type, TUNNEL_FORWARDED);
+	assert_true(back.partial);
+}
+
+/* every packet arrives once, in order, with all four settings of the two offloads */
+static void test_order(void **state)
+{
+	enum { N = 600 };
+	static size_t lens[N];
+	uint64_t random = 3;
+
+	(void)state;
+	for (unsigned int i = 0; i < N; i++)
+		lens[i] = i % 150 < 100 ? 1440 : 1 + packet_random(&random) % 1440;
+	for (unsigned int setting = 0; setting < 4; setting++) {
+		struct end a, b;
+		unsigned int due = 0;
+
+		end_open(&a, setting & 1, true);
+		end_open(&b, true, setting & 2);
+		for (unsigned int i = 0; i < N; i++) {
+			queue(&a, &b, i, lens[i]);
+			if (i % 97 == 96) {
+				assert_int_equal(tunnel_flush(a.t), 0);
+				due = drain(&b, &a, due, lens, i + 1, 2000);
+				assert_int_equal(due, i + 1);
+			}
+		}
+		assert_int_equal(tunnel_flush(a.t), 0);
+		assert_int_equal(drain(&b, &a, due, lens, N, 2000), N);
+		assert_int_equal(stats_of(&a).tx_datagrams, N);
+		assert_int_equal(stats_of(&b).rx_datagrams, N);
+		if (setting & 1)
+			assert_in_range(stats_of(&a).tx_runs, 10, N - 300);
+		else
+			assert_int_equal(stats_of(&a).tx_runs, N);
+		assert_int_equal(stats_of(&a).gso_fallbacks, 0);
+		end_close(&a);
+		end_close(&b);
+	}
+}
+
+/* what makes a run: equal lengths, one node, a shorter one last, 64 and 65000 bytes at most */
+static void test_runs(void **state)
+{
+	static const struct { const char *what; size_t len[8]; unsigned int other_node, runs; } cases[] = {
+		{ "equal", { 500, 500, 500, 500 }, 0, 1 },
+		{ "shorter last", { 500, 500, 400 }, 0, 1 },
+		{ "nothing behind a shorter one", { 500, 400, 400 }, 0, 2 },
+		{ "longer begins", { 400, 500 }, 0, 2 },
+		{ "another node", { 500, 500, 500 }, 1, 3 },
+		{ "one", { 500 }, 0, 1 },
+	};
+	struct end a, b, c;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		print_message("%s\n", cases[i].what);
+		end_open(&a, true, true);
+		end_open(&b, true, true);
+		end_open(&c, true, true);
+		for (unsigned int k = 0; cases[i].len[k]; k++)
+			queue(&a, cases[i].other_node && k == 1 ? &c : &b, k, cases[i].len[k]);
+		assert_int_equal(tunnel_flush(a.t), 0);
+		assert_int_equal(stats_of(&a).tx_runs, cases[i].runs);
+		end_close(&a);
+		end_close(&b);
+		end_close(&c);
+	}
+	end_open(&a, true, true);
+	end_open(&b, true, true);
+	for (unsigned int i = 0; i < 100; i++)
+		queue(&a, &b, i, 10);
+	for (unsigned int i = 0; i < 100; i++)
+		queue(&a, &b, i, 1440);
+	tunnel_flush(a.t);
+	assert_int_equal(stats_of(&a).tx_runs, 5);
+	end_close(&a);
+	end_close(&b);
+}
+
+/* the path has become smaller than the datagrams: the runs go one by one, the kernel fragments, nothing is lost */
+static void test_path_smaller_than_segments(void **state)
+{
+	enum { N = 40 };
+	static size_t lens[N];
+	struct ifreq ifr = { .ifr_name = "lo", .ifr_mtu = 1000 };
+	struct end a, b;
+	int fd = socket(AF_INET, SOCK_DGRAM, 0);
+
+	(void)state;
+	assert_int_equal(ioctl(fd, SIOCSIFMTU, &ifr), 0);
+	end_open(&a, true, true);
+	end_open(&b, true, true);
+	for (unsigned int i = 0; i < N; i++)
+		queue(&a, &b, i, lens[i] = 1440);
+	assert_int_equal(tunnel_flush(a.t), 0);
+	assert_int_equal(drain(&b, &a, 0, lens, N, 2000), N);
+	assert_in_range(stats_of(&a).gso_fallbacks, 1, 2);
+	assert_int_equal(stats_of(&a).tx_errors, 0);
+	ifr.ifr_mtu = 65536;
+	assert_int_equal(ioctl(fd, SIOCSIFMTU, &ifr), 0);
+	end_close(&a);
+	end_close(&b);
+	close(fd);
+}
+
+/* a socket that takes nothing for a while: nothing is lost, nothing is sent twice, the caller is told */
+static void test_back_pressure(void **state)
+{
+	enum { N = 400 };
+	static size_t lens[N];
+	struct end a, b;
+	unsigned int due = 0, i = 0, blocked = 0;
+	int small = 1;
+
+	(void)state;
+	end_open(&a, true, true);
+	end_open(&b, true, true);
+	setsockopt(a.fd, SOL_SOCKET, SO_SNDBUF, &small, sizeof(small));
+	while (due < N) {
+		for (; i < N && !tunnel_blocked(a.t); i++)
+			queue(&a, &b, i, lens[i] = 1440 - i % 2);
+		blocked += tunnel_blocked(a.t);
+		tunnel_flush(a.t);
+		due = drain(&b, &a, due, lens, N, 0);
+	}
+	assert_true(stats_of(&a).tx_waits > 0);
+	assert_true(blocked > 0);
+	assert_int_equal(stats_of(&a).tx_dropped, 0);
+	assert_int_equal(stats_of(&a).tx_datagrams, N);
+	end_close(&a);
+	end_close(&b);
+}
+
+static void test_refused_address(void **state)
+{
+	struct end a, b, nowhere = { .at = { .sin_family = AF_INET, .sin_port = htons(9), .sin_addr.s_addr = htonl(0x0a090909) } };
+	static size_t lens[3] = { 100, 100, 100 };
+
+	(void)state;
+	end_open(&a, true, true);
+	end_open(&b, true, true);
+	queue(&a, &b, 0, 100);
+	for (unsigned int i = 0; i < 5; i++)
+		queue(&a, &nowhere, i, 100);
+	queue(&a, &b, 1, 100);
+	assert_int_equal(tunnel_flush(a.t), 0);
+	assert_int_equal(stats_of(&a).tx_errors, 5);
+	assert_int_equal(drain(&b, &a, 0, lens, 2, 2000), 2);
+	end_close(&a);
+	end_close(&b);
+}
+
+static void test_garbage(void **state)
+{
+	static uint8_t junk[65507];
+	static size_t lens[1] = { 77 };
+	struct end a, b;
+	int fd = socket(AF_INET, SOCK_DGRAM, 0);
+	struct tunnel_rx rx;
+	uint64_t random = 9;
+
+	(void)state;
+	end_open(&a, true, true);
+	end_open(&b, true, true);
+	for (unsigned int i = 0; i < 200; i++) {
+		size_t len = i == 0 ? 0 : i == 1 ? sizeof(junk) : packet_random(&random) % 3000;
+
+		for (size_t k = 0; k < len; k++)
+			junk[k] = (uint8_t)packet_random(&random);
+		junk[0] |= 0x80;
+		assert_int_equal(sendto(fd, junk, len, 0, (struct sockaddr *)&b.at, sizeof(b.at)), len);
+	}
+	for (unsigned int got = 0; got < 200;) {
+		int n;
+
+		assert_true(readable(&b, 2000));
+		n = tunnel_recv(b.t);
+		assert_true(n > 0);
+		got += (unsigned int)n;
+		assert_false(tunnel_next(b.t, &rx));
+	}
+	assert_int_equal(stats_of(&b).rx_bad_header + stats_of(&b).rx_bad_length, 200);
+	queue(&a, &b, 0, 77);
+	tunnel_flush(a.t);
+	assert_int_equal(drain(&b, &a, 0, lens, 1, 2000), 1);
+	end_close(&a);
+	end_close(&b);
+	close(fd);
+}
+
+static void test_switches(void **state)
+{
+	struct end a;
+	bool gso, gro;
+
+	(void)state;
+	end_open(&a, false, false);
+	tunnel_offload_state(a.t, &gso, &gro);
+	assert_false(gso || gro);
+	tunnel_set_offloads(a.t, true, true);
+	tunnel_offload_state(a.t, &gso, &gro);
+	assert_true(gso && gro);
+	end_close(&a);
+}
+
+static int own_namespace(void **state)
+{
+	struct ifreq ifr = { .ifr_name = "lo", .ifr_flags = IFF_UP };
+	int fd;
+
+	(void)state;
+	if (unshare(CLONE_NEWNET)) {
+		print_message("needs root for a network namespace of its own\n");
+		return -1;
+	}
+	fd = socket(AF_INET, SOCK_DGRAM, 0);
+	if (ioctl(fd, SIOCSIFFLAGS, &ifr))
+		return -1;
+	close(fd);
+	return 0;
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_header),
+		cmocka_unit_test(test_order),
+		cmocka_unit_test(test_runs),
+		cmocka_unit_test(test_path_smaller_than_segments),
+		cmocka_unit_test(test_back_pressure),
+		cmocka_unit_test(test_refused_address),
+		cmocka_unit_test(test_garbage),
+		cmocka_unit_test(test_switches),
+	};
+
+	return cmocka_run_group_tests(tests, own_namespace, NULL);
+}
