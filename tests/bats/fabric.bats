@@ -71,9 +71,49 @@ far_up() {
 	run_ok peers talk app 192.168.6.2 db 192.168.5.7
 	run_ok peers talk app 192.168.5.2 app 192.168.5.2
 	run_ok peers talk app 127.0.0.1 app 127.0.0.1
+	run_fail grep -v PERMANENT <(fab neigh; in_node ip -n app neigh; in_node ip -n db neigh)
+	assert_eq "$output" "" "neighbours that were asked for"
+}
+
+@test "fabric: a workload's interface: rto_min, no IPv6 but on lo, a MAC that moves with the vIP" {
+	two_workloads
+	run_ok in_node ip -n app route
+	assert_eq "$output" "default via 169.254.1.1 dev eth0 proto 111 src 192.168.5.2 onlink rto_min 40ms "
+	run_ok in_node ip -n app -6 -o addr
+	assert_match "$output" "::1/128"
+	refute_match "$output" "eth0"
+	run_ok in_node ip -n app link show eth0
+	assert_match "$output" "mtu 1440 .*link/ether 02:6f:c0:a8:05:02 "
+	in_node ip -n app link set eth0 mtu 1300 address 02:00:00:00:00:01
+	in_node ip -n app neigh flush dev eth0 nud permanent
+	run_ok tool ensure app 1 192.168.5.2,192.168.6.2
+	run_ok in_node ip -n app link show eth0
+	assert_match "$output" "mtu 1440 .*link/ether 02:6f:c0:a8:05:02 "
+	run_ok peers talk app 192.168.5.2 db 192.168.5.7
+}
+
+@test "fabric: the fabric's sysctls are set, and set again" {
+	two_workloads
+	for round in 1 2; do
+		run_ok in_node ip netns exec ovl-fabric sysctl -a
+		local all=$output
+		assert_match "$all" "net.ipv4.ip_forward = 1"
+		for dev in all default lo overlay0 ms0-fab ve-app ve-db; do
+			for key in rp_filter send_redirects accept_redirects; do
+				assert_match "$all" "net.ipv4.conf.$dev.$key = 0"
+			done
+		done
+		assert_match "$all" "net.ipv6.conf.all.disable_ipv6 = 1"
+		assert_match "$all" "net.ipv6.conf.ve-app.disable_ipv6 = 1"
+		in_node ip netns exec ovl-fabric sysctl -qw net.ipv4.ip_forward=0 net.ipv4.conf.all.rp_filter=1 \
+			net.ipv4.conf.ve-app.rp_filter=1 net.ipv4.conf.overlay0.send_redirects=1 \
+			net.ipv4.conf.ms0-fab.rp_filter=2 net.ipv6.conf.all.disable_ipv6=0
+		two_workloads
+	done
 }
 
 @test "fabric: the host's programs reach vIPs and are reached, through ms0" {
+	in_node sysctl -qw net.ipv4.conf.all.rp_filter=1 net.ipv4.conf.default.rp_filter=1 # a strict host
 	two_workloads
 	run_ok peers talk app 192.168.5.2 . 192.168.5.200
 	run_ok peers talk . 192.168.5.200 app 192.168.5.2

@@ -130,8 +130,8 @@ static int far_open(const char *netns_name, struct oerr *err)
 static int bridge(struct fabric *f, const char *netns)
 {
 	struct oerr err = { 0 };
-	int near = fabric_tun_open(f, &err);
-	int far = near < 0 ? near : far_open(netns, &err);
+	cleanup_close int near = fabric_tun_open(f, &err);
+	cleanup_close int far = near < 0 ? near : far_open(netns, &err);
 	struct pollfd pfd[] = { { STDIN_FILENO, POLLIN, 0 }, { near, POLLIN, 0 }, { far, POLLIN, 0 } };
 
 	if (far < 0)
@@ -142,8 +142,6 @@ static int bridge(struct fabric *f, const char *netns)
 		forward(near, far);
 		forward(far, near);
 	}
-	close(far);
-	close(near);
 	return 0;
 }
 
