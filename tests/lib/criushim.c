@@ -5,8 +5,10 @@
  *
  *   prlimit64(PID, R, NULL, old)   reading the limits of another user's process. The same numbers stand in /proc/PID/limits,
  *                                  one line per resource in the order of the RLIMIT_* numbers (fs/proc/base.c).
- *   fcntl(F_SETPIPE_SZ)            above /proc/sys/fs/pipe-max-size. CRIU ignores the failure and works on as if the pipe were
- *                                  large; the largest size everybody may have is set instead.
+ *   fcntl(F_SETPIPE_SZ)            above /proc/sys/fs/pipe-max-size. Where CRIU asks for a large pipe at once it ignores the
+ *                                  failure and works on as if it had one (pipe_read_dest_init): such a pipe gets the largest
+ *                                  size everybody may have. Where it doubles step by step (ppb_resize_pipe) a refusal is
+ *                                  understood, and success would mean there is new room: a pipe of that size stays refused.
  *
  * Real nodes do not need this: a root with all capabilities never gets the refusals it answers.
  */
