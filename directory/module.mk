@@ -3,5 +3,11 @@
 dirplain_SRC	:= directory/binding.c directory/htab.c
 dircore_SRC	:= $(dirplain_SRC) directory/lease.c directory/store.c directory/watch.c directory/rpc.c
 dirserver_SRC	:= $(dircore_SRC) directory/server.c directory/backend_sqlite.c
-dirclient_SRC	:= $(dirplain_SRC) overlayd/dircache.c overlayd/dirclient.c
+dirclient_only	:= overlayd/dircache.c overlayd/dirclient.c
+dirclient_SRC	:= $(dirplain_SRC) $(dirclient_only)
 LIBS_dir	:= -lsqlite3 -lpthread
+
+PROGRAMS	+= directoryd
+directoryd_SRC	:= directory/main.c directory/conf.c $(dirserver_SRC) $(dirclient_only) $(conn_SRC) $(common_SRC)
+directoryd_PB	:= dir
+directoryd_LIBS	:= $(LIBS_pb) $(LIBS_tls) $(LIBS_json) $(LIBS_ev) $(LIBS_dir) -lconfuse

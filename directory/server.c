@@ -45,6 +45,7 @@ struct dirserver {
 	struct ev_loop *loop;
 	struct dirserver_cfg cfg;
 	char *node;
+	struct store_subnet *subnets;
 	struct backend *backend;
 	struct store *store;
 	struct rpc rpc;
@@ -264,13 +265,16 @@ static void server_start(struct dirserver *ds)
 struct dirserver *dirserver_new(struct ev_loop *loop, const struct dirserver_cfg *cfg, struct oerr *err)
 {
 	struct dirserver *ds = xcalloc(1, sizeof(*ds));
-	struct store_cfg sc = { .subnets = cfg->subnets, .n_subnets = cfg->n_subnets, .lease_ms = cfg->lease_ms, .hold_ms = cfg->hold_ms,
+	struct store_cfg sc = { .n_subnets = cfg->n_subnets, .lease_ms = cfg->lease_ms, .hold_ms = cfg->hold_ms,
 				.quarantine_ms = cfg->quarantine_ms, .changed = server_changed, .arg = ds };
 
 	ds->loop = loop;
 	ds->cfg = *cfg;
 	ds->node = xstrdup(cfg->node);
 	ds->now = server_clock();
+	ds->subnets = xcalloc(cfg->n_subnets, sizeof(*ds->subnets));
+	memcpy(ds->subnets, cfg->subnets, cfg->n_subnets * sizeof(*ds->subnets));
+	sc.subnets = ds->subnets;
 	LIST_INIT(&ds->clients);
 	ds->backend = cfg->backend ? cfg->backend : backend_sqlite_open(loop, cfg->database, err);
 	if (!ds->backend)
@@ -307,6 +311,7 @@ void dirserver_free(struct dirserver *ds)
 		rpc_fini(&ds->rpc);
 	}
 	store_free(ds->store);
+	free(ds->subnets);
 	free(ds->node);
 	free(ds);
 }

@@ -12,6 +12,10 @@
 #include "directory/store.h"
 #include "overlayd/common/err.h"
 
+#define DIRSERVER_LEASE_MS 15000u
+#define DIRSERVER_HOLD_MS 86400000ull
+#define DIRSERVER_QUARANTINE_MS 60000ull
+
 struct dirserver;
 
 struct dirserver_cfg {
@@ -20,9 +24,9 @@ struct dirserver_cfg {
 	struct sockaddr_in listen;
 	const char *database;		/* SQLite file; used when @backend is NULL */
 	struct backend *backend;	/* or this one, owned from dirserver_new() on, also when that fails */
-	const struct store_subnet *subnets;	/* must outlive the server */
+	const struct store_subnet *subnets;	/* copied; the lists of nodes in them must outlive the server */
 	unsigned int n_subnets;
-	uint32_t lease_ms;
+	uint32_t lease_ms;		/* as in struct store_cfg; what we use without a configuration: DIRSERVER_LEASE_MS ... */
 	uint64_t hold_ms;
 	uint64_t quarantine_ms;
 };

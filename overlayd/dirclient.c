@@ -333,11 +333,11 @@ static void request_learn(struct dirclient *dc, const struct dc_request *r)
 }
 
 /* the end of a request: forget it (from here on it cannot be cancelled), remember what it brought, tell, free */
-static void request_finish(struct dirclient *dc, struct dc_request *r, int code, const char *text, const struct dir_node *nodes,
-			   unsigned int n_nodes)
+static void request_finish(struct dirclient *dc, struct dc_request *r, int code, const char *text, const struct dir_node *node,
+			   const char *json)
 {
-	struct dirclient_result res = { .code = code, .text = text, .bindings = r->bindings, .n = r->n, .nodes = nodes,
-					.n_nodes = n_nodes, .sent = r->sent };
+	struct dirclient_result res = { .code = code, .text = text, .bindings = r->bindings, .n = r->n, .nodes = node,
+					.n_nodes = node ? 1 : 0, .json = json, .sent = r->sent };
 
 	request_forget(dc, r);
 	request_learn(dc, r);
@@ -433,7 +433,7 @@ static void soon_cb(struct ev_loop *loop, ev_timer *w, int revents)
 	(void)revents;
 	while (!end && (r = TAILQ_FIRST(&dc->known))) {
 		end = r == last;
-		request_finish(dc, r, r->code, r->text, NULL, 0);
+		request_finish(dc, r, r->code, r->text, NULL, NULL);
 	}
 	if (!TAILQ_EMPTY(&dc->known) && !ev_is_active(&dc->soon)) {
 		ev_timer_set(&dc->soon, 0, 0);
@@ -467,9 +467,9 @@ static void request_expire(struct dirclient *dc, struct dc_request *r)
 		request_take_code(r, -ETIMEDOUT, text);
 		request_advance(dc, r);
 	} else if (request_from_memory(dc, r)) {
-		request_finish(dc, r, 0, "", NULL, 0);
+		request_finish(dc, r, 0, "", NULL, NULL);
 	} else {
-		request_finish(dc, r, -ETIMEDOUT, text, NULL, 0);
+		request_finish(dc, r, -ETIMEDOUT, text, NULL, NULL);
 	}
 	if (was_sent && s->state == SITE_UP)
 		site_down(s, "a request was not answered");
@@ -543,7 +543,7 @@ static void request_advance(struct dirclient *dc, struct dc_request *r)
 		}
 		behind |= s == r->site;
 	}
-	request_finish(dc, r, r->code, r->text, NULL, 0);
+	request_finish(dc, r, r->code, r->text, NULL, NULL);
 }
 
 static void request_answer(struct dirclient *dc, struct dc_request *r, const Ovl__DirReply *m)
@@ -566,7 +566,7 @@ static void request_answer(struct dirclient *dc, struct dc_request *r, const Ovl
 		request_advance(dc, r);
 		return;
 	}
-	request_finish(dc, r, code, m->text, has_node ? &node : NULL, has_node);
+	request_finish(dc, r, code, m->text, has_node ? &node : NULL, m->json);
 }
 
 /* --- messages from the server --- */
@@ -900,6 +900,17 @@ uint32_t dirclient_list(struct dirclient *dc, vip_t vip, const char *node, dircl
 	m.body_case = OVL__DIR_MSG__BODY_LIST;
 	m.list = &q;
 	return request_start_some(dc, r, vip, &m);
+}
+
+uint32_t dirclient_server_status(struct dirclient *dc, vip_t vip, dirclient_cb cb, void *arg)
+{
+	struct dc_request *r = request_new(dc, REQ_OTHER, cb, arg);
+	Ovl__DirStatus q = OVL__DIR_STATUS__INIT;
+	Ovl__DirMsg m = OVL__DIR_MSG__INIT;
+
+	m.body_case = OVL__DIR_MSG__BODY_STATUS;
+	m.status = &q;
+	return request_start(dc, r, &vip, 1, &m);
 }
 
 /** dirclient_cancel() - no callback will come; whether the request is carried out is open. Unknown numbers are ignored */

@@ -29,7 +29,7 @@
 #include "overlayd/common/addr.h"
 #include "overlayd/common/err.h"
 
-#define DIRCLIENT_SERVERS_MAX 4
+#define DIRCLIENT_SERVERS_MAX 8
 
 struct dirclient;
 
@@ -66,6 +66,7 @@ struct dirclient_result {
 	unsigned int n;
 	const struct dir_node *nodes;
 	unsigned int n_nodes;
+	const char *json;	/* dirclient_server_status() */
 	bool sent;	/* with -ETIMEDOUT: it reached a connection, so it may have happened: ask again */
 };
 
@@ -104,6 +105,8 @@ uint32_t dirclient_migration(struct dirclient *dc, const uint8_t *migration, con
 uint32_t dirclient_node(struct dirclient *dc, vip_t vip, const char *name, dirclient_cb cb, void *arg);
 /* all bindings of @node ("" = of everybody) in the directory of @vip (0: of every used one) */
 uint32_t dirclient_list(struct dirclient *dc, vip_t vip, const char *node, dirclient_cb cb, void *arg);
+/* the directory server of @vip about itself: json */
+uint32_t dirclient_server_status(struct dirclient *dc, vip_t vip, dirclient_cb cb, void *arg);
 void dirclient_cancel(struct dirclient *dc, uint32_t request);
 
 /* confirmed with each renewal of the lease from now on; a held vIP makes its server used */
