@@ -16,7 +16,7 @@
 #include "mig.pb-c.h"
 #include "overlayd/agent/scan.h"
 
-#define PREFLIGHT_GHOST_LIMIT (64ull << 20)	/* default for deleted files: give CRIU the same number as ghost_limit */
+#define PREFLIGHT_GHOST_LIMIT (UINT64_C(64) << 20)	/* default for deleted files: give CRIU the same number as ghost_limit */
 
 enum preflight_severity { PREFLIGHT_WARN, PREFLIGHT_REFUSE };
 

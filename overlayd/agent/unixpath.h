@@ -17,6 +17,9 @@
 
 struct unixpath;
 
+/* where a bound socket's name is, seen from the root of its holder's mount namespace; allocated; NULL = no longer there */
+char *unixpath_full_name(const struct scan *s, const struct scan_sock *sock);
+
 struct unixpath *unixpath_new(const struct scan *s, const char *migration_hex);
 struct unixpath *unixpath_from_json(const json_t *array);	/* NULL: not ours */
 json_t *unixpath_to_json(const struct unixpath *up);

@@ -1,0 +1,330 @@
+// SPDX-License-Identifier: Apache-2.0
+/* preflight_dest.c - the destination's part of the reasons: does this node have what the plan asks for?
+ *
+ * CRIU opens every file by its path at restore and refuses one whose size, mode or build-id differs. All of that can be looked at
+ * beforehand. Where both nodes see one filesystem (network storage, or two namespaces of one machine) the very same file is found and
+ * there is nothing to compare - but what only one process may hold then stands in the way: POSIX locks.
+ */
+#include "overlayd/agent/preflight.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/magic.h>
+#include <linux/openat2.h>
+#include <linux/stat.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <sys/utsname.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include "overlayd/agent/preflight_fs.h"
+#include "overlayd/common/cleanup.h"
+#include "overlayd/common/util.h"
+
+#define MEMORY_SLACK (UINT64_C(64) << 20)	/* what CRIU itself and the small images take */
+
+struct dest {
+	const Ovl__MigPlan *plan;
+	const struct preflight_facts *facts;
+	struct preflight_list *list;
+	int root;			/* directory the paths begin at */
+	char *boot_id;
+	struct procfs_mount *mounts;	/* this process's, sorted by id */
+	size_t n_mounts;
+};
+
+#define NO(d, code, ...) preflight_add((d)->list, PREFLIGHT_REFUSE, code, 0, __VA_ARGS__)
+#define BUT(d, code, ...) preflight_add((d)->list, PREFLIGHT_WARN, code, 0, __VA_ARGS__)
+
+static int open_in_root(const struct dest *d, const char *path, int flags)
+{
+	struct open_how how = { .flags = (uint64_t)(flags | O_CLOEXEC), .resolve = RESOLVE_IN_ROOT };
+	int fd = (int)syscall(SYS_openat2, d->root, path, &how, sizeof(how));
+
+	return fd < 0 ? -errno : fd;
+}
+
+static const struct procfs_mount *mount_by_id(const struct dest *d, uint64_t id)
+{
+	for (size_t i = 0; i < d->n_mounts; i++)
+		if (d->mounts[i].id == id)
+			return &d->mounts[i];
+	return NULL;
+}
+
+/* is the open file on the filesystem the other side named? */
+static bool same_fs(const struct dest *d, int fd, const char *fs)
+{
+	cleanup_free char *own = NULL;
+	struct statx st;
+
+	if (!fs[0] || statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_BASIC_STATS | STATX_MNT_ID, &st))
+		return false;
+	own = preflight_fs_id(d->boot_id, makedev(st.stx_dev_major, st.stx_dev_minor), mount_by_id(d, st.stx_mnt_id));
+	return !strcmp(own, fs);
+}
+
+/* --- files ------------------------------------------------------------------------------------------------------------------ */
+
+static void check_build_id(struct dest *d, const Ovl__MigFile *f)
+{
+	cleanup_close int fd = -1;
+	struct buildid id;
+
+	if (!f->build_id.len)
+		return;
+	fd = open_in_root(d, f->path, O_RDONLY | O_NONBLOCK | O_NOCTTY);
+	if (fd < 0)
+		NO(d, "file-unreadable", "%s: %s cannot be read: %s", d->facts->node, f->path, strerror(-fd));
+	else if (buildid_read(fd, &id) || id.len != f->build_id.len || memcmp(id.bytes, f->build_id.data, id.len))
+		NO(d, "file-differs", "%s: %s differs from the one at %s (build-id): install the same build", d->facts->node, f->path,
+		   d->facts->source);
+}
+
+static const char *type_name(uint32_t mode)
+{
+	return scan_kind_name(S_ISDIR(mode) ? SCAN_DIR : S_ISCHR(mode) ? SCAN_CHR : S_ISBLK(mode) ? SCAN_BLK : S_ISFIFO(mode) ? SCAN_FIFO :
+			      S_ISSOCK(mode) ? SCAN_SOCK : SCAN_FILE);
+}
+
+/* a file of the same name on another filesystem: CRIU will compare it, so compare it first */
+static void compare_file(struct dest *d, const Ovl__MigFile *f, const struct stat *st)
+{
+	const struct preflight_facts *facts = d->facts;
+
+	if ((st->st_mode & S_IFMT) != (f->mode & S_IFMT)) {
+		NO(d, "file-kind", "%s: %s is a %s, at %s a %s", facts->node, f->path, type_name(st->st_mode), facts->source,
+		   type_name(f->mode));
+		return;
+	}
+	if (st->st_mode != f->mode)
+		NO(d, "file-mode", "%s: %s has mode %04o, %04o at %s: chmod it", facts->node, f->path, st->st_mode & 07777, f->mode & 07777,
+		   facts->source);
+	if (!S_ISREG(f->mode))
+		return;
+	if (!f->append && (uint64_t)st->st_size != f->size)
+		NO(d, "file-size", "%s: %s has %" PRIu64 " bytes, %" PRIu64 " at %s: copy it over, or keep it on storage both see (%s uses it)",
+		   facts->node, f->path, (uint64_t)st->st_size, f->size, facts->source, f->owner);
+	else
+		check_build_id(d, f);
+	if (f->writable && !f->append)
+		BUT(d, "file-not-shared", "%s: %s is open for writing (%s) and not on shared storage: what it holds at %s will be used",
+		    facts->node, f->path, f->owner, facts->node);
+}
+
+static void check_file(struct dest *d, const Ovl__MigFile *f)
+{
+	cleanup_close int fd = open_in_root(d, f->path, O_PATH);
+	struct stat st;
+
+	if (fd == -ENOENT || fd == -ENOTDIR) {
+		NO(d, "file-missing", "%s: %s is missing (%s needs it)", d->facts->node, f->path, f->owner);
+		return;
+	}
+	if (fd < 0 || fstat(fd, &st)) {
+		NO(d, "file-unreadable", "%s: %s cannot be opened: %s", d->facts->node, f->path, strerror(fd < 0 ? -fd : errno));
+		return;
+	}
+	if (st.st_ino != f->ino || !same_fs(d, fd, f->fs))
+		compare_file(d, f, &st);
+	else if (f->posix_lock)
+		NO(d, "posix-lock", "%s: %s holds a POSIX lock on %s, which %s and %s share: the copy could not take it while the original "
+		   "has it", d->facts->node, f->owner, f->path, d->facts->source, d->facts->node);
+}
+
+/* the directory a path lies in; Return: O_PATH descriptor or -errno */
+static int open_parent(const struct dest *d, const char *path)
+{
+	cleanup_free char *dir = xstrdup(path);
+	char *slash = strrchr(dir, '/');
+
+	if (!slash)
+		return -EINVAL;
+	slash[slash == dir] = '\0';
+	return open_in_root(d, dir, O_PATH | O_DIRECTORY);
+}
+
+/* what our side opens in CRIU's stead: read-only ones must exist, written ones may be made */
+static void check_external(struct dest *d, const Ovl__MigExternal *x)
+{
+	const bool written = (x->flags & O_ACCMODE) != O_RDONLY;
+	cleanup_close int fd = -1, parent = -1;
+
+	if (strcmp(x->kind, "file"))
+		return;
+	fd = open_in_root(d, x->path, O_PATH);
+	if (fd >= 0)
+		return;
+	parent = written ? open_parent(d, x->path) : -ENOENT;
+	if (parent < 0)
+		NO(d, "external-missing", "%s: %s, which %s was started with, is missing", d->facts->node, x->path, x->owner);
+}
+
+static void check_unix_path(struct dest *d, const Ovl__MigUnixPath *u)
+{
+	cleanup_close int parent = open_parent(d, u->path), fd = -1;
+	struct statvfs fs;
+	struct stat st;
+
+	if (parent < 0 || fstatvfs(parent, &fs) || fs.f_flag & ST_RDONLY) {
+		NO(d, "unix-directory", "%s: the directory of %s, a UNIX socket of %s, %s", d->facts->node, u->path, u->owner,
+		   parent < 0 ? "is missing" : "is read-only");
+		return;
+	}
+	fd = open_in_root(d, u->path, O_PATH | O_NOFOLLOW);
+	if (fd < 0 || fstat(fd, &st) || (st.st_ino == u->ino && same_fs(d, fd, u->fs)))
+		return;
+	NO(d, "unix-name-taken", "%s: %s exists already, and %s would replace it with its socket: remove it if nothing uses it",
+	   d->facts->node, u->path, u->owner);
+}
+
+static void check_files(struct dest *d)
+{
+	for (size_t i = 0; i < d->plan->n_files; i++)
+		check_file(d, d->plan->files[i]);
+	for (size_t i = 0; i < d->plan->n_externals; i++)
+		check_external(d, d->plan->externals[i]);
+	for (size_t i = 0; i < d->plan->n_unix_paths; i++)
+		check_unix_path(d, d->plan->unix_paths[i]);
+	if (d->plan->inotify_watches && strcmp(d->boot_id, d->plan->boot_id))
+		BUT(d, "inotify", "%u inotify watches are on files of %s: where %s has other files they may not be found again",
+		    d->plan->inotify_watches, d->facts->source, d->facts->node);
+}
+
+/* --- machine ---------------------------------------------------------------------------------------------------------------- */
+
+/* "4.2.1" as 4002001; 0 = no version */
+static unsigned int version_number(const char *text)
+{
+	unsigned int a = 0, b = 0, c = 0;
+
+	return sscanf(text, "%u.%u.%u", &a, &b, &c) >= 2 ? a * 1000000 + b * 1000 + c : 0;
+}
+
+static void check_versions(struct dest *d)
+{
+	const struct preflight_facts *facts = d->facts;
+	const Ovl__MigPlan *p = d->plan;
+	struct utsname un;
+	struct oerr why = { 0 };
+
+	uname(&un);
+	if (p->arch[0] && strcmp(p->arch, un.machine))
+		NO(d, "arch", "%s is a %s machine, %s a %s one", facts->node, un.machine, facts->source, p->arch);
+	if (p->kernel[0] && strcmp(p->kernel, un.release))
+		BUT(d, "kernel", "%s runs kernel %s, %s %s", facts->node, un.release, facts->source, p->kernel);
+	if (facts->criu_version && p->criu_version[0] && strcmp(facts->criu_version, p->criu_version)) {
+		if (version_number(facts->criu_version) < version_number(p->criu_version))
+			NO(d, "criu-version", "%s has CRIU %s, older than %s at %s: update it", facts->node, facts->criu_version,
+			   p->criu_version, facts->source);
+		else
+			BUT(d, "criu-version", "%s has CRIU %s, %s has %s", facts->node, facts->criu_version, facts->source,
+			    p->criu_version);
+	}
+	if (facts->cpuinfo_check && p->cpuinfo.len && facts->cpuinfo_check(p->cpuinfo.data, p->cpuinfo.len, &why, facts->arg))
+		NO(d, "cpu", "%s: its processor lacks what the workload may be using at %s: %s", facts->node, facts->source,
+		   why.text[0] ? why.text : "criu cpuinfo check failed");
+}
+
+static uint64_t mem_available(void)
+{
+	cleanup_free char *text = NULL;
+	const char *line;
+
+	if (util_read_file("/proc/meminfo", &text, NULL))
+		return UINT64_MAX;
+	line = strstr(text, "MemAvailable:");
+	return line ? strtoull(line + 13, NULL, 10) * 1024 : UINT64_MAX;
+}
+
+static void check_memory(struct dest *d)
+{
+	const char *node = d->facts->node, *dir = d->facts->image_dir;
+	const uint64_t available = mem_available(), mb = 1u << 20;
+	uint64_t need = d->plan->memory_bytes;
+	struct statfs fs;
+
+	if (need > UINT64_MAX / 4)
+		need = UINT64_MAX / 4;
+	if (dir && !statfs(dir, &fs)) {
+		const uint64_t space = (uint64_t)fs.f_bavail * (uint64_t)fs.f_bsize;
+
+		if (space < need + MEMORY_SLACK)
+			NO(d, "image-space", "%s: %" PRIu64 " MB are free in %s, the images take about %" PRIu64 " MB", node, space / mb, dir,
+			   (need + MEMORY_SLACK) / mb);
+		if (fs.f_type == TMPFS_MAGIC)
+			need *= 2;	/* images and restored copy are in memory at once */
+	}
+	if (available < need + MEMORY_SLACK)
+		NO(d, "memory", "%s: %" PRIu64 " MB of memory are available, about %" PRIu64 " MB are needed", node, available / mb,
+		   (need + MEMORY_SLACK) / mb);
+}
+
+static void check_pid_max(struct dest *d)
+{
+	cleanup_free char *text = NULL;
+	uint64_t max;
+
+	if (util_read_file("/proc/sys/kernel/pid_max", &text, NULL))
+		return;
+	max = strtoull(text, NULL, 10);
+	if (max && d->plan->max_pid >= max)
+		NO(d, "pid-max", "%s: kernel.pid_max is %" PRIu64 ", the workload has process id %" PRIu64 ": raise it", d->facts->node, max,
+		   d->plan->max_pid);
+}
+
+static void check_sysctls(struct dest *d)
+{
+	char *values[PREFLIGHT_SYSCTLS];
+
+	if (d->facts->netns_fd < 0 || preflight_sysctls_read(d->facts->netns_fd, values))
+		return;
+	for (size_t i = 0; i < PREFLIGHT_SYSCTLS; i++) {
+		for (size_t k = 0; k < d->plan->n_sysctls; k++) {
+			const Ovl__MigSysctl *m = d->plan->sysctls[k];
+
+			if (!strcmp(m->name, preflight_sysctl_name(i)) && strcmp(m->value, values[i]))
+				BUT(d, "sysctl", "%s: %s is \"%s\", \"%s\" at %s: new connections will follow %s", d->facts->node, m->name,
+				    values[i], m->value, d->facts->source, d->facts->node);
+		}
+		free(values[i]);
+	}
+}
+
+/**
+ * preflight_dest() - everything about this node that would keep the workload from running here
+ * @plan:  as it came from the source; its strings are only compared and opened below facts->root
+ * @list:  reasons are appended
+ *
+ * Return: how many refusals were added, or -errno when the node's own tree of files cannot be opened.
+ */
+int preflight_dest(const Ovl__MigPlan *plan, const struct preflight_facts *facts, struct preflight_list *list)
+{
+	const char *root = facts->root ? facts->root : "/";
+	cleanup_close int fd = open(root, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	cleanup_free char *boot_id = preflight_boot_id(), *text = NULL;
+	struct dest d = { .plan = plan, .facts = facts, .list = list, .root = fd, .boot_id = boot_id };
+	const size_t before = list->n;
+	int n = 0;
+
+	if (fd < 0)
+		return -errno;
+	if (!util_read_file("/proc/self/mountinfo", &text, NULL))
+		procfs_parse_mountinfo(text, &d.mounts, &d.n_mounts);
+	check_versions(&d);
+	check_files(&d);
+	check_memory(&d);
+	check_pid_max(&d);
+	check_sysctls(&d);
+	procfs_mounts_free(d.mounts, d.n_mounts);
+	for (size_t i = before; i < list->n; i++)
+		n += list->v[i].severity == PREFLIGHT_REFUSE;
+	return n;
+}
