@@ -12,3 +12,4 @@ test_forward_SRC	:= tests/unit/test_forward.c tests/lib/packet.c overlayd/forwar
 
 UNIT_TESTS		+= test_tunnel
 test_tunnel_SRC		:= tests/unit/test_tunnel.c tests/lib/packet.c overlayd/tunnel.c overlayd/tunnel_wire.c $(common_SRC)
+test_tunnel_LIBS	:= -Wl,--wrap=sendmmsg

@@ -21,6 +21,27 @@
 #include "overlayd/tunnel.h"
 #include "tests/lib/packet.h"
 
+/* what sendmmsg() does: linked with --wrap, so that a full socket and a poor device can be had on any machine */
+static enum { KERNEL_REAL, KERNEL_FULL, KERNEL_STUCK, KERNEL_NO_GSO } kernel_mood;
+
+int __real_sendmmsg(int fd, struct mmsghdr *msgs, unsigned int n, int flags);
+int __wrap_sendmmsg(int fd, struct mmsghdr *msgs, unsigned int n, int flags);
+
+int __wrap_sendmmsg(int fd, struct mmsghdr *msgs, unsigned int n, int flags)
+{
+	static unsigned int calls;
+
+	if (kernel_mood == KERNEL_STUCK || (kernel_mood == KERNEL_FULL && ++calls % 3 == 0)) {
+		errno = EAGAIN;
+		return -1;
+	}
+	if (kernel_mood == KERNEL_NO_GSO && msgs[0].msg_hdr.msg_control) {
+		errno = EIO;
+		return -1;
+	}
+	return __real_sendmmsg(fd, msgs, kernel_mood == KERNEL_FULL && n > 2 ? 2 : n, flags);
+}
+
 struct end {
 	int fd;
 	struct sockaddr_in at;
@@ -236,30 +257,93 @@ static void test_path_smaller_than_segments(void **state)
 	close(fd);
 }
 
-/* a socket that takes nothing for a while: nothing is lost, nothing is sent twice, the caller is told */
+/* the socket is full now and then and takes little at a time: nothing is lost, sent twice or out of order, and the caller is told */
 static void test_back_pressure(void **state)
 {
-	enum { N = 400 };
+	enum { N = 1500 };
+	static size_t lens[N];
+
+	(void)state;
+	for (unsigned int gso = 0; gso < 2; gso++) {
+		struct end a, b;
+		unsigned int due = 0, i = 0, blocked = 0;
+		int ret;
+
+		end_open(&a, gso, true);
+		end_open(&b, true, true);
+		kernel_mood = KERNEL_FULL;
+		while (due < N) {
+			for (; i < N && !tunnel_blocked(a.t); i++)
+				queue(&a, &b, i, lens[i] = 1440 - i / 100 % 2);
+			blocked += tunnel_blocked(a.t);
+			ret = tunnel_flush(a.t);
+			assert_int_equal(ret, tunnel_unsent(a.t) ? -EAGAIN : 0);
+			due = drain(&b, &a, due, lens, N, 0);
+		}
+		kernel_mood = KERNEL_REAL;
+		assert_true(stats_of(&a).tx_waits > 10);
+		assert_true(blocked > 0);
+		assert_int_equal(stats_of(&a).tx_dropped, 0);
+		assert_int_equal(stats_of(&a).tx_errors, 0);
+		assert_int_equal(stats_of(&a).tx_datagrams, N);
+		end_close(&a);
+		end_close(&b);
+	}
+}
+
+/* nobody looks at tunnel_blocked(): what finds no room is dropped and counted, what is sent is in order */
+static void test_arena_full(void **state)
+{
+	enum { N = 1000 };
 	static size_t lens[N];
 	struct end a, b;
-	unsigned int due = 0, i = 0, blocked = 0;
-	int small = 1;
 
 	(void)state;
 	end_open(&a, true, true);
 	end_open(&b, true, true);
-	setsockopt(a.fd, SOL_SOCKET, SO_SNDBUF, &small, sizeof(small));
-	while (due < N) {
-		for (; i < N && !tunnel_blocked(a.t); i++)
-			queue(&a, &b, i, lens[i] = 1440 - i % 2);
-		blocked += tunnel_blocked(a.t);
-		tunnel_flush(a.t);
-		due = drain(&b, &a, due, lens, N, 0);
-	}
-	assert_true(stats_of(&a).tx_waits > 0);
-	assert_true(blocked > 0);
-	assert_int_equal(stats_of(&a).tx_dropped, 0);
-	assert_int_equal(stats_of(&a).tx_datagrams, N);
+	kernel_mood = KERNEL_STUCK;
+	for (unsigned int i = 0; i < N; i++)
+		queue(&a, &b, i, lens[i] = 1440);
+	assert_int_equal(tunnel_flush(a.t), -EAGAIN);
+	assert_true(tunnel_blocked(a.t));
+	kernel_mood = KERNEL_REAL;
+	assert_int_equal(tunnel_flush(a.t), 0);
+	assert_in_range(stats_of(&a).tx_dropped, N / 2, N - 300);
+	assert_int_equal(stats_of(&a).tx_dropped + stats_of(&a).tx_datagrams, N);
+	assert_int_equal(drain(&b, &a, 0, lens, (unsigned int)stats_of(&a).tx_datagrams, 2000), stats_of(&a).tx_datagrams);
+	end_close(&a);
+	end_close(&b);
+}
+
+/* a device without checksums for segments (EIO): the same run again one by one, and no more runs until switched on again */
+static void test_segmentation_broken(void **state)
+{
+	enum { N = 50 };
+	static size_t lens[N];
+	struct end a, b;
+	bool gso, gro;
+
+	(void)state;
+	end_open(&a, true, true);
+	end_open(&b, true, true);
+	kernel_mood = KERNEL_NO_GSO;
+	for (unsigned int i = 0; i < N; i++)
+		queue(&a, &b, i, lens[i] = 1000);
+	assert_int_equal(tunnel_flush(a.t), 0);
+	assert_int_equal(drain(&b, &a, 0, lens, N, 2000), N);
+	assert_int_equal(stats_of(&a).gso_fallbacks, 1);
+	tunnel_offload_state(a.t, &gso, &gro);
+	assert_false(gso);
+	queue(&a, &b, 0, 1000);
+	queue(&a, &b, 1, 1000);
+	assert_int_equal(tunnel_flush(a.t), 0);
+	assert_int_equal(drain(&b, &a, 0, lens, 2, 2000), 2);
+	assert_int_equal(stats_of(&a).gso_fallbacks, 1);
+	assert_int_equal(stats_of(&a).tx_errors, 0);
+	kernel_mood = KERNEL_REAL;
+	tunnel_set_offloads(a.t, true, true);
+	tunnel_offload_state(a.t, &gso, &gro);
+	assert_true(gso);
 	end_close(&a);
 	end_close(&b);
 }
@@ -361,6 +445,8 @@ int main(void)
 		cmocka_unit_test(test_runs),
 		cmocka_unit_test(test_path_smaller_than_segments),
 		cmocka_unit_test(test_back_pressure),
+		cmocka_unit_test(test_arena_full),
+		cmocka_unit_test(test_segmentation_broken),
 		cmocka_unit_test(test_refused_address),
 		cmocka_unit_test(test_garbage),
 		cmocka_unit_test(test_switches),
