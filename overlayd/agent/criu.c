@@ -272,6 +272,8 @@ static void criu_handle_eof(struct criu_proc *p)
 	if ((p->state == CRIU_BUSY || p->state == CRIU_ASKING) && !criu_finish(p, &r, NULL, "end of file"))
 		return;
 	criu_set_state(p, CRIU_GONE, "end of file");
+	if (!p->ops->eof)
+		return;
 	criu_enter(p);
 	p->ops->eof(p, p->arg);
 	criu_leave(p);
@@ -347,6 +349,23 @@ static int criu_begin(struct criu_proc *p, struct oerr *err)
 	return 0;
 }
 
+/* @text: where msrestart.so is, beside the programs' directory or in the libexec one, and @more behind it; NULL = neither */
+static const char *criu_preload(const char *more, char *text, size_t size)
+{
+	char lib[4096];
+	int r;
+
+	r = util_sibling_path("../lib/msrestart.so", lib, sizeof(lib));
+	if (r)
+		r = util_sibling_path("msrestart.so", lib, sizeof(lib));
+	if (r) {
+		log_warn("criu", "msrestart.so is missing: interrupted system calls will fail with EINTR");
+		return more;
+	}
+	snprintf(text, size, "%s%s%s", lib, more ? ":" : "", more ? more : "");
+	return text;
+}
+
 /* -1 = same as ours; Return: 0 or -errno */
 static int criu_open_foreign_ns(pid_t pid, const char *name, int *fd)
 {
@@ -374,8 +393,9 @@ static int criu_open_foreign_ns(pid_t pid, const char *name, int *fd)
  */
 struct criu_proc *criu_start_source(const struct criu_source_cfg *cfg, struct oerr *err)
 {
-	struct criu_exec_cfg x = { .path = cfg->path, .preload = cfg->preload, .images_fd = cfg->images_fd, .log_fd = cfg->log_fd,
-				   .ps_fd = cfg->ps_fd, .mnt_ns = -1, .pid_ns = -1 };
+	char preload[8192];
+	struct criu_exec_cfg x = { .path = cfg->path, .preload = criu_preload(cfg->preload, preload, sizeof(preload)), .images_fd = cfg->images_fd, .log_fd = cfg->log_fd,
+				   .ps_fd = cfg->ps_fd, .netns_fd = -1, .mnt_ns = -1, .pid_ns = -1 };
 	cleanup_close int mnt = -1, pidns = -1, theirs = -1;
 	int pair[2], r;
 	pid_t root = taskattr_inner_pid(cfg->root, cfg->root);
@@ -422,6 +442,7 @@ struct criu_proc *criu_start_source(const struct criu_source_cfg *cfg, struct oe
 struct criu_proc *criu_start_dest(const struct criu_dest_cfg *cfg, struct oerr *err)
 {
 	cleanup_close int theirs = -1;
+	char preload[8192];
 	struct criu_proc *p;
 	int pair[2];
 
@@ -433,7 +454,8 @@ struct criu_proc *criu_start_dest(const struct criu_dest_cfg *cfg, struct oerr *
 	p->sock = pair[0];
 	p->init = cfg->init;
 	theirs = pair[1];
-	if (ms_init_start_criu(cfg->init, cfg->tree, cfg->path, cfg->preload, cfg->pid_base, theirs, cfg->images_fd, cfg->log_fd, err) ||
+	if (ms_init_start_criu(cfg->init, cfg->tree, cfg->path, criu_preload(cfg->preload, preload, sizeof(preload)), cfg->pid_base,
+			       theirs, cfg->images_fd, cfg->log_fd, err) ||
 	    criu_begin(p, err)) {
 		criu_release(p);
 		return NULL;
@@ -600,6 +622,21 @@ const char *criu_waiting(const struct criu_proc *p)
 pid_t criu_pid(const struct criu_proc *p)
 {
 	return p->pid;
+}
+
+bool criu_is_gone(const struct criu_proc *p)
+{
+	return p->state == CRIU_GONE;
+}
+
+const char *criu_why(const struct criu_proc *p, char *text, size_t size)
+{
+	cleanup_free char *log = criu_read_log(p);
+
+	text[0] = '\0';
+	if (log)
+		criu_log_cause(log, text, size);
+	return text;
 }
 
 pid_t criu_root_pid(const struct criu_proc *p)

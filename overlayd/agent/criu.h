@@ -17,7 +17,7 @@
  *                         ops->notify_all is set.
  *   ops->done()           exactly once for each criu_dump()/criu_restore() that returned 0. A dump that ends with -EPIPE (CRIU crashed)
  *                         may have left sockets in TCP_REPAIR: switch that off on all of them before the tasks go on.
- *   ops->eof()            CRIU is gone. Then, or at any time: criu_free().
+ *   ops->eof()            CRIU is gone (it could not be started, when ready() never came: criu_why()). Then, or at any time: criu_free().
  *
  * If this process dies, or calls criu_free() while a dump is unfinished, CRIU reads end-of-file and resumes the tasks by itself
  * with live sockets. The source's CRIU is never killed: a killed one leaves every socket in TCP_REPAIR.
@@ -46,7 +46,6 @@
 
 #define CRIU_VERSION_MIN 40200u		/* 4.2.0 */
 #define CRIU_GHOST_LIMIT (100u << 20)	/* deleted files up to this size travel in the image */
-#define CRIU_PATH_DEFAULT "/opt/overlayd/criu"
 #define CRIU_ENV_PRELOAD "OVERLAYD_CRIU_PRELOAD" /* the wrapper hands it to ld.so --preload */
 
 struct criu_proc;
@@ -66,7 +65,7 @@ struct criu_ops {
 	/* CRIU waits for criu_answer(); @name is only good during the call; @pid: restore's root (inner), else 0 */
 	void (*notify)(struct criu_proc *p, const char *name, pid_t pid, void *arg);
 	void (*done)(struct criu_proc *p, const struct criu_result *r, void *arg);
-	void (*eof)(struct criu_proc *p, void *arg);
+	void (*eof)(struct criu_proc *p, void *arg);	/* may be NULL */
 	bool notify_all;	/* notify() also for those that this room would answer itself */
 };
 
@@ -76,7 +75,7 @@ struct criu_source_cfg {
 	const struct criu_ops *ops;
 	void *arg;		/* handed to every callback */
 	const char *path;	/* criu or its wrapper; must exist inside the target's mount namespace as well */
-	const char *preload;	/* "/lib/msrestart.so[:more.so]" for CRIU_ENV_PRELOAD, or NULL */
+	const char *preload;	/* more to be loaded into criu than msrestart.so, "a.so[:b.so]", or NULL */
 	pid_t root;		/* host pid of the tree's root */
 	int images_fd;		/* directory, see image.h; needs no path in the target's mount namespace */
 	int log_fd;		/* CRIU's log: a file opened O_RDWR | O_APPEND of its own (done() reads its errors back) */
@@ -129,6 +128,8 @@ int criu_restore(struct criu_proc *p, const struct criu_restore_opts *opts, stru
 int criu_answer(struct criu_proc *p, bool ok);
 const char *criu_waiting(const struct criu_proc *p);	/* the notification that waits for an answer, or NULL */
 pid_t criu_pid(const struct criu_proc *p);		/* source: host pid of the criu process; destination: 0 */
+bool criu_is_gone(const struct criu_proc *p);
+const char *criu_why(const struct criu_proc *p, char *text, size_t size);	/* first error in its log so far, "" = none */
 pid_t criu_root_pid(const struct criu_proc *p);		/* source: the root's pid in its own PID namespace */
 
 /* blocking helpers for pre-flight */

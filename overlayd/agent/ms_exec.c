@@ -92,6 +92,8 @@ static void exec_become_root(const struct ms_exec *x)
 	for (int sig = 1; sig < NSIG; sig++)
 		signal(sig, SIG_DFL);
 	sigprocmask(SIG_SETMASK, &x->old_mask, NULL);
+	if (x->detach)
+		close_range(STDERR_FILENO + 1, ~0u, 0);	/* what the caller had open leads out of the workload */
 	if (chdir(x->dir ? x->dir : x->cwd) && (x->dir || chdir("/")))
 		_exit(exec_error(x->dir));
 	execv(x->root_program, argv);

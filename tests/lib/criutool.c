@@ -142,7 +142,6 @@ static bool is_pid(const char *s, pid_t *pid)
 
 static void add_tree_pids(pid_t pid)
 {
-	cleanup_free char *text = NULL;
 	cleanup_dir DIR *dir = NULL;
 	const struct dirent *e;
 	char path[300];
