@@ -1,0 +1,73 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: Apache-2.0
+# The checking server and client themselves: good streams pass, and each kind of damage is noticed
+
+load helpers
+
+setup_file() { lab_up 1 --bare; }
+teardown_file() { lab_down; }
+teardown() { end_spawned; }
+
+setup() {
+	spawn srv on n1 ms-testsrv --ready "$BATS_TEST_TMPDIR/ready" --memory 1 --udp 127.0.0.1:5001 127.0.0.1:5000
+	wait_for 5 test -e "$BATS_TEST_TMPDIR/ready"
+}
+
+cli() { TIMEOUT=20 _run on n1 ms-testcli "$@"; }
+
+@test "ms-testcli: every mode passes on a good path" {
+	local mode
+	for mode in upload download both; do
+		cli --mode $mode -n 3 --total 3000017 127.0.0.1:5000
+		assert_eq "$status $(json '"\(.errors) \(.lost)"')" "0 0 0" "$mode: $output"
+	done
+	cli -n 3 --rounds 20 --size 100003 127.0.0.1:5000
+	assert_eq "$status $(json '"\(.rounds) \(.bytes_received)"')" "0 60 6000180" "pingpong: $output"
+	cli --mode udp --rounds 20 127.0.0.1:5001
+	assert_eq "$status $(json '"\(.rounds) \(.lost) \(.reordered)"')" "0 20 0 0" "udp: $output"
+	cli --mode query 127.0.0.1:5000
+	assert_eq "$(json '"\(.errors) \(.lost) \(.memory_errors) \(.udp_in)"')" "0 0 0 20" "server: $output"
+}
+
+@test "ms-testcli: a byte flipped, dropped or repeated on the way is noticed" {
+	local what
+	for what in flip drop repeat; do
+		spawn relay on n1 python3 "$TOP/tests/lib/mangle.py" 5100 5000 $what 70001
+		wait_for 5 listens
+		cli --mode download --total 300007 127.0.0.1:5100
+		assert_eq "$status" 1 "exit status after $what: $output"
+		[ "$(json '.errors + .lost')" -gt 0 ] || fail "not noticed: $what" "$output"
+		finish relay none
+	done
+}
+listens() { on n1 ss -Hltn 'sport = :5100' | grep -q .; }
+
+@test "ms-testcli: a connection that is closed is a lost one" {
+	spawn relay on n1 python3 "$TOP/tests/lib/mangle.py" 5100 5000 close 70001
+	wait_for 5 listens
+	cli --mode download --seconds 5 127.0.0.1:5100
+	assert_eq "$status $(json .lost)" "1 1" "$output"
+}
+
+@test "ms-testcli: silence is measured" {
+	spawn c on n1 ms-testcli --ready "$BATS_TEST_TMPDIR/c.ready" 127.0.0.1:5000
+	wait_for 5 test -e "$BATS_TEST_TMPDIR/c.ready"
+	local pid
+	pid=$(cat "$BATS_TEST_TMPDIR/ready")
+	kill -STOP "$pid"
+	run_rc 124 timeout 0.5 tail -f /dev/null
+	kill -CONT "$pid"
+	finish c
+	assert_eq "$status" 0 "$output"
+	assert_le 300 "$(json .longest_gap_ms)" "longest gap of a server stopped for more than that"
+}
+
+@test "ms-testcli: wrong usage and a server that is not there are told with exit status 2" {
+	cli --mode wrong 127.0.0.1:5000
+	assert_eq "$status" 2
+	cli 127.0.0.1:5000 more
+	assert_eq "$status" 2
+	cli 127.0.0.1:5999
+	assert_eq "$status" 2
+	assert_match "$output" "cannot connect"
+}
