@@ -200,8 +200,10 @@ def cmd_death(client):
 def cmd_fenced(client):
     l, a, c, h, _ = caught(client)
     h.cmd("fence")
-    h.end(signal.SIGKILL)
+    h.forget()
     c.sendall(b"+more")
+    h.await_pkt(c.getsockname()[0], APP)    # the capture still comes first
+    h.end(signal.SIGKILL)
     nothing_arrives([a, c], 1, "something passed the fence")
     h = Hold()
     nothing_arrives([a, c], QUIET, "a new hold TUN opens the fence")
@@ -226,13 +228,13 @@ def cmd_mute():
         ping_pong(a, c, "the far one answers")
     nothing_arrives([copy], 0, "the mute copy was asked")
     # what the copy sends goes nowhere, and with the capture to the hold TUN only
-    db = listen("db", "192.168.5.7")
-    n = sock("app")
-    n.setblocking(False)
-    n.connect_ex(db.getsockname())
+    db, n = sock("db", socket.SOCK_DGRAM), sock("app", socket.SOCK_DGRAM)
+    db.bind(("192.168.5.7", 0))
+    n.sendto(b"too early", db.getsockname())
     nothing_arrives([db], QUIET, "the mute copy was heard")
     h = Hold()
     h.cmd("capture")
+    n.sendto(b"held", db.getsockname())
     h.await_pkt(APP, "192.168.5.7")
     nothing_arrives([db], QUIET, "the mute copy was heard")
     # the commit, as a destination does it: active under the capture, then released
@@ -248,7 +250,7 @@ def cmd_mute():
     c.setblocking(True)
     a, _ = copy.accept()
     ping_pong(a, c, "the copy answers")
-    db.accept()
+    check(db.recv(100) == b"held", "what was held is not what was sent")
     # and, as a source does it, given away again
     tool("deactivate", "app", "1", APP)
     c = sock("db")
