@@ -10,7 +10,7 @@
  *   Externals  opened into numbers from CRIU_EXEC_FD_EXTERNAL upwards, close-on-exec; a criu child clears that flag on all of them
  *              after its fork, so only criu inherits them. Closed on RELEASE; relays' own ends stay.
  *   Exit       ALONE and nobody else left in the PID namespace: children are known from wait(), others (the dumping criu of the next
- *              migration, `overlayd exec --join`) are looked for in /proc twice a second until they have gone. Status: that of the
+ *              migration, `overlayd exec --join`) are looked for in /proc, ever more rarely, until they have gone. Status: that of the
  *              first tree's root.
  *   Guarded by tests/bats/criu.bats
  */
@@ -37,7 +37,8 @@
 #include "overlayd/common/util.h"
 
 #define MS_INIT_CRIU_MAX 64	/* criu processes over the whole life */
-#define MS_INIT_LOOK_MS 500	/* how often strangers in the PID namespace are looked for */
+#define MS_INIT_LOOK_MS 10	/* strangers in the PID namespace are looked for after this time, */
+#define MS_INIT_LOOK_MAX_MS 1280	/* which doubles up to this one */
 
 enum ms_init_state { MS_INIT_PREPARED, MS_INIT_KEPT, MS_INIT_ALONE };
 
@@ -296,15 +297,19 @@ static bool init_reap(struct ms_init_main *m)
 	return pid == 0 || errno != ECHILD;
 }
 
-/* is there any process but us? */
+/* is there any process but us? One that has ended and waits for a parent outside to notice does not count */
 static bool init_has_strangers(void)
 {
 	cleanup_dir DIR *proc = opendir("/proc");
 	const struct dirent *e;
 
-	while (proc && (e = readdir(proc)))
-		if (e->d_name[0] >= '1' && e->d_name[0] <= '9' && strcmp(e->d_name, "1"))
+	while (proc && (e = readdir(proc))) {
+		uint64_t pid, start;
+
+		if (!util_parse_u64(e->d_name, 2, INT32_MAX, &pid) && !util_pid_start_time((pid_t)pid, &start) &&
+		    util_pid_alive((pid_t)pid, start))
 			return true;
+	}
 	return false;
 }
 
@@ -315,6 +320,7 @@ static int init_run(struct ms_init_main *m)
 	struct pollfd fds[2 + RELAY_MAX];
 	struct signalfd_siginfo si;
 	bool children = true;
+	int look_ms = MS_INIT_LOOK_MS;
 
 	for (;;) {
 		bool over = m->state == MS_INIT_ALONE && !children;
@@ -325,8 +331,10 @@ static int init_run(struct ms_init_main *m)
 		fds[0] = (struct pollfd){ .fd = m->signals, .events = POLLIN };
 		fds[1] = (struct pollfd){ .fd = m->control, .events = POLLIN };
 		n = relay_poll_fill(&m->relays, fds + 2, RELAY_MAX);
-		if (poll(fds, n + 2, over ? MS_INIT_LOOK_MS : -1) < 0 && errno != EINTR)
+		if (poll(fds, n + 2, over ? look_ms : -1) < 0 && errno != EINTR)
 			return 125;
+		if (over && look_ms < MS_INIT_LOOK_MAX_MS)
+			look_ms *= 2;
 		relay_poll_handle(&m->relays, fds + 2, n);
 		if (fds[0].revents && read(m->signals, &si, sizeof(si)) < 0 && errno != EAGAIN)
 			return 125;
