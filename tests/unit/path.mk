@@ -13,3 +13,8 @@ test_forward_SRC	:= tests/unit/test_forward.c tests/lib/packet.c overlayd/forwar
 UNIT_TESTS		+= test_tunnel
 test_tunnel_SRC		:= tests/unit/test_tunnel.c tests/lib/packet.c overlayd/tunnel.c overlayd/tunnel_wire.c $(common_SRC)
 test_tunnel_LIBS	:= -Wl,--wrap=sendmmsg
+
+# one node's data path, driven by tests/bats/tunnel.bats
+PROGRAMS		+= pathtool
+pathtool_SRC		:= tests/lib/pathtool.c $(path_SRC) $(state_SRC) $(common_SRC)
+pathtool_LIBS		:= $(LIBS_ev) $(LIBS_json) -lpthread

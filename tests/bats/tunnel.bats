@@ -1,0 +1,353 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: Apache-2.0
+# tunnel.bats - the data path between three nodes, its table set by hand (tests/lib/pathtool.c)
+#
+#   i1: overlay0 192.168.5.1/24      i2: 192.168.5.2/24      i3: 192.168.5.3/24      the inside of each node: its programs
+#        |  pathtool                      |                       |
+#   u1: 10.9.0.1  ---------------- u0: bridge, MTU 1500 ----------+                   the underlay
+#
+# pathtool has overlay0 in iN and its UDP socket in uN. A vIP is local when it is an address of overlay0.
+
+load helpers
+
+VIP1=192.168.5.1 VIP2=192.168.5.2 VIP3=192.168.5.3
+
+u() { echo "$TAG-u$1"; }
+i() { echo "$TAG-i$1"; }
+in_i() { local n=$1; shift; ip netns exec "$(i "$n")" "$@"; }
+
+setup_file() {
+	need_root
+	ip netns add "$(u 0)"
+	ip -n "$(u 0)" link add br0 type bridge
+	ip -n "$(u 0)" link set br0 up
+	for n in 1 2 3; do
+		ip netns add "$(u $n)"
+		ip netns add "$(i $n)"
+		ip -n "$(u 0)" link add "v$n" type veth peer name eth0 netns "$(u $n)"
+		ip -n "$(u 0)" link set "v$n" master br0 up
+		ip -n "$(u $n)" addr add "10.9.0.$n/24" dev eth0
+		ip -n "$(u $n)" link set eth0 up
+		ip -n "$(i $n)" link set lo up
+	done
+}
+
+teardown_file() {
+	for n in 0 1 2 3; do
+		ip netns del "$(u $n)" 2>/dev/null || true
+		ip netns del "$(i $n)" 2>/dev/null || true
+	done
+}
+
+setup() {
+	for n in 1 2 3; do node_start $n; done
+	tell 1 "local $VIP1 1"
+	tell 2 "local $VIP2 1"
+	tell 3 "local $VIP3 1"
+}
+
+teardown() {
+	end_spawned
+	for n in 1 2 3; do ip -n "$(i $n)" link del overlay0 2>/dev/null || true; done
+}
+
+node_start() { # N [SPIN_US]
+	local fifo=$BATS_TEST_TMPDIR/fifo$1
+	mkfifo "$fifo"
+	spawn "node$1" pathtool "$fifo" "$(u "$1")" "$(i "$1")" overlay0 "10.9.0.$1" 1440 "${2:-0}" 192.168.5.0/24
+	wait_for 10 grep -q ready "$BATS_TEST_TMPDIR/node$1.out"
+	# what the kernel says by itself over IPv6 would be counted as drops
+	in_i "$1" sysctl -qw net.ipv6.conf.overlay0.disable_ipv6=1
+	ip -n "$(i "$1")" link set overlay0 mtu 1440 up
+	ip -n "$(i "$1")" addr add "192.168.5.$1/24" dev overlay0
+}
+
+said() { grep -cx "$2" "$BATS_TEST_TMPDIR/node$1.out" || true; } # NODE LINE: how often
+said_more() { [ "$(said "$1" "$2")" -gt "$3" ]; }
+
+tell() { # NODE COMMAND, until it is applied
+	local before
+	before=$(said "$1" "ok ${2%% *}")
+	echo "$2" >"$BATS_TEST_TMPDIR/fifo$1"
+	wait_for 10 said_more "$1" "ok ${2%% *}" "$before"
+}
+
+stat() { # NODE FILTER -> one counter
+	tell "$1" "stats $BATS_TEST_TMPDIR/stats$1"
+	json "$2" "$BATS_TEST_TMPDIR/stats$1"
+}
+
+all_known() {
+	for n in 1 2 3; do
+		for m in 1 2 3; do [ $n = $m ] || tell $n "remote 192.168.5.$m 1 10.9.0.$m"; done
+	done
+}
+
+# bytes of a seeded ramp from node $1 to a server on $2, checked by SHA-256 on both sides
+bulk() { # FROM TO BYTES PORT
+	cat >"$BATS_TEST_TMPDIR/bulk.py" <<-'PY'
+		import hashlib, os, socket, sys
+		role, addr, port, total = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+		block = bytes(os.urandom(1 << 16) if role == "client" else b"")
+		def give(s):
+		    h, left, k = hashlib.sha256(), total, 1
+		    while left:
+		        n = min(left, 1 + (k * 7919) % 65536); k += 1
+		        s.sendall(block[:n]); h.update(block[:n]); left -= n
+		    s.shutdown(socket.SHUT_WR)
+		    return h.hexdigest()
+		def take(s):
+		    h, got = hashlib.sha256(), 0
+		    while data := s.recv(1 << 16):
+		        h.update(data); got += len(data)
+		    assert got == total, (got, total)
+		    return h.hexdigest()
+		if role == "server":
+		    l = socket.create_server((addr, port)); print("listening", flush=True)
+		    s, _ = l.accept(); s.settimeout(20)
+		    digest = take(s)
+		    s.sendall(digest.encode())
+		else:
+		    s = socket.create_connection((addr, port), 20); s.settimeout(20)
+		    sent = give(s)
+		    assert s.recv(64).decode() == sent
+		    print("ok", total)
+	PY
+	spawn "server$4" ip netns exec "$(i "$2")" python3 "$BATS_TEST_TMPDIR/bulk.py" server "192.168.5.$2" "$4" "$3"
+	wait_for 10 grep -q listening "$BATS_TEST_TMPDIR/server$4.out"
+	run_ok in_i "$1" python3 "$BATS_TEST_TMPDIR/bulk.py" client "192.168.5.$2" "$4" "$3"
+	finish "server$4" none
+	assert_eq "$status" 0 "server's exit status"
+}
+
+@test "ping, every size up to the MTU and fragments beyond it, both ways" {
+	all_known
+	for size in 0 1 500 1411 1412; do
+		run_ok in_i 1 ping -c 2 -i 0.05 -W 2 -M do -s $size $VIP2
+		run_ok in_i 2 ping -c 2 -i 0.05 -W 2 -M do -s $size $VIP1
+	done
+	run_fail in_i 1 ping -c 1 -W 1 -M do -s 1413 $VIP2
+	run_ok in_i 1 ping -c 2 -i 0.05 -W 2 -M dont -s 20000 $VIP2
+}
+
+@test "TCP byte-exact both ways, as superframes in runs" {
+	all_known
+	bulk 1 2 50000000 5001
+	bulk 2 1 20000000 5002
+	# 70 MB in packets of 1440 would be 50,000 frames
+	assert_le "$(stat 1 .tun_rx_frames)" 15000 "frames read from overlay0"
+	assert_le "$(stat 1 .tx_runs)" 20000 "runs sent"
+	[ "$(stat 2 .merged)" -gt 1000 ] || fail "nothing was coalesced"
+	assert_eq "$(stat 2 '[.drops[]] | add')" 0 "drops"
+	assert_eq "$(stat 1 '[.drops[]] | add')" 0 "drops"
+}
+
+@test "UDP byte-exact, large datagrams in fragments and small ones in superframes" {
+	all_known
+	cat >"$BATS_TEST_TMPDIR/udp.py" <<-'PY'
+		import socket, sys
+		role, addr = sys.argv[1], sys.argv[2]
+		s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(10)
+		if role == "server":
+		    s.bind((addr, 6000)); print("listening", flush=True)
+		    while True:
+		        data, who = s.recvfrom(65536)
+		        s.sendto(data, who)
+		        if data == b"end": break
+		else:
+		    s.connect((addr, 6000))
+		    for n in (0, 1, 1412, 1413, 9000, 60000, 3):
+		        want = bytes((n + k) % 251 for k in range(n)) if n != 3 else b"end"
+		        s.send(want); assert s.recv(65536) == want, n
+	PY
+	spawn udp ip netns exec "$(i 2)" python3 "$BATS_TEST_TMPDIR/udp.py" server $VIP2
+	wait_for 10 grep -q listening "$BATS_TEST_TMPDIR/udp.out"
+	run_ok in_i 1 python3 "$BATS_TEST_TMPDIR/udp.py" client $VIP2
+	finish udp none
+	assert_eq "$status" 0
+	# UDP_SEGMENT inside: one frame from overlay0, many datagrams, one frame again
+	cat >"$BATS_TEST_TMPDIR/gso.py" <<-'PY'
+		import socket, sys
+		role, addr = sys.argv[1], sys.argv[2]
+		s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(10)
+		data = bytes(k % 253 for k in range(1000 * 40 + 7))
+		if role == "server":
+		    s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+		    s.bind((addr, 6001)); print("listening", flush=True)
+		    got = [s.recv(65536) for _ in range(41)]
+		    assert [len(g) for g in got] == [1000] * 40 + [7] and b"".join(got) == data
+		else:
+		    s.setsockopt(17, 103, 1000); s.sendto(data, (addr, 6001))
+	PY
+	before=$(stat 2 .tun_tx_frames)
+	spawn gso ip netns exec "$(i 2)" python3 "$BATS_TEST_TMPDIR/gso.py" server $VIP2
+	wait_for 10 grep -q listening "$BATS_TEST_TMPDIR/gso.out"
+	run_ok in_i 1 python3 "$BATS_TEST_TMPDIR/gso.py" client $VIP2
+	finish gso none
+	assert_eq "$status" 0
+	assert_le "$(($(stat 2 .tun_tx_frames) - before))" 8 "frames written for 41 datagrams"
+}
+
+@test "an unknown vIP is asked for and the first packet is not lost" {
+	tell 1 "resolve $VIP2 200 remote 1 10.9.0.2"
+	tell 2 "resolve $VIP1 100 remote 1 10.9.0.1"
+	cat >"$BATS_TEST_TMPDIR/connect.py" <<-'PY'
+		import socket, sys, time
+		t = time.monotonic()
+		s = socket.create_connection((sys.argv[1], 7000), 10)
+		assert s.recv(5) == b"hello"
+		took = time.monotonic() - t
+		# 0.2 s for the one answer and 0.1 s for the other; a SYN sent again would make it more than 1 s
+		assert 0.25 < took < 0.9, took
+	PY
+	spawn server ip netns exec "$(i 2)" python3 -c "
+import socket
+l = socket.create_server(('$VIP2', 7000)); print('listening', flush=True)
+s, _ = l.accept(); s.sendall(b'hello')"
+	wait_for 10 grep -q listening "$BATS_TEST_TMPDIR/server.out"
+	run_ok in_i 1 python3 "$BATS_TEST_TMPDIR/connect.py" $VIP2
+	assert_eq "$(said 1 "miss $VIP2")" 1 "questions"
+	assert_eq "$(said 2 "miss $VIP1")" 1 "questions"
+	assert_eq "$(stat 1 .held_now)" 0
+}
+
+@test "64 packets wait, no more; unreachable is told to who sent them" {
+	spawn flood ip netns exec "$(i 1)" python3 -c "
+import socket, time
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.setsockopt(0, 11, 1) # IP_RECVERR
+for k in range(100): s.sendto(b'%d' % k, ('192.168.5.77', 9))
+print('sent', flush=True)
+while True:
+    try: s.recv(1, socket.MSG_DONTWAIT)
+    except OSError as e:
+        if e.errno == 113: print('unreachable'); break
+    time.sleep(0.01)"
+	wait_for 10 grep -q sent "$BATS_TEST_TMPDIR/flood.out"
+	wait_for 10 said_more 1 "miss 192.168.5.77" 0
+	assert_eq "$(stat 1 .held_now)" 64
+	assert_eq "$(stat 1 '.drops."hold-full"')" 36
+	tell 1 "unreachable 192.168.5.77 0"
+	finish flood none
+	assert_match "$output" unreachable
+	assert_eq "$(stat 1 .held_now)" 0
+	# a connection attempt ends at once instead of after its time-out
+	TIMEOUT=5 run_fail in_i 1 python3 -c "import socket; socket.create_connection(('192.168.5.77', 80), 4)"
+	assert_match "$output" "No route to host"
+}
+
+@test "nobody answers: what was held is given up after three seconds" {
+	run_fail in_i 1 ping -c 1 -W 1 192.168.5.78
+	assert_eq "$(stat 1 .held_now)" 1
+	given_up() { [ "$(stat 1 '.drops."hold-expired"')" = 1 ]; }
+	wait_for 6 given_up
+	assert_eq "$(stat 1 .held_now)" 0
+}
+
+@test "a vIP that moved: packets are forwarded once, their sender is named, a stale update is ignored" {
+	all_known
+	ip -n "$(i 3)" addr add 192.168.5.9/32 dev overlay0
+	for n in 1 2; do tell $n "remote 192.168.5.9 1 10.9.0.3"; done
+	tell 3 "local 192.168.5.9 1"
+	run_ok in_i 1 ping -c 1 -W 2 192.168.5.9
+	# 3 -> 2; node 1 is not told
+	tell 2 "hold 192.168.5.9 1"
+	ip -n "$(i 3)" addr del 192.168.5.9/32 dev overlay0
+	tell 3 "remote 192.168.5.9 2 10.9.0.2"
+	ip -n "$(i 2)" addr add 192.168.5.9/32 dev overlay0
+	tell 2 "local 192.168.5.9 2"
+	run_ok in_i 1 ping -c 3 -i 0.05 -W 2 192.168.5.9
+	assert_eq "$(stat 3 .forwarded)" 3
+	assert_eq "$(said 3 "straggler 192.168.5.9 10.9.0.1:7470")" 1
+	# corrected: straight there; and an older word changes nothing
+	tell 1 "remote 192.168.5.9 2 10.9.0.2"
+	tell 1 "remote 192.168.5.9 1 10.9.0.3"
+	assert_eq "$(stat 1 .stale)" 1
+	run_ok in_i 1 ping -c 3 -i 0.05 -W 2 192.168.5.9
+	assert_eq "$(stat 3 .forwarded)" 3
+	# a second detour is none: 1 thinks 3, 3 thinks 2, 2 thinks 1
+	tell 2 "remote 192.168.5.9 3 10.9.0.1"
+	tell 1 "del 192.168.5.9"
+	tell 1 "remote 192.168.5.9 1 10.9.0.3"
+	run_fail in_i 1 ping -c 1 -W 1 192.168.5.9
+	assert_eq "$(stat 2 '.drops."forwarded-twice"')" 1
+	ip -n "$(i 2)" addr del 192.168.5.9/32 dev overlay0
+}
+
+@test "packets for a vIP that is arriving wait for it" {
+	all_known
+	for n in 1 3; do tell $n "remote 192.168.5.9 1 10.9.0.2"; done
+	tell 2 "hold 192.168.5.9 1"
+	spawn ping ip netns exec "$(i 1)" ping -c 1 -W 5 192.168.5.9
+	one_held() { [ "$(stat 2 .held_now)" = 1 ]; }
+	wait_for 5 one_held
+	ip -n "$(i 2)" addr add 192.168.5.9/32 dev overlay0
+	tell 2 "local 192.168.5.9 2"
+	finish ping none
+	assert_eq "$status" 0 "ping"
+	ip -n "$(i 2)" addr del 192.168.5.9/32 dev overlay0
+}
+
+@test "garbage from anybody is counted and harmless" {
+	all_known
+	run_ok ip netns exec "$(u 3)" python3 -c "
+import os, random, socket
+random.seed(5)
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+def hdr(type=1, flags=0, start=0, off=0): return bytes([1, type, flags, start, off]) + bytes(11)
+def ip(n, src='192.168.5.3', dst='192.168.5.2', proto=17):
+    return bytes([0x45, 0]) + n.to_bytes(2, 'big') + bytes([0, 0, 0x40, 0, 64, proto, 0, 0]) + socket.inet_aton(src) + socket.inet_aton(dst)
+for k in range(500):
+    kind = k % 5
+    if kind == 0: data = os.urandom(random.randrange(0, 2000))
+    elif kind == 1: data = hdr() + os.urandom(random.randrange(0, 1500))
+    elif kind == 2: data = hdr(flags=1, start=random.randrange(256), off=random.randrange(256)) + ip(28) + os.urandom(8)
+    elif kind == 3: data = hdr() + ip(random.randrange(65536)) + os.urandom(random.randrange(64))
+    else: data = hdr(type=random.randrange(1, 5)) + ip(28, src='10.0.0.1') + os.urandom(8)
+    s.sendto(data, ('10.9.0.2', 7470))
+"
+	bad() { stat 2 '.rx_bad + .drops.malformed + .drops."not-ipv4" + .drops."source-outside" + .drops."datagram-type"'; }
+	all_seen() { [ "$(stat 2 .rx_datagrams)" -ge 490 ]; }
+	wait_for 5 all_seen
+	[ "$(bad)" -ge 480 ] || fail "only $(bad) of 500 were counted"
+	run_ok in_i 1 ping -c 2 -i 0.05 -W 2 $VIP2
+	bulk 1 2 5000000 5003
+}
+
+@test "each offload can be switched off and on while data flows" {
+	all_known
+	(
+		for set in - t g r tg tr gr tgr u tugr; do
+			for n in 1 2; do tell $n "offloads $set"; done
+			sleep 0.2
+		done
+		for n in 1 2; do tell $n "offloads -"; done
+		touch "$BATS_TEST_TMPDIR/switched"
+	) 3>&- &
+	switcher=$!
+	for k in 1 2 3 4 5 6 7 8 9; do
+		bulk 1 2 20000000 $((5100 + k))
+		[ ! -e "$BATS_TEST_TMPDIR/switched" ] || break
+	done
+	wait $switcher
+	assert_eq "$(stat 1 '.allowed | [.[]] | any')" false
+	assert_eq "$(stat 1 '.active | [.[]] | any')" false
+	before=$(stat 1 .tx_datagrams) runs=$(stat 1 .tx_runs)
+	bulk 1 2 2000000 5200
+	assert_eq "$(($(stat 1 .tx_datagrams) - before))" "$(($(stat 1 .tx_runs) - runs))" "datagrams without runs"
+	assert_eq "$(stat 1 '[.drops[]] | add')" 0 "drops"
+	assert_eq "$(stat 2 '[.drops[]] | add')" 0 "drops"
+}
+
+@test "a spinning fast path does the same" {
+	for n in 1 2; do
+		finish node$n
+		rm "$BATS_TEST_TMPDIR/fifo$n"
+		ip -n "$(i $n)" addr flush dev overlay0
+		node_start $n 200
+		tell $n "local 192.168.5.$n 1"
+	done
+	all_known
+	run_ok in_i 1 ping -c 5 -i 0.02 -W 2 $VIP2
+	bulk 1 2 10000000 5301
+}
