@@ -403,6 +403,16 @@ static int sqlite_lock(struct backend_sqlite *q, struct oerr *err)
 	return 0;
 }
 
+/* ours alone, whatever the umask: SQLite gives its log the mode of the database */
+static int sqlite_create(struct backend_sqlite *q, struct oerr *err)
+{
+	cleanup_close int fd = open(q->path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+
+	if (fd < 0)
+		return oerr_set(err, -errno, "%s: %s", q->path, strerror(errno));
+	return 0;
+}
+
 static int sqlite_query_int(struct backend_sqlite *q, const char *sql, int *value)
 {
 	sqlite3_stmt *st = NULL;
@@ -490,6 +500,8 @@ struct backend *backend_sqlite_open(struct ev_loop *loop, const char *path, stru
 	}
 	if (!ret)
 		ret = sqlite_lock(q, err);
+	if (!ret)
+		ret = sqlite_create(q, err);
 	if (!ret && sqlite3_open_v2(path, &q->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK)
 		ret = oerr_set(err, -EIO, "%s: %s", path, sqlite3_errmsg(q->db));
 	if (!ret)

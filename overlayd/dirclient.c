@@ -286,7 +286,9 @@ static void lease_reply_handle(struct dc_site *s, const Ovl__DirLeaseReply *r)
 			continue;
 		h = held_find(dc, b.vip);
 		/* we may have learned better since we asked */
-		if (!h || (!strcmp(b.node, dc->node) && b.generation == h->generation) || h->generation > b.generation)
+		if (!h || h->generation > b.generation)
+			continue;
+		if (dir_binding_is_held(&b) && !strcmp(b.node, dc->node) && b.generation == h->generation)
 			continue;
 		if (dc->ops->lost)
 			dc->ops->lost(&b, dc->arg);
