@@ -5,6 +5,7 @@ BUILD	?= build
 CC	?= gcc
 V	?= 0
 SAN	?=
+FAULTS	?=
 prefix	?= /usr
 sysconfdir ?= /etc
 DESTDIR	?=
@@ -30,6 +31,8 @@ ifneq ($(SAN),)
 OPT	:= -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 endif
 CPPFLAGS += -D_GNU_SOURCE -I. -I$(BUILD)/gen -DOVERLAYD_LIBEXEC_DIR='"$(prefix)/lib/overlayd"' -MMD -MP
+# FAULTS=1: named fault points of migrations are live (overlayd/agent/fault.h); for tests only
+CPPFLAGS += $(if $(FAULTS),-DOVERLAYD_FAULTS)
 CFLAGS	+= -std=gnu11 $(WARN) $(OPT) $(PKG_CFLAGS) $(EXTRA_CFLAGS)
 comma	:= ,
 LDFLAGS	+= $(if $(SAN),-fsanitize=address$(comma)undefined)
