@@ -1,0 +1,53 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: Apache-2.0
+# make install, into a folder, and scripts/install-deps when nothing is missing
+
+load helpers
+
+setup_file() {
+	export D=$BATS_FILE_TMPDIR/root
+	DEPS_DONE=1 make -s -C "$TOP" BUILD="$BUILD" DESTDIR="$D" prefix=/usr install >"$BATS_FILE_TMPDIR/log" 2>&1 ||
+		{ cat "$BATS_FILE_TMPDIR/log" >&2; return 1; }
+}
+
+@test "install: commands, helpers, units, man pages, examples, completions" {
+	local f
+	for f in bin/overlayd bin/directoryd bin/ms-migrate bin/ms-sockets bin/ms-ca lib/overlayd/ms-agent lib/overlayd/ms-init \
+		lib/overlayd/tunstack; do
+		[ -x "$D/usr/$f" ] || fail "$f is missing"
+	done
+	for f in lib/overlayd/msrestart.so lib/systemd/system/overlayd.service lib/systemd/system/directoryd.service \
+		share/man/man8/overlayd.8 share/man/man8/ms-migrate.8 share/man/man8/directoryd.8 share/man/man8/ms-ca.8 \
+		share/doc/overlayd/overlayd.conf.example share/doc/overlayd/directoryd.conf.example \
+		share/bash-completion/completions/ms-migrate; do
+		[ -f "$D/usr/$f" ] || fail "$f is missing"
+	done
+	assert_eq "$(stat -c %a "$D/etc/overlayd/pki")" 700 "mode of the folder of keys"
+}
+
+@test "install: nothing of the tests is installed" {
+	run_ok find "$D" \( -name '*test*' -o -name '*tool*' -o -name '*shim*' \)
+	assert_eq "$output" "" "files"
+}
+
+@test "install: the units start what was installed" {
+	run_ok cat "$D/usr/lib/systemd/system/overlayd.service" "$D/usr/lib/systemd/system/directoryd.service"
+	assert_match "$output" "ExecStart=/usr/bin/overlayd start --foreground"
+	assert_match "$output" "ExecStart=/usr/bin/directoryd start --foreground"
+	refute_match "$output" "@"
+}
+
+@test "install: an installed command runs" {
+	run_ok "$D/usr/bin/overlayd" --help
+	run_ok "$D/usr/bin/ms-migrate" --help
+}
+
+@test "install-deps: quick and silent when nothing is missing" {
+	local start=${EPOCHREALTIME/./} end
+	run_ok "$TOP/scripts/install-deps"
+	end=${EPOCHREALTIME/./}
+	assert_eq "$output" "" "output"
+	assert_le $(((end - start) / 1000)) 500 "milliseconds"
+	run_ok "$TOP/scripts/install-deps" --check
+	run_fail "$TOP/scripts/install-deps" --frobnicate
+}
