@@ -1,0 +1,599 @@
+// SPDX-License-Identifier: Apache-2.0
+/* test_peer.c - nodes in one process: real sockets, real TLS, one loop (two where one node must fall silent) */
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <setjmp.h>
+#include <cmocka.h>
+
+#include "overlayd/peer.c"
+#include "tests/unit/testpki.h"
+
+#include <arpa/inet.h>
+#include <poll.h>
+
+#define NODES 3
+
+static struct testpki pki;
+static SSL_CTX *ctxs[NODES];
+static const char *const names[NODES] = { "n1", "n2", "n3" };
+static struct ev_loop *loop;
+
+/* one node: its peers, its listener, and what happened to it */
+struct node {
+	struct peers *ps;
+	struct conn_listener *l;
+	struct sockaddr_in at;
+	unsigned int ups, downs, restarts, requests, moved, adopted;
+	char why[WHY_MAX];
+	vip_t moved_vip;
+	uint64_t moved_generation;
+	char moved_text[128];
+	bool hold;			/* keep the request instead of answering it */
+	struct peer_call held;
+	unsigned int kill_first;	/* so many requests end with the connection's death instead of an answer */
+};
+
+struct answer {
+	unsigned int n;
+	int code;
+	char text[256];
+	int64_t pid;
+};
+
+static void node_request(void *ctx, const struct peer_call *call, const Ovl__PeerMsg *msg)
+{
+	struct node *n = ctx;
+	Ovl__PeerMigStatus status = OVL__PEER_MIG_STATUS__INIT;
+	Ovl__PeerMsg reply = OVL__PEER_MSG__INIT;
+
+	n->requests++;
+	if (n->kill_first) {
+		n->kill_first--;
+		shutdown(conn_fd(peer_find(n->ps, call->node)->cur->conn), SHUT_RDWR);
+	} else if (n->hold) {
+		n->held = *call;
+	} else if (msg->body_case == OVL__PEER_MSG__BODY_AGENT_EXPECT) {
+		peer_answer(call, -EBUSY, "no room\nfor an agent");
+	} else {
+		status.state = OVL__PEER_MIG_STATE__PEER_MIG_RUNNING;
+		status.pid = 4711;
+		reply.body_case = OVL__PEER_MSG__BODY_MIG_STATUS;
+		reply.mig_status = &status;
+		peer_answer_msg(call, &reply);
+	}
+}
+
+static void node_moved(void *ctx, const char *from, const Ovl__PeerMoved *moved)
+{
+	struct node *n = ctx;
+
+	n->moved++;
+	n->moved_vip = moved->vip;
+	n->moved_generation = moved->generation;
+	snprintf(n->moved_text, sizeof(n->moved_text), "%s: %s at %s", from, moved->node, moved->node_addr);
+}
+
+static void node_up(void *ctx, struct peer *p, bool restarted)
+{
+	struct node *n = ctx;
+
+	(void)p;
+	n->ups++;
+	n->restarts += restarted;
+}
+
+static void node_down(void *ctx, struct peer *p, const char *why)
+{
+	struct node *n = ctx;
+
+	(void)p;
+	n->downs++;
+	snprintf(n->why, sizeof(n->why), "%s", why);
+}
+
+static const struct peer_ops node_ops = { .request = node_request, .moved = node_moved, .up = node_up, .down = node_down };
+
+static void node_accepted(int fd, enum conn_kind kind, const uint8_t id[CONN_ID_LEN], const struct sockaddr_in *from, void *arg)
+{
+	struct node *n = arg;
+
+	(void)id;
+	(void)from;
+	assert_int_equal(kind, CONN_KIND_CONTROL);
+	n->adopted++;
+	assert_int_equal(peer_adopt(n->ps, fd, NULL), 0);
+}
+
+static void node_start(struct node *n, struct ev_loop *l, int which, struct peers_cfg cfg)
+{
+	struct sockaddr_in at = n->at;
+
+	if (!at.sin_family)
+		at = (struct sockaddr_in){ .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	n->l = conn_listener_new(l, &at, node_accepted, n, NULL);
+	assert_non_null(n->l);
+	n->at = conn_listener_addr(n->l);
+	cfg.loop = l;
+	cfg.tls = ctxs[which];
+	cfg.node = names[which];
+	cfg.addr = n->at;
+	cfg.software = "overlayd test";
+	cfg.ops = &node_ops;
+	cfg.ctx = n;
+	n->ps = peers_new(&cfg);
+}
+
+static void node_stop(struct node *n)
+{
+	peers_free(n->ps);
+	conn_listener_free(n->l);
+	n->ps = NULL;
+}
+
+static void answer_cb(void *arg, int code, const Ovl__PeerMsg *msg, const char *text)
+{
+	struct answer *a = arg;
+
+	a->n++;
+	a->code = code;
+	a->pid = msg && msg->body_case == OVL__PEER_MSG__BODY_MIG_STATUS ? msg->mig_status->pid : 0;
+	snprintf(a->text, sizeof(a->text), "%s", text);
+}
+
+static uint32_t ask(struct peer *p, unsigned int timeout_ms, struct answer *a)
+{
+	Ovl__PeerMigQuery q = OVL__PEER_MIG_QUERY__INIT;
+	Ovl__PeerMsg msg = OVL__PEER_MSG__INIT;
+
+	msg.body_case = OVL__PEER_MSG__BODY_MIG_QUERY;
+	msg.mig_query = &q;
+	return peer_request(p, &msg, timeout_ms, answer_cb, a);
+}
+
+static unsigned int links_of(const struct peers *ps)
+{
+	unsigned int n = 0;
+
+	for (const struct peer_link *l = ps->links; l; l = l->next)
+		n++;
+	return n;
+}
+
+static void on_tick(struct ev_loop *l, ev_timer *w, int revents)
+{
+	(void)l;
+	(void)revents;
+	++*(unsigned int *)w->data;
+}
+
+/* run the loop until @cond, 10 s at most */
+#define AWAIT(cond)                                                                                                                    \
+	do {                                                                                                                           \
+		unsigned int ticks_ = 0;                                                                                               \
+		ev_timer t_;                                                                                                           \
+		ev_timer_init(&t_, on_tick, .01, .01);                                                                                 \
+		t_.data = &ticks_;                                                                                                     \
+		ev_timer_start(loop, &t_);                                                                                             \
+		while (!(cond) && ticks_ < 1000)                                                                                       \
+			ev_run(loop, EVRUN_ONCE);                                                                                      \
+		ev_timer_stop(loop, &t_);                                                                                              \
+		if (!(cond))                                                                                                           \
+			fail_msg("not in time: %s", #cond);                                                                            \
+	} while (0)
+
+static int setup(void **state)
+{
+	(void)state;
+	testpki_init(&pki);
+	testpki_ca(&pki, "ca");
+	for (int i = 0; i < NODES; i++) {
+		testpki_node(&pki, "ca", names[i], names[i], 3600);
+		ctxs[i] = testpki_ctx(&pki, "ca", names[i]);
+	}
+	loop = ev_loop_new(0);
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	for (int i = 0; i < NODES; i++)
+		SSL_CTX_free(ctxs[i]);
+	ev_loop_destroy(loop);
+	testpki_fini(&pki);
+	return 0;
+}
+
+static void test_on_demand(void **state)
+{
+	struct node a = { 0 }, b = { 0 };
+	struct answer r = { 0 };
+	struct sockaddr_in at;
+	struct peer *p;
+	json_t *json;
+
+	(void)state;
+	node_start(&a, loop, 0, (struct peers_cfg){ 0 });
+	node_start(&b, loop, 1, (struct peers_cfg){ 0 });
+	p = peer_get(a.ps, "n2", &b.at);
+	assert_null(peer_get(a.ps, "n1", NULL)); /* ourselves */
+	assert_null(peer_get(a.ps, "not a name", NULL));
+	assert_ptr_equal(peer_find(a.ps, "n2"), p);
+	assert_int_equal(peer_state(p), PEER_IDLE);
+	assert_true(ask(p, 5000, &r) != 0);
+	assert_int_equal(r.n, 0);
+	AWAIT(r.n == 1);
+	assert_int_equal(r.code, 0);
+	assert_int_equal(r.pid, 4711);
+	assert_int_equal(peer_state(p), PEER_UP);
+	AWAIT(a.ups == 1 && b.ups == 1 && peer_rtt_us(p) > 0);
+	assert_int_equal(a.restarts + b.restarts, 0);
+	/* the other end knows us by certificate and hello, and can ask back on the same connection */
+	r = (struct answer){ 0 };
+	at = peer_addr(peer_find(b.ps, "n1"));
+	assert_string_equal(endpoint_fmt(&at).s, endpoint_fmt(&a.at).s);
+	ask(peer_find(b.ps, "n1"), 5000, &r);
+	AWAIT(r.n == 1 && r.code == 0);
+	assert_int_equal(a.adopted, 0);
+	json = peers_json(a.ps);
+	assert_string_equal(json_string_value(json_object_get(json_array_get(json, 0), "name")), "n2");
+	assert_string_equal(json_string_value(json_object_get(json_array_get(json, 0), "state")), "up");
+	assert_string_equal(json_string_value(json_object_get(json_array_get(json, 0), "software")), "overlayd test");
+	assert_true(json_integer_value(json_object_get(json_array_get(json, 0), "rtt_us")) > 0);
+	json_decref(json);
+	node_stop(&a);
+	AWAIT(b.downs == 1);
+	node_stop(&b);
+}
+
+static void test_refusals_and_late_answers(void **state)
+{
+	Ovl__PeerAgentExpect expect = OVL__PEER_AGENT_EXPECT__INIT;
+	Ovl__PeerMsg msg = OVL__PEER_MSG__INIT;
+	struct node a = { 0 }, b = { 0 };
+	struct answer r = { 0 };
+	struct peer *p;
+	uint32_t id;
+
+	(void)state;
+	node_start(&a, loop, 0, (struct peers_cfg){ 0 });
+	node_start(&b, loop, 1, (struct peers_cfg){ 0 });
+	p = peer_get(a.ps, "n2", &b.at);
+	msg.body_case = OVL__PEER_MSG__BODY_AGENT_EXPECT;
+	msg.agent_expect = &expect;
+	peer_request(p, &msg, 5000, answer_cb, &r);
+	AWAIT(r.n == 1);
+	assert_int_equal(r.code, -EBUSY);
+	assert_string_equal(r.text, "no room?for an agent"); /* one line, whatever they send */
+	b.hold = true;
+	r = (struct answer){ 0 };
+	ask(p, 5000, &r);
+	AWAIT(b.requests == 2);
+	assert_int_equal(r.n, 0);
+	peer_answer(&b.held, 0, NULL);
+	AWAIT(r.n == 1 && r.code == 0);
+	/* nobody answers in time; and a late answer hits nobody */
+	r = (struct answer){ 0 };
+	ask(p, 100, &r);
+	AWAIT(r.n == 1);
+	assert_int_equal(r.code, -ETIMEDOUT);
+	assert_string_equal(r.text, "node n2 did not answer in 100 ms");
+	peer_answer(&b.held, 0, NULL);
+	/* cancelled */
+	r = (struct answer){ 0 };
+	id = ask(p, 5000, &r);
+	peer_cancel(p, id);
+	peer_cancel(p, id);
+	peer_cancel(p, 0);
+	/* open at the end */
+	ask(p, 5000, &r);
+	node_stop(&a);
+	assert_int_equal(r.n, 1);
+	assert_int_equal(r.code, -ECANCELED);
+	node_stop(&b);
+}
+
+static void test_unreachable(void **state)
+{
+	struct node a = { 0 };
+	struct sockaddr_in nowhere;
+	struct answer r = { 0 }, u = { 0 };
+	struct peer *p;
+
+	(void)state;
+	node_start(&a, loop, 0, (struct peers_cfg){ 0 });
+	nowhere = a.at;
+	nowhere.sin_port = htons(1);
+	p = peer_get(a.ps, "n2", &nowhere);
+	ask(p, 700, &r);
+	ask(peer_get(a.ps, "n3", NULL), 200, &u);
+	AWAIT(u.n == 1 && p->failures >= 2); /* it tries again */
+	assert_string_equal(u.text, "node n3 is not reached: its address is not known");
+	assert_int_equal(peer_state(p), PEER_WAIT);
+	AWAIT(r.n == 1);
+	assert_int_equal(r.code, -ETIMEDOUT);
+	assert_string_equal(r.text, "node n2 is not reached: cannot connect: Connection refused");
+	assert_int_equal(peer_state(p), PEER_IDLE); /* nobody wants it any more */
+	node_stop(&a);
+}
+
+/* both dial at the same moment: one connection stays, the same at both ends, dialled by the smaller name; nothing gets lost */
+static void test_both_dial(void **state)
+{
+	(void)state;
+	for (int round = 0; round < 10; round++) {
+		struct node a = { 0 }, b = { 0 };
+		struct answer ra = { 0 }, rb = { 0 };
+		struct peer *pa, *pb;
+
+		node_start(&a, loop, 0, (struct peers_cfg){ 0 });
+		node_start(&b, loop, 1, (struct peers_cfg){ 0 });
+		pa = peer_get(a.ps, "n2", &b.at);
+		pb = peer_get(b.ps, "n1", &a.at);
+		for (int i = 0; i < 20; i++) {
+			ask(pa, 5000, &ra);
+			ask(pb, 5000, &rb);
+		}
+		AWAIT(ra.n == 20 && rb.n == 20 && links_of(a.ps) == 1 && links_of(b.ps) == 1);
+		assert_int_equal(ra.code + rb.code, 0);
+		assert_int_equal(a.adopted, 1);
+		assert_int_equal(b.adopted, 1);
+		assert_true(pa->cur->ours);
+		assert_false(pb->cur->ours);
+		assert_int_equal(a.ups + b.ups, 2);
+		assert_int_equal(a.downs + b.downs, 0);
+		node_stop(&a);
+		node_stop(&b);
+	}
+}
+
+/* the connection dies with the request on it: asked again on the next one */
+static void test_resend(void **state)
+{
+	struct node a = { 0 }, b = { .kill_first = 2 };
+	struct answer r = { 0 };
+
+	(void)state;
+	node_start(&a, loop, 0, (struct peers_cfg){ 0 });
+	node_start(&b, loop, 1, (struct peers_cfg){ 0 });
+	ask(peer_get(a.ps, "n2", &b.at), 8000, &r);
+	AWAIT(r.n == 1);
+	assert_int_equal(r.code, 0);
+	assert_int_equal(b.requests, 3);
+	assert_int_equal(a.downs, 2);
+	assert_int_equal(a.ups, 3);
+	assert_int_equal(a.restarts, 0);
+	node_stop(&a);
+	node_stop(&b);
+}
+
+static void test_restart(void **state)
+{
+	struct node a = { 0 }, b = { .hold = true };
+	struct answer r = { 0 };
+	struct peer *p;
+
+	(void)state;
+	node_start(&a, loop, 0, (struct peers_cfg){ 0 });
+	node_start(&b, loop, 1, (struct peers_cfg){ 0 });
+	p = peer_get(a.ps, "n2", &b.at);
+	peer_want(p, true);
+	AWAIT(a.ups == 1);
+	ask(p, 8000, &r);
+	AWAIT(b.requests == 1);
+	node_stop(&b);
+	AWAIT(a.downs == 1);
+	b.hold = false;
+	node_start(&b, loop, 1, (struct peers_cfg){ 0 });
+	AWAIT(r.n == 1);
+	assert_int_equal(r.code, 0);
+	assert_int_equal(a.ups, 2);
+	assert_int_equal(a.restarts, 1);
+	peer_want(p, false);
+	assert_int_equal(peer_state(p), PEER_UP); /* an unwanted one that stands is kept */
+	node_stop(&b);
+	AWAIT(peer_state(p) == PEER_IDLE);
+	node_stop(&a);
+}
+
+/* a newer connection of the same daemon replaces one whose other end has forgotten it, whoever dialled that */
+static void test_replaces_forgotten(void **state)
+{
+	struct node a = { 0 }, b = { 0 };
+	struct answer r = { 0 };
+	struct peer *pa, *pb;
+	struct peer_link *old;
+
+	(void)state;
+	node_start(&a, loop, 0, (struct peers_cfg){ 0 });
+	node_start(&b, loop, 1, (struct peers_cfg){ 0 });
+	pa = peer_get(a.ps, "n2", &b.at);
+	peer_want(pa, true);
+	AWAIT(a.ups == 1 && b.ups == 1);
+	pb = peer_find(b.ps, "n1");
+	old = pa->cur;
+	old->ready_us -= 2 * CROSS_US; /* it is no crossing of dials */
+	pb->cur->ready_us -= 2 * CROSS_US;
+	link_retire(pb->cur); /* n2 has forgotten it without n1 having heard */
+	pb->cur = NULL;
+	peer_settle(pb, PEER_EV_LOST);
+	ask(pb, 5000, &r);
+	AWAIT(r.n == 1 && r.code == 0);
+	assert_ptr_not_equal(pa->cur, old);
+	assert_false(pa->cur->ours);
+	AWAIT(links_of(a.ps) == 1 && links_of(b.ps) == 1);
+	assert_int_equal(a.ups, 1); /* for n1 it never was away */
+	assert_int_equal(a.downs, 0);
+	node_stop(&a);
+	node_stop(&b);
+}
+
+static void test_version_mismatch(void **state)
+{
+	static const char says[] = "version mismatch: node n2 speaks versions 3 to 4 of the peer protocol, node n1 1 to 2; upgrade n1";
+	static const char says_b[] = "version mismatch: node n1 speaks versions 1 to 2 of the peer protocol, node n2 3 to 4; upgrade n1";
+	struct node a = { 0 }, b = { 0 };
+	struct answer r = { 0 };
+	struct peer *p;
+	char text[512];
+
+	(void)state;
+	node_start(&a, loop, 0, (struct peers_cfg){ .version = 2, .min_version = 1 });
+	node_start(&b, loop, 1, (struct peers_cfg){ .version = 4, .min_version = 3 });
+	p = peer_get(a.ps, "n2", &b.at);
+	ask(p, 300, &r);
+	AWAIT(r.n == 1);
+	assert_true(!strcmp(p->why, says) || !strcmp(p->why, says_b)); /* ours, or theirs if it came first */
+	snprintf(text, sizeof(text), "node n2 is not reached: %s", p->why);
+	assert_string_equal(r.text, text);
+	assert_int_equal(a.ups + b.ups, 0);
+	AWAIT(!strcmp(peer_find(b.ps, "n1")->why, says_b) || !strcmp(peer_find(b.ps, "n1")->why, says));
+	node_stop(&a);
+	node_stop(&b);
+	/* ranges that overlap are fine */
+	a = b = (struct node){ 0 };
+	r = (struct answer){ 0 };
+	node_start(&a, loop, 0, (struct peers_cfg){ .version = 3, .min_version = 1 });
+	node_start(&b, loop, 1, (struct peers_cfg){ .version = 4, .min_version = 3 });
+	ask(peer_get(a.ps, "n2", &b.at), 5000, &r);
+	AWAIT(r.n == 1 && r.code == 0);
+	node_stop(&a);
+	node_stop(&b);
+}
+
+static void test_wrong_node(void **state)
+{
+	struct node a = { 0 }, b = { 0 };
+	struct answer r = { 0 };
+
+	(void)state;
+	node_start(&a, loop, 0, (struct peers_cfg){ 0 });
+	node_start(&b, loop, 1, (struct peers_cfg){ 0 });
+	ask(peer_get(a.ps, "n3", &b.at), 300, &r);
+	AWAIT(r.n == 1);
+	assert_string_equal(r.text, "node n3 is not reached: the node there is n2, not n3");
+	assert_int_equal(a.ups + b.ups, 0);
+	/* and one that is ourselves */
+	r = (struct answer){ 0 };
+	ask(peer_get(a.ps, "n2", &a.at), 300, &r);
+	AWAIT(r.n == 1);
+	assert_non_null(strstr(r.text, "it has our own name, n1"));
+	node_stop(&a);
+	node_stop(&b);
+}
+
+/* a node that uses a good certificate and another name in its hello */
+static void test_hello_lies(void **state)
+{
+	struct node a = { 0 }, b = { 0 };
+	struct answer r = { 0 };
+
+	(void)state;
+	node_start(&a, loop, 0, (struct peers_cfg){ 0 });
+	node_start(&b, loop, 1, (struct peers_cfg){ 0 });
+	b.ps->cfg.node = "n3";
+	ask(peer_get(a.ps, "n2", &b.at), 300, &r);
+	AWAIT(r.n == 1);
+	assert_string_equal(r.text, "node n2 is not reached: it calls itself 'n3', its certificate says 'n2'");
+	assert_int_equal(a.ups, 0);
+	node_stop(&a);
+	node_stop(&b);
+}
+
+/* the other node's daemon hangs: its kernel still acknowledges, but no ping is answered */
+static void test_keepalive(void **state)
+{
+	struct ev_loop *other = ev_loop_new(0);
+	struct node a = { 0 }, b = { 0 };
+	struct peer *p;
+
+	(void)state;
+	node_start(&a, loop, 0, (struct peers_cfg){ .keepalive_ms = 50 });
+	node_start(&b, other, 1, (struct peers_cfg){ 0 });
+	p = peer_get(a.ps, "n2", &b.at);
+	peer_want(p, true);
+	AWAIT((ev_run(other, EVRUN_NOWAIT), a.ups == 1 && peer_rtt_us(p)));
+	/* a while of pings, all answered */
+	for (uint64_t end = monotime_us() + 400000; monotime_us() < end;) {
+		ev_run(other, EVRUN_NOWAIT);
+		AWAIT(true);
+		ev_run(loop, EVRUN_NOWAIT);
+		poll(NULL, 0, 5);
+	}
+	assert_int_equal(a.downs, 0);
+	AWAIT(a.downs == 1); /* nobody runs the other loop any more */
+	assert_string_equal(a.why, "3 pings without an answer");
+	peer_want(p, false);
+	node_stop(&a);
+	node_stop(&b);
+	ev_loop_destroy(other);
+}
+
+static void test_moved(void **state)
+{
+	struct node a = { 0 }, b = { 0 };
+	struct peer *p;
+
+	(void)state;
+	node_start(&a, loop, 0, (struct peers_cfg){ 0 });
+	node_start(&b, loop, 1, (struct peers_cfg){ 0 });
+	p = peer_get(a.ps, "n2", &b.at);
+	assert_int_equal(peer_tell_moved(p, 0xc0a80502, 7, "n3", "10.77.0.3:7470"), 0); /* makes the connection, too */
+	AWAIT(b.moved == 1);
+	assert_int_equal(b.moved_vip, 0xc0a80502);
+	assert_int_equal(b.moved_generation, 7);
+	assert_string_equal(b.moved_text, "n1: n3 at 10.77.0.3:7470");
+	assert_int_equal(p->n_reqs, 0);
+	peer_tell_moved(p, 0xc0a80502, 8, "n3", "");
+	AWAIT(b.moved == 2);
+	node_stop(&a);
+	node_stop(&b);
+}
+
+static void test_too_many(void **state)
+{
+	struct node a = { 0 };
+	struct answer r = { 0 };
+	struct peer *p;
+
+	(void)state;
+	node_start(&a, loop, 0, (struct peers_cfg){ 0 });
+	p = peer_get(a.ps, "n2", NULL);
+	for (int i = 0; i < REQUESTS_MAX; i++)
+		ask(p, 60000, &(struct answer){ 0 });
+	ask(p, 60000, &r);
+	assert_int_equal(peer_tell_moved(p, 1, 1, "n3", ""), -ENOBUFS);
+	AWAIT(r.n == 1);
+	assert_int_equal(r.code, -ENOBUFS);
+	assert_string_equal(r.text, "too many requests to node n2 are open");
+	while (p->reqs)
+		peer_cancel(p, p->reqs->id);
+	node_stop(&a);
+}
+
+static void test_backoff(void **state)
+{
+	static const struct { unsigned int failures, min, max; } cases[] = {
+		{ 0, 0, 0 }, { 1, 75, 125 }, { 2, 150, 250 }, { 6, 2400, 4000 }, { 7, 3750, 6250 }, { 1000, 3750, 6250 },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++)
+		for (uint32_t random = 0; random < 10000; random += 7)
+			assert_in_range(peer_backoff_ms(cases[i].failures, random), cases[i].min, cases[i].max);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_on_demand),	cmocka_unit_test(test_refusals_and_late_answers), cmocka_unit_test(test_unreachable),
+		cmocka_unit_test(test_both_dial),	cmocka_unit_test(test_resend),			  cmocka_unit_test(test_restart),
+		cmocka_unit_test(test_replaces_forgotten), cmocka_unit_test(test_version_mismatch),	  cmocka_unit_test(test_wrong_node),
+		cmocka_unit_test(test_hello_lies),	cmocka_unit_test(test_keepalive),		  cmocka_unit_test(test_moved),
+		cmocka_unit_test(test_too_many),	cmocka_unit_test(test_backoff),
+	};
+
+	log_set_level(LOG_LVL_ERROR);
+	return cmocka_run_group_tests(tests, setup, teardown);
+}
