@@ -476,26 +476,33 @@ static void compare_queues(struct ledger *l, const struct sock_image *b, const s
 		ledger_add(l, "receive queue holds other bytes (%u)", b->rcvq_len);
 }
 
+/* values that say nothing: buffer sizes the kernel tunes by itself, and SO_REUSEADDR, which repair mode occupies */
+static bool opt_is_loose(const struct sock_image *b, const struct sock_image *a, enum sock_opt o)
+{
+	int64_t locked = 0;
+
+	sock_image_opt(b, SOCK_OPT_BUF_LOCK, &locked);
+	return (o == SOCK_OPT_SNDBUF && !(locked & 1)) || (o == SOCK_OPT_RCVBUF && !(locked & 2)) ||
+	       (o == SOCK_OPT_REUSEADDR && (a->flags & SOCK_F_IN_REPAIR));
+}
+
 static void compare_options(struct ledger *l, const struct sock_image *b, const struct sock_image *a)
 {
 	static const struct { uint32_t flag; const char *name; } negotiated[] = {
 		{ SOCK_F_TS, "timestamps" }, { SOCK_F_SACK, "SACK" }, { SOCK_F_WS, "window scaling" },
 		{ SOCK_F_FIN_QUEUED, "our FIN" }, { SOCK_F_FIN_RCVD, "the peer's FIN" },
 	};
-	int64_t locked = 0, vb, va;
+	int64_t vb, va;
 
 	for (size_t i = 0; i < ARRAY_SIZE(negotiated); i++)
 		if ((b->flags ^ a->flags) & negotiated[i].flag)
 			ledger_add(l, "%s %s", negotiated[i].name, b->flags & negotiated[i].flag ? "lost" : "appeared");
-	sock_image_opt(b, SOCK_OPT_BUF_LOCK, &locked);
 	for (enum sock_opt o = 0; o < SOCK_OPT_COUNT; o++) {
-		if (!sock_image_opt(b, o, &vb))
-			continue;
-		if ((o == SOCK_OPT_SNDBUF && !(locked & 1)) || (o == SOCK_OPT_RCVBUF && !(locked & 2)))
+		if (!sock_image_opt(b, o, &vb) || opt_is_loose(b, a, o))
 			continue;
 		if (!sock_image_opt(a, o, &va))
 			ledger_add(l, "%s cannot be read", sock_opt_name(o));
-		else if (vb != va)
+		else if (o == SOCK_OPT_TCP_WINDOW_CLAMP ? va < vb : va != vb)
 			ledger_add(l, "%s was %lld, is %lld", sock_opt_name(o), (long long)vb, (long long)va);
 	}
 	if (b->congestion[0] && strncmp(b->congestion, a->congestion, SOCK_IMAGE_CC_LEN))
@@ -509,10 +516,11 @@ static void compare_options(struct ledger *l, const struct sock_image *b, const 
  * @text:   one line of differences, "" when there are none; cut off when they do not fit
  *
  * Compared: addresses, state, snd_una, write_seq, rcv_nxt, window, scales, mss_clamp, both queues, negotiated options, our
- * and the peer's FIN, every socket option, congestion control, a listener's backlog. Allowed to differ: snd_nxt may have grown up to write_seq (the
- * unsent part of a restored queue counts as sent); the receive window may be larger; buffer sizes that the kernel tunes by
- * itself; ECN and the current MSS, cwnd and RTT, which no interface restores; a connecting socket's numbers (it sends a new
- * SYN); the unread data of a socket with pending urgent data (pre-flight names those); inode and cookie.
+ * and the peer's FIN, every socket option, congestion control, a listener's backlog. Allowed to differ: snd_nxt may have grown up
+ * to write_seq (the unsent part of a restored queue counts as sent); the receive window and TCP_WINDOW_CLAMP may be larger; buffer
+ * sizes that the kernel tunes by itself; SO_REUSEADDR while repair mode occupies it; ECN and the current MSS, cwnd and RTT, which no
+ * interface restores; a connecting socket's numbers (it sends a new SYN); the unread data of a socket with pending urgent data
+ * (pre-flight names those); inode and cookie.
  *
  * Return: how many differences.
  */
