@@ -145,9 +145,14 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_bounds, setup, teardown),
 	};
 
-	if (getuid()) {
-		print_message("test_image: needs root\n");
+	struct image_dir probe;
+	struct oerr err = { 0 };
+
+	/* valgrind does not know fsopen(2) */
+	if (getuid() || image_dir_new(&probe, 0, &err) == -ENOSYS) {
+		print_message("test_image: needs root and fsopen(2)\n");
 		return 0;
 	}
+	image_dir_free(&probe);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
