@@ -34,6 +34,7 @@
 
 #define CHANNEL_CONTROL 0
 #define CHANNEL_PACKETS 1
+#define READY_FD 3	/* in the started process */
 
 struct stackclient {
 	int fd;
@@ -59,14 +60,14 @@ static char *vips_text(const vip_t *vips, unsigned int n)
 }
 
 /* between fork and exec: nothing but system calls, the caller may have threads */
-static void spawn_child(char *const argv[], int netns_fd, int ready_fd, int keep_at)
+static void spawn_child(const char *const argv[], int netns_fd, int ready_fd)
 {
 	if (netns_fd >= 0 && setns(netns_fd, CLONE_NEWNET))
 		_exit(126);
-	if (dup2(ready_fd, keep_at) < 0)
+	if (dup2(ready_fd, READY_FD) < 0)
 		_exit(126);
-	close_range((unsigned int)keep_at + 1, ~0u, 0);
-	execv(argv[0], argv);
+	close_range(READY_FD + 1, ~0u, 0);
+	execv(argv[0], (char *const *)argv);
 	_exit(127);
 }
 
@@ -118,6 +119,27 @@ static int spawn_result(int fd, unsigned int timeout_ms, pid_t *pid, struct oerr
 	return oerr_set(err, -EIO, "tunstack: %s", !strncmp(line, "error ", 6) ? line + 6 : line);
 }
 
+/* fork and exec @argv with a ready descriptor; its reading end and the child's pid, or -errno */
+static int spawn_start(const char *const argv[], int netns_fd, pid_t *child, struct oerr *err)
+{
+	cleanup_close int rd = -1, wr = -1;
+	int p[2];
+
+	if (pipe2(p, O_CLOEXEC))
+		return oerr_set(err, -errno, "pipe: %s", strerror(errno));
+	rd = p[0];
+	wr = fcntl(p[1], F_DUPFD_CLOEXEC, READY_FD + 1);	/* dup2() onto itself would leave it close-on-exec */
+	close(p[1]);
+	if (wr < 0)
+		return oerr_set(err, -errno, "pipe: %s", strerror(errno));
+	*child = fork();
+	if (!*child)
+		spawn_child(argv, netns_fd, wr);
+	if (*child < 0)
+		return oerr_set(err, -errno, "fork: %s", strerror(errno));
+	return steal_fd(&rd);
+}
+
 /**
  * tunstack_spawn() - start a workload's tunstack process
  * @pid: its process id; it is nobody's child (its starter has already been reaped)
@@ -128,19 +150,21 @@ static int spawn_result(int fd, unsigned int timeout_ms, pid_t *pid, struct oerr
  */
 int tunstack_spawn(const struct tunstack_spawn_cfg *cfg, pid_t *pid, struct oerr *err)
 {
-	enum { READY_FD = 3 };
 	cleanup_free char *vips = vips_text(cfg->vips, cfg->n_vips), *slot = xasprintf("%u", cfg->slot), *mtu = xasprintf("%u", cfg->mtu);
-	cleanup_free char *limit = xasprintf("%llu", (unsigned long long)(cfg->hold_limit_bytes ? cfg->hold_limit_bytes : HOLD_LIMIT_DEFAULT));
-	cleanup_close int rd = -1, wr = -1;
+	cleanup_free char *ready = xasprintf("%d", READY_FD), *limit = NULL;
+	cleanup_close int rd = -1;
 	char path[4096];
-	char *argv[20] = { path, "--name", (char *)cfg->name, "--slot", slot, "--vips", vips, "--socket", (char *)cfg->socket_path,
-			   "--hold-limit", limit, "--ready-fd", "3" };
-	int p[2], n = 13, r;
+	const char *argv[20] = { path, "--name", cfg->name, "--slot", slot, "--vips", vips, "--socket", cfg->socket_path,
+				 "--ready-fd", ready };
+	int n = 11, r;
 	pid_t child;
 
+	limit = xasprintf("%llu", (unsigned long long)(cfg->hold_limit_bytes ? cfg->hold_limit_bytes : HOLD_LIMIT_DEFAULT));
+	argv[n++] = "--hold-limit";
+	argv[n++] = limit;
 	if (cfg->log_path) {
 		argv[n++] = "--log";
-		argv[n++] = (char *)cfg->log_path;
+		argv[n++] = cfg->log_path;
 	}
 	if (cfg->mtu) {
 		argv[n++] = "--mtu";
@@ -148,17 +172,9 @@ int tunstack_spawn(const struct tunstack_spawn_cfg *cfg, pid_t *pid, struct oerr
 	}
 	if (util_sibling_path("tunstack", path, sizeof(path)))
 		return oerr_set(err, -ENOENT, "%s: no such program", path);
-	if (pipe2(p, O_CLOEXEC))
-		return oerr_set(err, -errno, "pipe: %s", strerror(errno));
-	rd = p[0];
-	wr = fcntl(p[1], F_DUPFD_CLOEXEC, READY_FD + 1);	/* dup2() onto itself would leave it close-on-exec */
-	close(p[1]);
-	child = fork();
-	if (!child)
-		spawn_child(argv, cfg->netns_fd, wr, READY_FD);
-	if (child < 0)
-		return oerr_set(err, -errno, "fork: %s", strerror(errno));
-	close(steal_fd(&wr));
+	rd = spawn_start(argv, cfg->netns_fd, &child, err);
+	if (rd < 0)
+		return rd;
 	r = spawn_result(rd, cfg->timeout_ms ? cfg->timeout_ms : STACKCLIENT_TIMEOUT_MS, pid, err);
 	while (waitpid(child, NULL, r == -ETIMEDOUT ? WNOHANG : 0) < 0 && errno == EINTR)
 		;
