@@ -157,7 +157,7 @@ int tunstack_spawn(const struct tunstack_spawn_cfg *cfg, pid_t *pid, struct oerr
 	const char *argv[20] = { path, "--name", cfg->name, "--slot", slot, "--vips", vips, "--socket", cfg->socket_path,
 				 "--ready-fd", ready };
 	int n = 11, r;
-	pid_t child;
+	pid_t child = -1;
 
 	limit = xasprintf("%llu", (unsigned long long)(cfg->hold_limit_bytes ? cfg->hold_limit_bytes : HOLD_LIMIT_DEFAULT));
 	argv[n++] = "--hold-limit";
