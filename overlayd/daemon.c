@@ -218,16 +218,18 @@ static int daemon_start_fastpath(struct overlayd *ov, struct oerr *err)
 
 static int daemon_start_dirserver(struct overlayd *ov, struct oerr *err)
 {
-	cleanup_free struct addr_prefix *subnets = xcalloc(ov->conf->n_subnets, sizeof(*subnets));
-	struct dirserver_cfg cfg = { .loop = ov->loop, .tls = ov->tls, .name = ov->conf->node, .listen = ov->conf->directory.listen,
-				     .database = ov->conf->directory.database, .subnets = subnets };
+	cleanup_free struct store_subnet *subnets = xcalloc(ov->conf->n_subnets, sizeof(*subnets));
+	struct dirserver_cfg cfg = { .node = ov->conf->node, .tls = ov->tls, .listen = ov->conf->directory.listen,
+				     .database = ov->conf->directory.database, .subnets = subnets,
+				     .lease_ms = DIRSERVER_LEASE_MS, .hold_ms = DIRSERVER_HOLD_MS,
+				     .quarantine_ms = DIRSERVER_QUARANTINE_MS };
 
 	if (!ov->conf->directory.embedded)
 		return 0;
 	for (unsigned int i = 0; i < ov->conf->n_subnets; i++)
 		if (ov->conf->subnets[i].directories == 0)
-			subnets[cfg.n_subnets++] = ov->conf->subnets[i].prefix;
-	ov->dirserver = dirserver_new(&cfg, err);
+			subnets[cfg.n_subnets++].prefix = ov->conf->subnets[i].prefix;
+	ov->dirserver = dirserver_new(ov->loop, &cfg, err);
 	return ov->dirserver ? 0 : err->code;
 }
 

@@ -144,7 +144,7 @@ static size_t migration_count(const struct overlayd *ov)
 
 static bool migration_has_journal(const char *hex)
 {
-	char path[160];
+	char path[512];
 
 	snprintf(path, sizeof(path), "%s/%s/journal.json", JOURNAL_DIR, hex);
 	return !access(path, F_OK);

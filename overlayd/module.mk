@@ -3,3 +3,17 @@
 # the data path: what moves packets between overlay0 and the nodes
 path_SRC	:= overlayd/fastpath.c overlayd/forward.c overlayd/icmp.c overlayd/fib.c overlayd/tunnel.c overlayd/tunnel_wire.c \
 		   tunstack/offload.c tunstack/tun.c
+
+# the daemon, and the command that starts and asks it
+net_SRC		:= overlayd/netlink.c overlayd/netns.c overlayd/fabric.c
+conf_SRC	:= overlayd/conf.c
+ctlclient_SRC	:= overlayd/ctlclient.c
+
+PROGRAMS	+= overlayd
+overlayd_SRC	:= $(addprefix overlayd/,main.c show.c daemon.c requests.c status.c workload.c migration.c locate.c dirconf.c \
+		   peer.c ctl.c) overlayd/agent/journal.c overlayd/agent/ms_init_client.c $(path_SRC) $(net_SRC) $(conf_SRC) \
+		   $(ctlclient_SRC) tunstack/stackclient.c tunstack/hold.c directory/lease.c directory/store.c directory/watch.c \
+		   directory/rpc.c directory/server.c directory/backend_sqlite.c directory/binding.c directory/htab.c \
+		   overlayd/dircache.c overlayd/dirclient.c $(conn_SRC) $(state_SRC) $(common_SRC)
+overlayd_PB	:= ctl peer dir stack
+overlayd_LIBS	:= $(LIBS_nl) $(LIBS_pb) $(LIBS_tls) $(LIBS_json) $(LIBS_ev) -lsqlite3 -lpthread -lconfuse

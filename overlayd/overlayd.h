@@ -18,7 +18,7 @@
 
 struct conf;
 struct conn_listener;
-struct ctl_server;
+struct ctl;
 struct dirclient;
 struct dirserver;
 struct fabric;
@@ -41,7 +41,7 @@ struct overlayd {
 	struct peers *peers;
 	struct dirserver *dirserver;	/* NULL unless the directory is embedded */
 	struct dirclient *dirclient;
-	struct ctl_server *ctl;
+	struct ctl *ctl;
 	struct workload *workloads;	/* list, written by workload.c alone */
 	struct migration *migrations;	/* list, written by migration.c alone */
 

@@ -334,7 +334,7 @@ static int requests_agent_discard(void *ctx, struct ctl_request *req)
 	struct oerr err = { 0 };
 	int ret = 0;
 
-	if (w && w->state == WORKLOAD_LIVE)
+	if (w && w->state == WORKLOAD_LIVE && !req->msg->agent_discard->copy_gone)
 		ret = oerr_set(&err, -EBUSY, "%s is live here", w->net.name);
 	else if (w)
 		ret = workload_discard(w, &err);

@@ -237,14 +237,18 @@ int control_deactivate(struct control *c, const uint64_t *generations, struct oe
 	return control_ask(&req, NULL, err);
 }
 
-/** control_discard() - this node's namespace and tunstack of the workload are not needed any more */
-int control_discard(struct control *c, struct oerr *err)
+/**
+ * control_discard() - this node's namespace and tunstack of the workload are not needed any more
+ * @copy_gone: also when the vIPs were activated here: the copy they were activated for is gone
+ */
+int control_discard(struct control *c, bool copy_gone, struct oerr *err)
 {
 	Ovl__CtlMsg req = OVL__CTL_MSG__INIT;
 	Ovl__CtlAgentDiscard m = OVL__CTL_AGENT_DISCARD__INIT;
 
 	m.migration = control_id(c);
 	m.name = c->w.name;
+	m.copy_gone = copy_gone;
 	req.body_case = OVL__CTL_MSG__BODY_AGENT_DISCARD;
 	req.agent_discard = &m;
 	return control_ask(&req, NULL, err);

@@ -45,7 +45,7 @@ int control_expect(struct control *c, struct oerr *err);
 int control_prepare(struct control *c, struct oerr *err);
 int control_activate(struct control *c, const uint64_t *generations, struct oerr *err);
 int control_deactivate(struct control *c, const uint64_t *generations, struct oerr *err);
-int control_discard(struct control *c, struct oerr *err);
+int control_discard(struct control *c, bool copy_gone, struct oerr *err);
 void control_state(struct control *c, const char *stage, bool frozen, bool in_doubt);
 int control_set_init(struct control *c, pid_t init, struct oerr *err);
 int control_fate(struct control *c, enum control_fate *fate, struct oerr *err);

@@ -1,0 +1,409 @@
+// SPDX-License-Identifier: Apache-2.0
+/* freeze.c - the source's processes: stopped, their sockets read; and let go again
+ *
+ * Theory of operation
+ *   Purpose    from "everything runs" to "every tree waits at network-lock, the network is captured, each socket is plain data" and,
+ *              when the migration does not come about, back.
+ *   Order      all trees are stopped before anything is read. Capture first, then sockets (design.md section 6): what the kernel has
+ *              acknowledged until then is in its queue, nothing is acknowledged afterwards. CRIU and we never touch sockets at the
+ *              same time: it waits for our answer to network-lock.
+ *   Accept queues  connections a listener's program has not accepted cannot be dumped. If there are any at network-lock, the stop is
+ *              called off, the program gets FREEZE_DRAIN_MS under the capture (nothing new can arrive) to take them, and it is
+ *              tried again.
+ *   Going back  paths and locks first (the tasks must find them as they were), then CRIU is told to let go, and only when it has left
+ *              repair mode the network is opened: a packet that met a socket in repair mode would be lost.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "overlayd/agent/fault.h"
+#include "overlayd/agent/migrate_src_priv.h"
+#include "overlayd/common/cleanup.h"
+#include "overlayd/common/log.h"
+#include "overlayd/common/monotime.h"
+#include "overlayd/common/util.h"
+#include "overlayd/conf.h"
+#include "overlayd/netns.h"
+
+#define FREEZE_ATTEMPTS 8
+#define FREEZE_DRAIN_MS 20
+#define FREEZE_PAUSE_MS 40		/* between two attempts, times their number */
+#define FREEZE_READY_MS 20000
+#define FREEZE_STOP_MS 15000
+#define FREEZE_RESUME_MS 30000
+#define FREEZE_IMAGE_SLACK (512ull << 20)
+
+static void src_criu_ready_cb(struct criu_proc *p, unsigned int version, void *arg)
+{
+	struct src_tree *t = arg;
+
+	(void)p;
+	(void)version;
+	t->ready = true;
+}
+
+static void src_criu_notify_cb(struct criu_proc *p, const char *name, pid_t pid, void *arg)
+{
+	struct src_tree *t = arg;
+
+	(void)pid;
+	if (!strcmp(name, "network-lock"))
+		t->locked = true;
+	else if (!strcmp(name, "post-dump"))
+		t->dumped = true;
+	else
+		criu_answer(p, true);
+}
+
+static void src_criu_done_cb(struct criu_proc *p, const struct criu_result *r, void *arg)
+{
+	struct src_tree *t = arg;
+
+	(void)p;
+	t->ended = true;
+	t->result = *r;
+}
+
+static const struct criu_ops src_criu_ops = {
+	.ready = src_criu_ready_cb,
+	.notify = src_criu_notify_cb,
+	.done = src_criu_done_cb,
+};
+
+static bool src_all_ready(const void *arg)
+{
+	const struct migrate_src *m = arg;
+
+	for (size_t i = 0; i < m->n_trees; i++)
+		if (!m->trees[i].ready)
+			return false;
+	return true;
+}
+
+static bool src_any_ended(const struct migrate_src *m)
+{
+	for (size_t i = 0; i < m->n_trees; i++)
+		if (m->trees[i].ended)
+			return true;
+	return false;
+}
+
+static bool src_all_locked_or_ended(const void *arg)
+{
+	const struct migrate_src *m = arg;
+	bool all = true;
+
+	for (size_t i = 0; i < m->n_trees; i++)
+		all &= m->trees[i].locked;
+	return all || src_any_ended(m);
+}
+
+static bool src_all_ended(const void *arg)
+{
+	const struct migrate_src *m = arg;
+
+	for (size_t i = 0; i < m->n_trees; i++)
+		if (m->trees[i].criu && !m->trees[i].ended)
+			return false;
+	return true;
+}
+
+static void src_tree_stop(struct src_tree *t)
+{
+	criu_free(t->criu);
+	t->criu = NULL;
+	pages_free(t->pages);
+	t->pages = NULL;
+	image_dir_free(&t->images);
+	if (t->log_fd >= 0)
+		close(t->log_fd);
+	t->log_fd = -1;
+	t->ready = t->locked = t->dumped = t->ended = false;
+}
+
+static int src_tree_start(struct src_tree *t, struct oerr *err)
+{
+	struct migrate_src *m = t->m;
+	cleanup_free char *log = xasprintf("%s/criu-dump-%u.log", m->agent.journal.dir, t->index);
+	struct criu_source_cfg cfg = {
+		.loop = m->agent.loop,
+		.ops = &src_criu_ops,
+		.arg = t,
+		.path = m->agent.conf->criu.path,
+		.preload = m->agent.conf->criu.preload,
+		.root = t->root,
+		.ps_fd = -1,
+	};
+	int pair[2] = { -1, -1 };
+	int ret = image_dir_new(&t->images, m->scan->memory_bytes + FREEZE_IMAGE_SLACK, err);
+
+	if (ret)
+		return ret;
+	t->log_fd = open(log, O_RDWR | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0600);
+	if (t->log_fd < 0)
+		return oerr_set(err, -errno, "%s: %s", log, strerror(errno));
+	if (m->page_trees & 1ull << t->index) {
+		if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
+			return oerr_set(err, -errno, "socketpair: %s", strerror(errno));
+		t->pages = pages_new(&m->agent, t->index, pair[0]);
+		cfg.ps_fd = pair[1];
+	}
+	cfg.images_fd = t->images.fd;
+	cfg.log_fd = t->log_fd;
+	t->criu = criu_start_source(&cfg, err);
+	if (pair[1] >= 0)
+		close(pair[1]);
+	return t->criu ? 0 : err->code;
+}
+
+static void src_journal_criu(struct migrate_src *m)
+{
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < m->n_trees; i++) {
+		uint64_t start = 0;
+		pid_t pid = m->trees[i].criu ? criu_pid(m->trees[i].criu) : 0;
+
+		if (pid > 0 && !util_pid_start_time(pid, &start))
+			json_array_append_new(list, json_pack("{s:i, s:I}", "pid", (int)pid, "start", (json_int_t)start));
+	}
+	journal_set_json(&m->agent.journal, "criu", list);
+}
+
+/** src_start_criu() - one warm CRIU for each tree; nothing is stopped yet */
+int src_start_criu(struct migrate_src *m, struct oerr *err)
+{
+	for (size_t i = 0; i < m->n_trees; i++) {
+		int ret = src_tree_start(&m->trees[i], err);
+
+		if (ret)
+			return ret;
+	}
+	if (agent_wait(&m->agent, src_all_ready, m, FREEZE_READY_MS, "start CRIU", err))
+		return err->code;
+	src_journal_criu(m);
+	return journal_commit(&m->agent.journal, NULL, err);
+}
+
+static int src_restart_criu(struct migrate_src *m, struct oerr *err)
+{
+	for (size_t i = 0; i < m->n_trees; i++)
+		src_tree_stop(&m->trees[i]);
+	return src_start_criu(m, err);
+}
+
+static int src_capture(struct migrate_src *m, struct oerr *err)
+{
+	int ret;
+
+	m->captured = true;
+	ret = stackclient_capture(m->stack, &m->stack_state, err);
+	if (!ret)
+		m->t.captured = monotime_us();
+	return ret;
+}
+
+/* open the network again; what was held goes on its way */
+static void src_release(struct migrate_src *m)
+{
+	struct oerr err = { 0 };
+
+	if (!m->captured || !m->stack)
+		return;
+	if (stackclient_fence(m->stack, false, NULL, &err) ||
+	    stackclient_release(m->stack, false, &m->stack_state, &err))
+		log_error("migrate", "%.8s: releasing the network: %s", m->agent.journal.hex, err.text);
+	else
+		m->captured = false;
+}
+
+static int src_accept_queue(struct migrate_src *m, unsigned int *waiting, char text[256], struct oerr *err)
+{
+	cleanup_close int ns = netns_open(m->control.w.name);
+	unsigned int half_open = 0;
+
+	if (ns < 0)
+		return oerr_set(err, ns, "namespace %s: %s", m->control.w.name, strerror(-ns));
+	*waiting = 0;
+	return sock_repair_accept_queue(ns, waiting, &half_open, text, 256, err);
+}
+
+/* under the capture: give the program time to accept what has arrived */
+static int src_drain(struct migrate_src *m, struct oerr *err)
+{
+	uint64_t until = monotime_us() + FREEZE_DRAIN_MS * 1000ull;
+	unsigned int waiting = 1;
+	char text[256];
+	int ret = 0;
+
+	while (!ret && waiting && monotime_us() < until) {
+		ret = src_accept_queue(m, &waiting, text, err);
+		if (!ret && waiting)
+			agent_pause(&m->agent, 1);
+	}
+	return ret;
+}
+
+static int src_request_dumps(struct migrate_src *m, struct oerr *err)
+{
+	cleanup_free const char **externals = xcalloc(m->scan->n_externals, sizeof(*externals));
+
+	m->t.frozen = monotime_us();
+	for (size_t i = 0; i < m->n_trees; i++) {
+		struct criu_dump_opts opts = { .netns_ino = m->control.w.netns, .netns_key = "workload", .externals = externals };
+		int ret;
+
+		for (size_t e = 0; e < m->scan->n_externals; e++)
+			if (m->scan->externals[e].tree == (int)i && strcmp(m->scan->externals[e].kind, "pipe"))
+				externals[opts.n_externals++] = m->scan->externals[e].key;
+		ret = criu_dump(m->trees[i].criu, &opts, err);
+		if (ret)
+			return ret;
+	}
+	return 0;
+}
+
+static int src_dump_failure(struct migrate_src *m, struct oerr *err)
+{
+	for (size_t i = 0; i < m->n_trees; i++)
+		if (m->trees[i].ended && !m->trees[i].result.ok)
+			return oerr_set(err, m->trees[i].result.code, "CRIU could not dump: %s", m->trees[i].result.text);
+	return oerr_set(err, -EIO, "CRIU ended its dump too early");
+}
+
+static void src_answer_all(struct migrate_src *m, bool ok)
+{
+	for (size_t i = 0; i < m->n_trees; i++)
+		if (m->trees[i].criu && criu_waiting(m->trees[i].criu))
+			criu_answer(m->trees[i].criu, ok);
+}
+
+/* tell CRIU to let go, and wait until it has */
+static void src_resume(struct migrate_src *m)
+{
+	struct oerr err = { 0 };
+	bool asked = false;
+
+	for (size_t i = 0; i < m->n_trees; i++)
+		asked |= m->trees[i].criu && !m->trees[i].ended && m->t.frozen;
+	if (!asked)
+		return;
+	m->agent.peer_failed = m->agent.link_lost = m->agent.cancelled = false;
+	src_answer_all(m, false);
+	while (agent_wait(&m->agent, src_all_ended, m, FREEZE_RESUME_MS, "let the processes go", &err)) {
+		log_error("migrate", "%.8s: CRIU: %s", m->agent.journal.hex, err.text);
+		m->agent.peer_failed = m->agent.link_lost = false;
+		src_answer_all(m, false);
+	}
+}
+
+static int src_read_sockets(struct migrate_src *m, struct oerr *err)
+{
+	cleanup_free pid_t *pids = NULL;
+	size_t n = 0;
+	int ret = scan_pids(m->control.w.netns, &pids, &n);
+
+	if (ret)
+		return oerr_set(err, ret, "listing the processes of %s: %s", m->control.w.name, strerror(-ret));
+	sock_list_fini(&m->sockets);
+	ret = sock_repair_list(pids, n, &m->sockets, err);
+	if (ret)
+		return ret;
+	free(m->images);
+	m->images = xcalloc(m->sockets.n, sizeof(*m->images));
+	for (size_t i = 0; i < m->sockets.n && !ret; i++) {
+		sock_image_init(&m->images[i]);
+		ret = sock_repair_export_ref(&m->sockets.refs[i], SOCK_EXPORT_HASH, &m->images[i], err);
+	}
+	return ret;
+}
+
+/* every tree waits at network-lock: 0, or -EAGAIN when a listener is busy */
+static int src_at_lock(struct migrate_src *m, struct oerr *err)
+{
+	unsigned int waiting = 0;
+	char text[256];
+	int ret = m->captured ? 0 : src_capture(m, err);
+
+	if (!ret)
+		ret = fault_point("src.captured", err);
+	if (!ret)
+		ret = src_accept_queue(m, &waiting, text, err);
+	if (ret)
+		return ret;
+	if (waiting)
+		return oerr_set(err, -EAGAIN, "connections the program does not accept: %s", text);
+	return src_read_sockets(m, err);
+}
+
+static int src_freeze_once(struct migrate_src *m, struct oerr *err)
+{
+	int ret = src_request_dumps(m, err);
+
+	if (ret)
+		return ret;
+	ret = agent_wait(&m->agent, src_all_locked_or_ended, m, FREEZE_STOP_MS, "stop the processes", err);
+	if (ret)
+		return ret;
+	if (src_any_ended(m))
+		return src_dump_failure(m, err);
+	return src_at_lock(m, err);
+}
+
+static bool src_worth_another(const struct oerr *err)
+{
+	return err->code == -EAGAIN || strstr(err->text, "In-flight connection");
+}
+
+/**
+ * src_freeze() - stop every tree, capture, read the sockets; CRIU then waits at network-lock
+ *
+ * On error the caller undoes with src_thaw(). Return: 0 or -errno with @err set.
+ */
+int src_freeze(struct migrate_src *m, struct oerr *err)
+{
+	int ret = 0;
+
+	for (unsigned int attempt = 1; attempt <= FREEZE_ATTEMPTS; attempt++) {
+		if (attempt > 1) {
+			ret = src_capture(m, err);
+			if (!ret)
+				ret = src_drain(m, err);
+			if (ret)
+				return ret;
+		}
+		ret = src_freeze_once(m, err);
+		if (!ret || !src_worth_another(err))
+			return ret;
+		log_info("migrate", "%.8s: attempt %u: %s", m->agent.journal.hex, attempt, err->text);
+		src_resume(m);
+		src_release(m);
+		agent_pause(&m->agent, attempt * FREEZE_PAUSE_MS);
+		ret = src_restart_criu(m, err);
+		if (ret)
+			return ret;
+		oerr_clear(err);
+	}
+	return oerr_set(err, -EBUSY, "the program does not accept its connections fast enough to be moved (%u attempts)",
+			FREEZE_ATTEMPTS);
+}
+
+/** src_thaw() - back to running, from wherever src_freeze() and what follows it got to; the tasks must not be fenced any more */
+void src_thaw(struct migrate_src *m)
+{
+	struct oerr err = { 0 };
+
+	if (m->unixpath && unixpath_put_back(m->unixpath, &err))
+		log_error("migrate", "%.8s: %s", m->agent.journal.hex, err.text);
+	if (m->flocks && flocks_relock(m->flocks, 2000, &err))
+		log_error("migrate", "%.8s: %s", m->agent.journal.hex, err.text);
+	src_resume(m);
+	src_release(m);
+	for (size_t i = 0; i < m->n_trees; i++)
+		src_tree_stop(&m->trees[i]);
+}

@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* migrate_dst_priv.h - what the files of the destination's side share: stages (migrate_dst.c), the copy (dst_copy.c) */
+#ifndef OVERLAYD_MIGRATE_DST_PRIV_H
+#define OVERLAYD_MIGRATE_DST_PRIV_H
+
+#include "overlayd/agent/agent.h"
+#include "overlayd/agent/control.h"
+#include "overlayd/agent/criu.h"
+#include "overlayd/agent/image.h"
+#include "overlayd/agent/migrate_dst.h"
+#include "overlayd/agent/ms_init.h"
+#include "overlayd/agent/pages.h"
+#include "overlayd/agent/preflight.h"
+#include "tunstack/sock_image.h"
+#include "tunstack/stackclient.h"
+
+/* one tree of processes to be: one CRIU, one page-server */
+struct dst_tree {
+	struct migrate_dst *m;
+	uint32_t index;
+	struct criu_proc *criu;
+	struct image_dir images;
+	int log_fd;
+	struct criu_pageserver *ps;
+	bool ps_ended, ps_ok;		/* all its pages are in files */
+	struct pages *pages;
+	bool ready;			/* warm */
+	bool stands;			/* waits at post-restore */
+	bool ended;
+	struct criu_result result;
+};
+
+struct dst_external {
+	uint32_t tree;
+	char *key;
+	int fd;				/* in ms-init */
+};
+
+struct migrate_dst {
+	struct agent agent;
+	struct control control;
+	const struct migrate_dst_opts *opts;
+	struct preflight_list reasons;
+
+	/* what the source has said */
+	Ovl__MigPlan *plan;
+	bool hello, go, images_done, restore, committed, held_done, finished;
+	uint64_t generations[FABRIC_VIPS_MAX];
+	struct image_recv recv;
+	struct oerr recv_err;		/* a file that could not be taken */
+	struct sock_image *images;
+	size_t n_images;
+
+	struct dst_tree *trees;
+	size_t n_trees;
+	struct ms_init *init;
+	bool init_gone;
+	struct dst_external *externals;
+	size_t n_externals;
+	int netns_fd;
+	struct stackclient *stack;
+	uint32_t sockets_checked;
+	uint64_t restore_us;
+	bool kept;			/* ms-init outlives us from here on */
+	uint64_t handed_packets;	/* delivered from hand-over and own capture */
+	uint64_t longest_gap_us;
+	pid_t root_host_pid;
+};
+
+int copy_prepare(struct migrate_dst *m, struct oerr *err);
+int copy_restore(struct migrate_dst *m, struct oerr *err);
+int copy_check(struct migrate_dst *m, struct oerr *err);
+int copy_open(struct migrate_dst *m, struct oerr *err);
+void copy_destroy(struct migrate_dst *m);
+bool copy_has_failed(const struct migrate_dst *m, struct oerr *err);
+int copy_mtu(struct migrate_dst *m, unsigned int mtu, struct oerr *err);
+
+#endif

@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* migrate_src_priv.h - what the files of the source's side share: stages (migrate_src.c), freezing (freeze.c), sending
+ * (transfer.c), the report (report.c); nobody else includes it */
+#ifndef OVERLAYD_MIGRATE_SRC_PRIV_H
+#define OVERLAYD_MIGRATE_SRC_PRIV_H
+
+#include <ev.h>
+
+#include "overlayd/agent/agent.h"
+#include "overlayd/agent/cgroup.h"
+#include "overlayd/agent/control.h"
+#include "overlayd/agent/criu.h"
+#include "overlayd/agent/flocks.h"
+#include "overlayd/agent/image.h"
+#include "overlayd/agent/migrate_src.h"
+#include "overlayd/agent/pages.h"
+#include "overlayd/agent/preflight.h"
+#include "overlayd/agent/scan.h"
+#include "overlayd/agent/unixpath.h"
+#include "tunstack/sock_repair.h"
+#include "tunstack/stackclient.h"
+
+/* one tree of processes: one CRIU */
+struct src_tree {
+	struct migrate_src *m;
+	uint32_t index;
+	pid_t root;			/* host pid */
+	struct criu_proc *criu;
+	struct image_dir images;
+	int log_fd;
+	struct pages *pages;		/* memory on its way to the destination; NULL: in files */
+	bool ready;			/* warm */
+	bool locked;			/* stopped at network-lock, waiting for us */
+	bool dumped;			/* images complete, waiting for us at post-dump */
+	bool ended;			/* result is in */
+	struct criu_result result;
+};
+
+/* when things happened, monotonic microseconds; 0 = not yet */
+struct src_times {
+	uint64_t begun, frozen, captured, dumped, sent, restored, committed, handed, running, ended;
+};
+
+struct migrate_src {
+	struct agent agent;
+	struct control control;
+	const struct migrate_src_opts *opts;
+	struct oerr *err;		/* of the stage that runs */
+
+	struct scan *scan;
+	struct preflight_list reasons;	/* ours */
+	Ovl__MigPlan *plan;
+	Ovl__MigReady *ready;		/* theirs, NULL until it came */
+	bool prepared;			/* Prepared came */
+	uint64_t page_trees;		/* bit per tree whose pages may be streamed */
+	bool restored;			/* Restored came */
+	uint32_t sockets_checked;
+	bool running;			/* Running came */
+	int64_t new_pid;
+	uint64_t peer_gap_us, peer_packets;
+
+	struct src_tree *trees;
+	size_t n_trees;
+	struct cgroup_fence *fence;
+	struct stackclient *stack;
+	struct ev_io stack_io;		/* stragglers follow */
+	struct flocks *flocks;
+	struct unixpath *unixpath;
+	struct sock_list sockets;
+	struct sock_image *images;	/* one for each of sockets.refs */
+	uint64_t old_generations[FABRIC_VIPS_MAX];
+
+	bool captured;			/* the capture may stand: release on roll-back */
+	bool sockets_busy;		/* a listener had connections nobody had accepted: try again */
+	bool in_doubt;			/* the swap may have happened */
+	bool unfinished;		/* leave the journal: recovery must go on trying */
+	struct src_times t;
+	uint64_t bytes_sent;		/* images and pages */
+	uint64_t held_packets, held_bytes, held_seq;
+	struct stackclient_state stack_state;	/* as last told */
+};
+
+int src_freeze(struct migrate_src *m, struct oerr *err);
+void src_thaw(struct migrate_src *m);
+int src_start_criu(struct migrate_src *m, struct oerr *err);
+
+int src_send_images(struct migrate_src *m, struct oerr *err);
+int src_send_sockets(struct migrate_src *m, struct oerr *err);
+int src_send_held(struct migrate_src *m, struct oerr *err);
+int src_send_simple(struct migrate_src *m, Ovl__MigMsg__BodyCase what, struct oerr *err);
+
+void report_done(struct migrate_src *m);
+void report_failed(struct migrate_src *m, const struct oerr *err, bool committed);
+void report_refused(struct migrate_src *m);
+void report_dry_run(struct migrate_src *m);
+
+#endif

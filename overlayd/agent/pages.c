@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+/* pages.c - a tree's memory on its way
+ *
+ * Theory of operation
+ *   Purpose    CRIU wants a connected socket for its pages; the way to the destination is one channel of a TLS link. This room
+ *              copies between the two.
+ *   Backlog    towards the link: reading from CRIU pauses while more than PAGES_QUEUE_HIGH bytes are queued there, so the dump
+ *              slows down and memory does not grow. Towards the local socket: bytes are kept until it takes them, and the link is not read
+ *              while there are more than PAGES_QUEUE_HIGH.
+ *   End        an end-of-file of the local socket is sent on as an empty frame; one that comes closes our sending side.
+ */
+#include "overlayd/agent/pages.h"
+
+#include <errno.h>
+#include <ev.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "overlayd/common/log.h"
+#include "overlayd/common/util.h"
+
+#define PAGES_CHUNK (256u << 10)
+#define PAGES_QUEUE_HIGH (8u << 20)
+#define PAGES_RETRY_S 0.0005
+
+struct pages {
+	struct agent *agent;
+	uint32_t tree;
+	int fd;				/* local socket, ours */
+	struct ev_io readable, writable;
+	struct ev_timer retry;		/* reading paused: look at the queue again */
+	uint8_t *out;			/* to be written to the local socket */
+	size_t out_len;
+	bool out_end;			/* ... and then its end */
+	bool link_paused;		/* the local socket is slower than the link */
+	uint64_t bytes;			/* read from the local socket and sent on */
+	uint8_t buf[PAGES_CHUNK];
+};
+
+static void pages_pause(struct pages *p)
+{
+	ev_io_stop(p->agent->loop, &p->readable);
+	ev_timer_set(&p->retry, PAGES_RETRY_S, 0.);
+	ev_timer_start(p->agent->loop, &p->retry);
+}
+
+static void pages_retry_cb(struct ev_loop *loop, struct ev_timer *w, int revents)
+{
+	struct pages *p = container_of(w, struct pages, retry);
+
+	(void)revents;
+	if (p->agent->link && conn_send_queued(p->agent->link) > PAGES_QUEUE_HIGH) {
+		pages_pause(p);
+		return;
+	}
+	ev_io_start(loop, &p->readable);
+}
+
+static void pages_readable_cb(struct ev_loop *loop, struct ev_io *w, int revents)
+{
+	struct pages *p = container_of(w, struct pages, readable);
+	ssize_t n = recv(p->fd, p->buf, sizeof(p->buf), MSG_DONTWAIT);
+
+	(void)revents;
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (n <= 0) {
+		ev_io_stop(loop, &p->readable);
+		n = 0;
+	}
+	p->bytes += (uint64_t)n;
+	if (!p->agent->link || conn_send(p->agent->link, (uint8_t)(MIG_CHAN_PAGES + p->tree), p->buf, (size_t)n)) {
+		ev_io_stop(loop, &p->readable);
+		return;
+	}
+	if (n && conn_send_queued(p->agent->link) > PAGES_QUEUE_HIGH)
+		pages_pause(p);
+}
+
+static void pages_flush(struct pages *p)
+{
+	size_t done = 0;
+
+	while (done < p->out_len) {
+		ssize_t n = send(p->fd, p->out + done, p->out_len - done, MSG_DONTWAIT | MSG_NOSIGNAL);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0 && errno != EAGAIN) {
+			log_debug("pages", "tree %u: local end closed: %m", p->tree);
+			done = p->out_len;
+		}
+		if (n < 0)
+			break;
+		done += (size_t)n;
+	}
+	memmove(p->out, p->out + done, p->out_len - done);
+	p->out_len -= done;
+	if (p->out_len) {
+		ev_io_start(p->agent->loop, &p->writable);
+		return;
+	}
+	ev_io_stop(p->agent->loop, &p->writable);
+	if (p->link_paused && p->agent->link)
+		conn_read_pause(p->agent->link, false);
+	p->link_paused = false;
+	if (p->out_end)
+		shutdown(p->fd, SHUT_WR);
+}
+
+static void pages_writable_cb(struct ev_loop *loop, struct ev_io *w, int revents)
+{
+	(void)loop;
+	(void)revents;
+	pages_flush(container_of(w, struct pages, writable));
+}
+
+/** pages_new() - relay between local socket @fd (taken) and tree @tree's channel of @a's link */
+struct pages *pages_new(struct agent *a, uint32_t tree, int fd)
+{
+	struct pages *p = xcalloc(1, sizeof(*p));
+
+	p->agent = a;
+	p->tree = tree;
+	p->fd = fd;
+	ev_io_init(&p->readable, pages_readable_cb, fd, EV_READ);
+	ev_io_init(&p->writable, pages_writable_cb, fd, EV_WRITE);
+	ev_timer_init(&p->retry, pages_retry_cb, PAGES_RETRY_S, 0.);
+	ev_io_start(a->loop, &p->readable);
+	return p;
+}
+
+void pages_free(struct pages *p)
+{
+	if (!p)
+		return;
+	ev_io_stop(p->agent->loop, &p->readable);
+	ev_io_stop(p->agent->loop, &p->writable);
+	ev_timer_stop(p->agent->loop, &p->retry);
+	close(p->fd);
+	free(p->out);
+	free(p);
+}
+
+/** pages_deliver() - @len bytes came over the link for the local socket; 0 = the other end has closed */
+void pages_deliver(struct pages *p, const uint8_t *data, size_t len)
+{
+	if (len == 0)
+		p->out_end = true;
+	if (len) {
+		p->out = xrealloc(p->out, p->out_len + len);
+		memcpy(p->out + p->out_len, data, len);
+		p->out_len += len;
+	}
+	pages_flush(p);
+	if (p->out_len > PAGES_QUEUE_HIGH && !p->link_paused && p->agent->link) {
+		p->link_paused = true;
+		conn_read_pause(p->agent->link, true);
+	}
+}
+
+/** pages_bytes() - how much has been read from the local socket */
+uint64_t pages_bytes(const struct pages *p)
+{
+	return p->bytes;
+}

@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+/* report.c - the source's last word: what moved, how long it took, what the peers felt
+ *
+ * "Frozen" is counted from the request that stops the tasks to the destination's word that they run, so it includes both ends'
+ * waiting; it is never shorter than what the process missed.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "overlayd/agent/migrate_src_priv.h"
+#include "overlayd/common/cleanup.h"
+#include "overlayd/common/util.h"
+#include "overlayd/conf.h"
+
+static double report_ms(uint64_t from, uint64_t to)
+{
+	return from && to > from ? (double)(to - from) / 1000.0 : 0;
+}
+
+static size_t report_connections(const struct migrate_src *m)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < m->sockets.n; i++)
+		n += m->images[i].kind == SOCK_KIND_TCP && m->images[i].state != SOCK_LISTEN && m->images[i].state != SOCK_CLOSE;
+	return n;
+}
+
+/* the ledger: each connection's bytes in flight, the same before and after */
+static json_t *report_ledger(const struct migrate_src *m)
+{
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < m->sockets.n; i++) {
+		const struct sock_image *img = &m->images[i];
+		char label[128];
+
+		json_array_append_new(list, json_pack("{s:s, s:I, s:I, s:I, s:I}", "socket",
+						      sock_image_label(img, label, sizeof(label)), "unsent_or_unacked",
+						      (json_int_t)img->sndq_len, "unread", (json_int_t)img->rcvq_len, "rcv_nxt",
+						      (json_int_t)img->rcv_nxt, "write_seq", (json_int_t)img->write_seq));
+	}
+	return list;
+}
+
+static json_t *report_json(const struct migrate_src *m)
+{
+	const struct src_times *t = &m->t;
+
+	return json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:o}", "migration",
+			 m->agent.journal.hex, "workload", m->control.w.name, "from", m->agent.conf->node, "to", m->control.host,
+			 "pid", (json_int_t)m->new_pid, "processes", (json_int_t)m->scan->n_tasks, "connections",
+			 (json_int_t)report_connections(m), "sockets_checked", (json_int_t)m->sockets_checked, "bytes",
+			 (json_int_t)m->bytes_sent, "held_packets", (json_int_t)(m->held_packets + m->peer_packets), "frozen_ms",
+			 report_ms(t->frozen, t->running), "longest_gap_ms", (double)m->peer_gap_us / 1000.0, "stop_ms",
+			 report_ms(t->frozen, t->captured), "dump_ms", report_ms(t->captured, t->dumped), "transfer_ms",
+			 report_ms(t->dumped, t->sent), "restore_ms", report_ms(t->sent, t->restored), "commit_ms",
+			 report_ms(t->restored, t->committed), "total_ms", report_ms(t->begun, t->ended), "ledger", report_ledger(m));
+}
+
+static void report_send(struct migrate_src *m, int code, uint32_t status, const char *text, json_t *v)
+{
+	cleanup_free char *json = NULL;
+
+	json_object_set_new(v, "exit_status", json_integer(status));
+	json_object_set_new(v, "text", json_string(text));
+	json = json_dumps(v, JSON_COMPACT | JSON_REAL_PRECISION(6));
+	json_decref(v);
+	agent_done(&m->agent, code, status, text, json);
+}
+
+/** report_done() - it runs at the destination */
+void report_done(struct migrate_src *m)
+{
+	char text[512];
+
+	snprintf(text, sizeof(text),
+		 "%s runs on %s, pid %lld: %zu process%s, %zu connection%s, %.1f MB, frozen %.0f ms, longest gap %.0f ms, "
+		 "%llu packets held and delivered, %u sockets checked",
+		 m->control.w.name, m->control.host, (long long)m->new_pid, m->scan->n_tasks, m->scan->n_tasks == 1 ? "" : "es",
+		 report_connections(m), report_connections(m) == 1 ? "" : "s", (double)m->bytes_sent / 1e6,
+		 report_ms(m->t.frozen, m->t.running), (double)m->peer_gap_us / 1000.0,
+		 (unsigned long long)(m->held_packets + m->peer_packets), m->sockets_checked);
+	report_send(m, 0, OVL__MIG_EXIT__MIG_EXIT_OK, text, report_json(m));
+}
+
+/** report_failed() - it did not come about (or, @committed, came about and was taken back); it runs here as before */
+void report_failed(struct migrate_src *m, const struct oerr *err, bool committed)
+{
+	bool cancelled = err->code == -ECANCELED;
+	char text[OERR_TEXT_MAX + 160];
+
+	snprintf(text, sizeof(text), "%s; %s goes on running on %s%s", err->text, m->control.w.name[0] ? m->control.w.name : "it",
+		 m->agent.conf->node, committed ? ", its vIPs were moved back" : "");
+	report_send(m, err->code, cancelled ? OVL__MIG_EXIT__MIG_EXIT_CANCELLED : OVL__MIG_EXIT__MIG_EXIT_FAILED, text,
+		    json_pack("{s:s, s:s}", "migration", m->agent.journal.hex, "error", err->text));
+}
+
+/* every reason of one severity of both nodes; returns how many */
+static size_t report_reasons(const struct migrate_src *m, enum preflight_severity severity, json_t *list)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < m->reasons.n; i++)
+		if (m->reasons.v[i].severity == severity)
+			n += !json_array_append_new(list, json_sprintf("%s: %s", m->agent.conf->node, m->reasons.v[i].text));
+	if (!m->ready)
+		return n;
+	for (size_t i = 0; severity == PREFLIGHT_REFUSE && i < m->ready->n_refusals; i++)
+		n += !json_array_append_new(list, json_string(m->ready->refusals[i]));
+	for (size_t i = 0; severity == PREFLIGHT_WARN && i < m->ready->n_warnings; i++)
+		n += !json_array_append_new(list, json_string(m->ready->warnings[i]));
+	return n;
+}
+
+static char *report_lines(const char *head, const json_t *list)
+{
+	char *text = xstrdup(head);
+
+	for (size_t i = 0; i < json_array_size(list); i++) {
+		char *longer = xasprintf("%s\n  - %s", text, json_string_value(json_array_get(list, i)));
+
+		free(text);
+		text = longer;
+	}
+	return text;
+}
+
+/** report_refused() - pre-flight said no; nothing has been touched */
+void report_refused(struct migrate_src *m)
+{
+	json_t *refusals = json_array(), *warnings = json_array();
+	cleanup_free char *text = NULL, *head = NULL;
+	size_t n = report_reasons(m, PREFLIGHT_REFUSE, refusals);
+
+	report_reasons(m, PREFLIGHT_WARN, warnings);
+	head = xasprintf("%s cannot move to %s, for %zu reason%s:", m->control.w.name, m->control.host, n, n == 1 ? "" : "s");
+	text = report_lines(head, refusals);
+	report_send(m, -EPERM, OVL__MIG_EXIT__MIG_EXIT_REFUSED, text,
+		    json_pack("{s:s, s:o, s:o}", "migration", m->agent.journal.hex, "refusals", refusals, "warnings", warnings));
+}
+
+/** report_dry_run() - pre-flight said yes */
+void report_dry_run(struct migrate_src *m)
+{
+	json_t *warnings = json_array(), *tasks = json_array();
+	cleanup_free char *text = NULL, *head = NULL;
+	size_t n = report_reasons(m, PREFLIGHT_WARN, warnings);
+
+	for (size_t i = 0; i < m->scan->n_tasks; i++)
+		json_array_append_new(tasks, json_pack("{s:i, s:s}", "pid", (int)m->scan->tasks[i].pid, "command",
+						       m->scan->tasks[i].comm));
+	head = xasprintf("%s can move to %s: %zu process%s in %zu tree%s, %zu sockets, %.1f MB%s", m->control.w.name, m->control.host,
+			 m->scan->n_tasks, m->scan->n_tasks == 1 ? "" : "es", m->scan->n_trees, m->scan->n_trees == 1 ? "" : "s",
+			 m->scan->n_socks, (double)m->scan->memory_bytes / 1e6, n ? "; mind:" : "");
+	text = report_lines(head, warnings);
+	report_send(m, 0, OVL__MIG_EXIT__MIG_EXIT_OK, text,
+		    json_pack("{s:s, s:s, s:s, s:o, s:I, s:I, s:o}", "migration", m->agent.journal.hex, "workload", m->control.w.name,
+			      "to", m->control.host, "processes", tasks, "sockets", (json_int_t)m->scan->n_socks, "bytes",
+			      (json_int_t)m->scan->memory_bytes, "warnings", warnings));
+}
