@@ -1,37 +1,52 @@
 // SPDX-License-Identifier: Apache-2.0
-/* fabric.c - the node's network: the namespace ovl-fabric, overlay0, ms0, and each workload's veth, tables and rules
+/* fabric.c - the node's network: the namespace ovl-fabric, overlay0, ms0, and each workload's veth,
+ * tables and rules
  *
  * Theory of operation
- *   Purpose    all forwarding of a node lives in a namespace of its own, so that the host keeps its routes, sysctls and firewall.
- *   Not here   what is written to and read from overlay0 (fastpath.c) and the hold TUNs (tunstack); who may have which vIP.
- *   Storage    the kernel's objects are the truth. struct fabric has two netlink handles and two descriptors, nothing else; what
- *              must be known of a workload to adopt it (slot, name, vIPs) is in the ifalias of its veth: "overlayd 3 app c0a80502".
+ *   Purpose    all forwarding of a node lives in a namespace of its own, so that the host keeps its
+ *              routes, sysctls and firewall.
+ *   Not here   what is written to and read from overlay0 (fastpath.c) and the hold TUNs (tunstack);
+ *              who may have which vIP.
+ *   Storage    the kernel's objects are the truth. struct fabric has two netlink handles and two
+ *              descriptors, nothing else; what must be known of a workload to adopt it (slot, name,
+ *              vIPs) is in the ifalias of its veth: "overlayd 3 app c0a80502".
  *
- *   The host   gets ms0 (a veth; its MAC marks it as ours), the node's own vIPs on it as /32, and for each configured subnet the
- *              node has a vIP in one route: SUBNET via 169.254.1.1 dev ms0 onlink src VIP rto_min 40ms. Of sysctls only ms0's own
- *              net.ipv6.conf.ms0.disable_ipv6 (no router solicitations from a link that carries IPv4). A subnet the node has no
- *              vIP in is not routed by the host, and the host cannot answer to it. Addresses and routes of the host that overlap
- *              a subnet are refused, all by name; routes wider than /8 are taken for default routes (VPNs use 0.0.0.0/1).
- *   The fabric forwards between ms0-fab, the ve-* and overlay0 by three kinds of main routes: VIP/32 dev ve-NAME (active workloads),
- *              VIP/32 dev ms0-fab (the node's own), SUBNET dev overlay0 (everything else). 169.254.1.1 is on its lo: the next hop
- *              everybody has, and the source of its ICMP errors. No ARP anywhere: the MACs are computed (mac_of_vip()), the
- *              neighbours permanent. So a workload keeps its MAC when it moves, too.
- *   Workloads  slot s has the tables T = 20000+2s, "capture", and D = 20001+2s, "direct" (VIP/32 dev ve-NAME), and the rules
- *                1000  iif hold-NAME to VIP  lookup D     what the stand-in injects goes to the workload, never back to itself
- *                1100  to VIP                lookup T     only while active
+ *   The host   gets ms0 (a veth; its MAC marks it as ours), the node's own vIPs on it as /32, and
+ *              for each configured subnet the node has a vIP in one route: SUBNET via 169.254.1.1
+ *              dev ms0 onlink src VIP rto_min 40ms. Of sysctls only ms0's own
+ *              net.ipv6.conf.ms0.disable_ipv6 (no router solicitations from a link that carries
+ *              IPv4). A subnet the node has no vIP in is not routed by the host, and the host
+ *              cannot answer to it. Addresses and routes of the host that overlap a subnet are
+ *              refused, all by name; routes wider than /8 are taken for default routes (VPNs use
+ *              0.0.0.0/1).
+ *   The fabric forwards between ms0-fab, the ve-* and overlay0 by three kinds of main routes:
+ *              VIP/32 dev ve-NAME (active workloads), VIP/32 dev ms0-fab (the node's own), SUBNET
+ *              dev overlay0 (everything else). 169.254.1.1 is on its lo: the next hop everybody
+ *              has, and the source of its ICMP errors. No ARP anywhere: the MACs are computed
+ *              (mac_of_vip()), the neighbours permanent. So a workload keeps its MAC when it moves,
+ *              too.
+ *   Workloads  slot s has the tables T = 20000+2s, "capture", and D = 20001+2s, "direct" (VIP/32
+ *              dev ve-NAME), and the rules
+ *                1000  iif hold-NAME to VIP  lookup D   what the stand-in injects reaches the
+ *                                                       workload, never the stand-in again
+ *                1100  to VIP                lookup T   only while active
  *                1200  iif ve-NAME           lookup T
- *              T is empty in ordinary times, so traffic falls through to main. Capture: `default dev hold-NAME` in T. Fence:
- *              `blackhole default metric 1000` in T, under the capture: found when the capture's device dies. Mute (not active):
- *              `blackhole default metric 2000` in T, so that a copy that must not be heard is not, with or without a capture.
- *              Activate: unmute, rules 1100, /32 routes; in this order the capture catches what comes from the first packet on.
- *              Deactivate: the reverse. A workload counts as active when all its /32 routes are in main: the last step of one, the
- *              first of the other.
- *   rto_min    the workload's default route and ms0's say 40 ms instead of the system's 200: a packet lost around a move is
- *              repeated that much sooner (criu.md: 205 ms gaps became 37-50). Not less: 40 ms is TCP_DELACK_MIN, so a peer's delayed
- *              ACK still comes in time, and since 6.8 the kernel bounds the delay by the route's rto_min at both ends. The price is
- *              a spurious retransmission now and then on paths that jitter more, undone by timestamps and D-SACK.
- *   Crash      every step is an "ensure" and ordered so that the same call completes what a crash left. ifalias is set right after
- *              the veth exists; a veth without one is completed by fabric_workload_ensure() and removed by fabric_purge().
+ *              T is empty in ordinary times, so traffic falls through to main. Capture: `default
+ *              dev hold-NAME` in T. Fence: `blackhole default metric 1000` in T, under the capture:
+ *              found when the capture's device dies. Mute (not active): `blackhole default metric
+ *              2000` in T, so that a copy that must not be heard is not, with or without a capture.
+ *              Activate: unmute, rules 1100, /32 routes; in this order the capture catches what
+ *              comes from the first packet on. Deactivate: the reverse. A workload counts as active
+ *              when all its /32 routes are in main: the last step of one, the first of the other.
+ *   rto_min    the workload's default route and ms0's say 40 ms instead of the system's 200: a
+ *              packet lost around a move is repeated that much sooner (criu.md: 205 ms gaps became
+ *              37-50). Not less: 40 ms is TCP_DELACK_MIN, so a peer's delayed ACK still comes in
+ *              time, and since 6.8 the kernel bounds the delay by the route's rto_min at both ends.
+ *              The price is a spurious retransmission now and then on paths that jitter more,
+ *              undone by timestamps and D-SACK.
+ *   Crash      every step is an "ensure" and ordered so that the same call completes what a crash
+ *              left. ifalias is set right after the veth exists; a veth without one is completed by
+ *              fabric_workload_ensure() and removed by fabric_purge().
  *   Guarded by tests/unit/test_fabric.c, tests/bats/fabric.bats
  */
 #include "overlayd/fabric.h"
@@ -40,6 +55,7 @@
 #include <fcntl.h>
 #include <linux/if_tun.h>
 #include <linux/rtnetlink.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -57,8 +73,7 @@
 #define PREF_HOLD 1000
 #define PREF_TO 1100
 #define PREF_FROM 1200
-#define DEFAULT_ROUTE_LEN 8		/* host routes wider than this are default routes in disguise */
-#define RTPROT_KERNEL_MADE 2		/* RTPROT_KERNEL: follows from an address */
+#define DEFAULT_ROUTE_LEN 8	/* host routes wider than this are default routes in disguise */
 
 struct fabric {
 	unsigned int mtu;	/* bytes */
@@ -73,10 +88,11 @@ static const uint8_t mac_host[NETLINK_MAC_LEN] = { 0x02, 0x6f, 'm', 's', '0', 0x
 
 struct mac { uint8_t b[NETLINK_MAC_LEN]; };
 
-/* locally administered, unicast, unique in the cluster as vIPs are, the same wherever the workload is */
+/* locally administered, unicast, and as unique in the cluster as vIPs are */
 static struct mac mac_of_vip(vip_t vip)
 {
-	return (struct mac){ { 0x02, 0x6f, (uint8_t)(vip >> 24), (uint8_t)(vip >> 16), (uint8_t)(vip >> 8), (uint8_t)vip } };
+	return (struct mac){ { 0x02, 0x6f, (uint8_t)(vip >> 24), (uint8_t)(vip >> 16),
+			       (uint8_t)(vip >> 8), (uint8_t)vip } };
 }
 
 static uint32_t table_capture(unsigned int slot)
@@ -99,8 +115,9 @@ static struct addr_prefix host_prefix(vip_t vip)
  * @prefix: at most 6 characters
  * @name:   the workload's
  *
- * Names of up to 9 characters stay; longer ones become 4 characters, '~' (which no workload's name has) and 4 hex digits
- * of a hash (FNV-1a, folded). Two names may still collide: fabric_workload_ensure() refuses the second.
+ * Names of up to 9 characters stay; longer ones become 4 characters, '~' (which no workload's name
+ * has) and 4 hex digits of a hash (FNV-1a, folded). Two names may still collide:
+ * fabric_workload_ensure() refuses the second.
  */
 void fabric_ifname(char ifname[IFNAMSIZ], const char *prefix, const char *name)
 {
@@ -115,6 +132,21 @@ void fabric_ifname(char ifname[IFNAMSIZ], const char *prefix, const char *name)
 	snprintf(ifname, IFNAMSIZ, "%.6s%.4s~%04x", prefix, name, (hash >> 16 ^ hash) & 0xffff);
 }
 
+/* @rc, and when it is an error, in words: what was tried, and what the kernel said to it */
+__attribute__((format(printf, 4, 5)))
+static int nl_result(struct oerr *err, int rc, const struct nlh *h, const char *what, ...)
+{
+	char text[256];
+	va_list ap;
+
+	if (!rc)
+		return 0;
+	va_start(ap, what);
+	vsnprintf(text, sizeof(text), what, ap);
+	va_end(ap);
+	return oerr_set(err, rc, "%s: %s", text, netlink_error(h));
+}
+
 static struct addr_prefix prefix_around(vip_t addr, uint8_t len)
 {
 	return (struct addr_prefix){ len ? addr & UINT32_MAX << (32 - len) : 0, len };
@@ -127,30 +159,36 @@ static void text_add(char *text, size_t size, const char *more)
 	snprintf(text + n, size - n, "%s%s", n ? "; " : "", more);
 }
 
-static void host_net_text(char *text, size_t size, struct addr_prefix subnet, const struct fabric_host_net *net)
+static void host_net_text(char *text, size_t size, struct addr_prefix subnet,
+			  const struct fabric_host_net *net)
 {
 	char via[ADDR_STRLEN + 8] = "";
 	char dev[IFNAMSIZ + 8] = "";
 
 	if (!net->is_route) {
-		snprintf(text, size, "%s overlaps %s %s/%u", prefix_fmt(subnet).s, net->ifname, vip_fmt(net->addr).s, net->len);
+		snprintf(text, size, "%s overlaps %s %s/%u", prefix_fmt(subnet).s, net->ifname,
+			 vip_fmt(net->addr).s, net->len);
 		return;
 	}
 	if (net->via)
 		snprintf(via, sizeof(via), " via %s", vip_fmt(net->via).s);
 	if (net->ifname[0])
 		snprintf(dev, sizeof(dev), " dev %s", net->ifname);
-	snprintf(text, size, "%s overlaps the route %s/%u%s%s", prefix_fmt(subnet).s, vip_fmt(net->addr).s, net->len, via, dev);
+	snprintf(text, size, "%s overlaps the route %s/%u%s%s", prefix_fmt(subnet).s,
+		 vip_fmt(net->addr).s, net->len, via, dev);
 }
 
 /**
  * fabric_overlap_check() - do the virtual subnets collide with each other or with real networks?
  * @cfg:  only the subnets are looked at
- * @nets: the host's addresses and unicast routes, without this system's own; routes wider than /8 are ignored
+ * @nets: the host's addresses and unicast routes, without this system's own
+ *
+ * Routes wider than /8 are ignored.
  *
  * Return: 0, or -EADDRINUSE with every collision named in @err.
  */
-int fabric_overlap_check(const struct fabric_cfg *cfg, const struct fabric_host_net *nets, size_t n, struct oerr *err)
+int fabric_overlap_check(const struct fabric_cfg *cfg, const struct fabric_host_net *nets, size_t n,
+			 struct oerr *err)
 {
 	char text[OERR_TEXT_MAX] = "";
 	char one[256];
@@ -161,8 +199,8 @@ int fabric_overlap_check(const struct fabric_cfg *cfg, const struct fabric_host_
 		for (size_t j = 0; j < i; j++) {
 			if (!prefix_overlaps(subnet, cfg->subnets[j].net))
 				continue;
-			snprintf(one, sizeof(one), "%s overlaps the virtual subnet %s", prefix_fmt(subnet).s,
-				 prefix_fmt(cfg->subnets[j].net).s);
+			snprintf(one, sizeof(one), "%s overlaps the virtual subnet %s",
+				 prefix_fmt(subnet).s, prefix_fmt(cfg->subnets[j].net).s);
 			text_add(text, sizeof(text), one);
 		}
 		for (size_t j = 0; j < n; j++) {
@@ -177,13 +215,17 @@ int fabric_overlap_check(const struct fabric_cfg *cfg, const struct fabric_host_
 	return text[0] ? oerr_set(err, -EADDRINUSE, "%s", text) : 0;
 }
 
-/* a route of the host that belongs to a real network, for fabric_overlap_check() */
+/* a route of the host that belongs to a real network, for fabric_overlap_check(); the kernel's own
+ * follow from addresses, which are looked at anyway
+ */
 static bool route_is_foreign(const struct netlink_route *r, int ms0)
 {
-	return r->table != NETLINK_TABLE_LOCAL && r->type == RTN_UNICAST && r->protocol != RTPROT_KERNEL_MADE && r->ifindex != ms0;
+	return r->table != NETLINK_TABLE_LOCAL && r->type == RTN_UNICAST &&
+	       r->protocol != RTPROT_KERNEL && r->ifindex != ms0;
 }
 
-static void ifname_of(const struct netlink_link *links, size_t n, int ifindex, char ifname[IFNAMSIZ])
+static void ifname_of(const struct netlink_link *links, size_t n, int ifindex,
+		      char ifname[IFNAMSIZ])
 {
 	for (size_t i = 0; i < n; i++)
 		if (links[i].ifindex == ifindex)
@@ -192,7 +234,8 @@ static void ifname_of(const struct netlink_link *links, size_t n, int ifindex, c
 
 static bool link_is_ms0(const struct netlink_link *l)
 {
-	return !strcmp(l->name, FABRIC_HOST_IF) && !strcmp(l->kind, "veth") && !memcmp(l->mac, mac_host, sizeof(mac_host));
+	return !strcmp(l->name, FABRIC_HOST_IF) && !strcmp(l->kind, "veth") &&
+	       !memcmp(l->mac, mac_host, sizeof(mac_host));
 }
 
 static int overlap_check_host(struct fabric *f, const struct fabric_cfg *cfg, struct oerr *err)
@@ -208,7 +251,7 @@ static int overlap_check_host(struct fabric *f, const struct fabric_cfg *cfg, st
 	rc = rc ? rc : netlink_addrs(f->host, &addrs, &naddrs);
 	rc = rc ? rc : netlink_routes(f->host, &routes, &nroutes);
 	if (rc)
-		return oerr_set(err, rc, "read the host's addresses and routes: %s", netlink_error(f->host));
+		return nl_result(err, rc, f->host, "read the host's addresses and routes");
 	for (size_t i = 0; i < nlinks; i++)
 		if (link_is_ms0(&links[i]))
 			ms0 = links[i].ifindex;
@@ -222,9 +265,10 @@ static int overlap_check_host(struct fabric *f, const struct fabric_cfg *cfg, st
 	for (size_t i = 0; i < nroutes; i++) {
 		if (!route_is_foreign(&routes[i], ms0))
 			continue;
-		nets[n] = (struct fabric_host_net){
-			.is_route = true, .addr = routes[i].dst.net, .len = routes[i].dst.len, .via = routes[i].via
-		};
+		nets[n] = (struct fabric_host_net){ .is_route = true,
+						    .addr = routes[i].dst.net,
+						    .len = routes[i].dst.len,
+						    .via = routes[i].via };
 		ifname_of(links, nlinks, routes[i].ifindex, nets[n++].ifname);
 	}
 	return fabric_overlap_check(cfg, nets, n, err);
@@ -233,10 +277,13 @@ static int overlap_check_host(struct fabric *f, const struct fabric_cfg *cfg, st
 static int cfg_check(const struct fabric_cfg *cfg, struct oerr *err)
 {
 	if (cfg->mtu < FABRIC_MTU_MIN || cfg->mtu > FABRIC_MTU_MAX)
-		return oerr_set(err, -EINVAL, "mtu %u is not between %d and %d", cfg->mtu, FABRIC_MTU_MIN, FABRIC_MTU_MAX);
+		return oerr_set(err, -EINVAL, "mtu %u is not between %d and %d", cfg->mtu,
+				FABRIC_MTU_MIN, FABRIC_MTU_MAX);
 	for (size_t i = 0; i < cfg->nsubnets; i++)
-		if (cfg->subnets[i].node_vip && !prefix_has(cfg->subnets[i].net, cfg->subnets[i].node_vip))
-			return oerr_set(err, -EINVAL, "the node's vIP %s is not in %s", vip_fmt(cfg->subnets[i].node_vip).s,
+		if (cfg->subnets[i].node_vip &&
+		    !prefix_has(cfg->subnets[i].net, cfg->subnets[i].node_vip))
+			return oerr_set(err, -EINVAL, "the node's vIP %s is not in %s",
+					vip_fmt(cfg->subnets[i].node_vip).s,
 					prefix_fmt(cfg->subnets[i].net).s);
 	return 0;
 }
@@ -251,8 +298,9 @@ static int sysctl_set(const char *key, const char *value, struct oerr *err)
 	return oerr_set(err, rc, "sysctl net/%s = %s: %s", key, value, strerror(-rc));
 }
 
-/* per interface: packets come from and go to any address through any of them, and nobody is told of a shorter way (@ifname may
- * also be "all" or "default"); the kernel combines rp_filter by max() and send_redirects by or with "all", so each must be set
+/* per interface: packets come from and go to any address through any of them, and nobody is told of
+ * a shorter way (@ifname may also be "all" or "default"); the kernel combines rp_filter by max()
+ * and send_redirects by or with "all", so each must be set
  */
 static int sysctls_of_if(const char *ifname, struct oerr *err)
 {
@@ -318,7 +366,8 @@ static int sysctls_of_if_in(int netns, const char *ifname, struct oerr *err)
 }
 
 /* up, and of the right MTU; @txqlen 0 = as it is */
-static int link_ready(struct nlh *h, const struct netlink_link *l, unsigned int mtu, unsigned int txqlen, struct oerr *err)
+static int link_ready(struct nlh *h, const struct netlink_link *l, unsigned int mtu,
+		      unsigned int txqlen, struct oerr *err)
 {
 	struct netlink_link_change change = { .up = !(l->flags & IFF_UP) };
 	int rc;
@@ -330,28 +379,28 @@ static int link_ready(struct nlh *h, const struct netlink_link *l, unsigned int 
 	if (!change.up && !change.mtu && !change.txqlen)
 		return 0;
 	rc = netlink_link_change(h, l->ifindex, &change);
-	return rc ? oerr_set(err, rc, "bring up %s: %s", l->name, netlink_error(h)) : 0;
+	return nl_result(err, rc, h, "bring up %s", l->name);
 }
 
 static int link_get(struct nlh *h, const char *ifname, struct netlink_link *l, struct oerr *err)
 {
 	int rc = netlink_link_get(h, ifname, l);
 
-	return rc ? oerr_set(err, rc, "%s: %s", ifname, netlink_error(h)) : 0;
+	return nl_result(err, rc, h, "%s", ifname);
 }
 
 static int route_ensure(struct nlh *h, const struct netlink_route *r, struct oerr *err)
 {
 	int rc = netlink_route_ensure(h, r);
 
-	return rc ? oerr_set(err, rc, "add the route to %s: %s", prefix_fmt(r->dst).s, netlink_error(h)) : 0;
+	return nl_result(err, rc, h, "add the route to %s", prefix_fmt(r->dst).s);
 }
 
 static int route_remove(struct nlh *h, const struct netlink_route *r, struct oerr *err)
 {
 	int rc = netlink_route_remove(h, r);
 
-	return rc ? oerr_set(err, rc, "remove the route to %s: %s", prefix_fmt(r->dst).s, netlink_error(h)) : 0;
+	return nl_result(err, rc, h, "remove the route to %s", prefix_fmt(r->dst).s);
 }
 
 static int addr_ensure(struct nlh *h, const struct netlink_link *l, vip_t vip, struct oerr *err)
@@ -359,14 +408,15 @@ static int addr_ensure(struct nlh *h, const struct netlink_link *l, vip_t vip, s
 	struct netlink_addr addr = { .ifindex = l->ifindex, .addr = vip, .len = 32 };
 	int rc = netlink_addr_ensure(h, &addr);
 
-	return rc ? oerr_set(err, rc, "add %s to %s: %s", vip_fmt(vip).s, l->name, netlink_error(h)) : 0;
+	return nl_result(err, rc, h, "add %s to %s", vip_fmt(vip).s, l->name);
 }
 
-static int neigh_ensure(struct nlh *h, const struct netlink_link *l, vip_t vip, const uint8_t *mac, struct oerr *err)
+static int neigh_ensure(struct nlh *h, const struct netlink_link *l, vip_t vip, const uint8_t *mac,
+			struct oerr *err)
 {
 	int rc = netlink_neigh_ensure(h, l->ifindex, vip, mac);
 
-	return rc ? oerr_set(err, rc, "add the neighbour %s on %s: %s", vip_fmt(vip).s, l->name, netlink_error(h)) : 0;
+	return nl_result(err, rc, h, "add the neighbour %s on %s", vip_fmt(vip).s, l->name);
 }
 
 static int lo_up(struct nlh *h, struct netlink_link *lo, struct oerr *err)
@@ -423,7 +473,7 @@ static int overlay_ensure(struct fabric *f, const struct fabric_cfg *cfg, struct
 		if (!rc)
 			rc = link_get(f->fab, FABRIC_TUN, &tun, err);
 	} else if (rc) {
-		oerr_set(err, rc, "%s: %s", FABRIC_TUN, netlink_error(f->fab));
+		nl_result(err, rc, f->fab, "%s", FABRIC_TUN);
 	}
 	rc = rc ? rc : sysctls_of_if_in(f->netns, FABRIC_TUN, err);
 	rc = rc ? rc : link_ready(f->fab, &tun, cfg->mtu, FABRIC_TXQLEN, err);
@@ -436,50 +486,61 @@ static int overlay_ensure(struct fabric *f, const struct fabric_cfg *cfg, struct
 		return rc;
 	rc = netlink_routes(f->fab, &routes, &n);
 	if (rc)
-		return oerr_set(err, rc, "read the fabric's routes: %s", netlink_error(f->fab));
+		return nl_result(err, rc, f->fab, "read the fabric's routes");
 	for (size_t i = 0; !rc && i < n; i++) {
-		bool ours = routes[i].ifindex == tun.ifindex && routes[i].table == NETLINK_TABLE_MAIN;
+		const struct netlink_route *r = &routes[i];
 
-		if (ours && !subnet_find(cfg, routes[i].dst))
-			rc = route_remove(f->fab, &routes[i], err);
+		if (r->ifindex == tun.ifindex && r->table == NETLINK_TABLE_MAIN &&
+		    !subnet_find(cfg, r->dst))
+			rc = route_remove(f->fab, r, err);
 	}
 	return rc;
 }
 
 /* ms0 exists, is ours, and its other end is in the fabric; both are handed back */
-static int ms0_veth_ensure(struct fabric *f, struct netlink_link *host, struct netlink_link *peer, struct oerr *err)
+static int ms0_veth_ensure(struct fabric *f, struct netlink_link *host, struct netlink_link *peer,
+			   struct oerr *err)
 {
-	const struct netlink_veth veth = { .name = FABRIC_HOST_IF, .peer = FABRIC_HOST_PEER, .peer_netns = f->netns,
-					   .mac = mac_host, .peer_mac = mac_gateway, .mtu = f->mtu };
+	const struct netlink_veth veth = { .name = FABRIC_HOST_IF,
+					   .peer = FABRIC_HOST_PEER,
+					   .peer_netns = f->netns,
+					   .mac = mac_host,
+					   .peer_mac = mac_gateway,
+					   .mtu = f->mtu };
 	int rc = netlink_link_get(f->host, FABRIC_HOST_IF, host);
 	bool there = !rc;
 
 	if (rc && rc != -ENODEV)
-		return oerr_set(err, rc, "%s: %s", FABRIC_HOST_IF, netlink_error(f->host));
+		return nl_result(err, rc, f->host, "%s", FABRIC_HOST_IF);
 	if (there && !link_is_ms0(host))
-		return oerr_set(err, -EEXIST, "this host has an interface %s which is not overlayd's: rename or remove it",
-				FABRIC_HOST_IF);
+		return oerr_set(err, -EEXIST,
+				"this host has an interface %s which is not overlayd's: "
+				"rename or remove it", FABRIC_HOST_IF);
 	if (there && !netlink_link_get(f->fab, FABRIC_HOST_PEER, peer))
 		return 0;
 	/* half of a pair: of a fabric that is gone, or of a daemon in another namespace */
 	rc = netlink_link_remove(f->host, FABRIC_HOST_IF);
 	if (rc)
-		return oerr_set(err, rc, "remove the old %s: %s", FABRIC_HOST_IF, netlink_error(f->host));
+		return nl_result(err, rc, f->host, "remove the old %s", FABRIC_HOST_IF);
 	rc = netlink_link_remove(f->fab, FABRIC_HOST_PEER);
 	if (rc)
-		return oerr_set(err, rc, "remove the old %s: %s", FABRIC_HOST_PEER, netlink_error(f->fab));
+		return nl_result(err, rc, f->fab, "remove the old %s", FABRIC_HOST_PEER);
 	rc = netlink_veth_create(f->host, &veth);
 	if (rc)
-		return oerr_set(err, rc, "create %s: %s", FABRIC_HOST_IF, netlink_error(f->host));
+		return nl_result(err, rc, f->host, "create %s", FABRIC_HOST_IF);
 	rc = link_get(f->host, FABRIC_HOST_IF, host, err);
 	return rc ? rc : link_get(f->fab, FABRIC_HOST_PEER, peer, err);
 }
 
-/* one subnet the node has a vIP in: the address and the route in the host, the way back in the fabric */
-static int ms0_subnet_ensure(struct fabric *f, const struct fabric_subnet *s, const struct netlink_link *host,
-			     const struct netlink_link *peer, struct oerr *err)
+/* a subnet the node has a vIP in: address and route in the host, the way back in the fabric */
+static int ms0_subnet_ensure(struct fabric *f, const struct fabric_subnet *s,
+			     const struct netlink_link *host, const struct netlink_link *peer,
+			     struct oerr *err)
 {
-	struct netlink_route out = { .dst = s->net, .ifindex = host->ifindex, .via = FABRIC_GATEWAY, .src = s->node_vip,
+	struct netlink_route out = { .dst = s->net,
+				     .ifindex = host->ifindex,
+				     .via = FABRIC_GATEWAY,
+				     .src = s->node_vip,
 				     .rto_min_ms = FABRIC_RTO_MIN_MS };
 	struct netlink_route back = { .dst = host_prefix(s->node_vip), .ifindex = peer->ifindex };
 	int rc = addr_ensure(f->host, host, s->node_vip, err);
@@ -505,7 +566,8 @@ static bool cfg_routes_host(const struct fabric_cfg *cfg, struct addr_prefix dst
 }
 
 /* what an earlier configuration had on ms0 and this one has not */
-static int ms0_prune(struct fabric *f, const struct fabric_cfg *cfg, int host, int peer, struct oerr *err)
+static int ms0_prune(struct fabric *f, const struct fabric_cfg *cfg, int host, int peer,
+		     struct oerr *err)
 {
 	cleanup_free struct netlink_route *routes = NULL;
 	cleanup_free struct netlink_addr *addrs = NULL;
@@ -514,9 +576,10 @@ static int ms0_prune(struct fabric *f, const struct fabric_cfg *cfg, int host, i
 
 	rc = rc ? rc : netlink_addrs(f->host, &addrs, &naddrs);
 	if (rc)
-		return oerr_set(err, rc, "read the host's addresses and routes: %s", netlink_error(f->host));
+		return nl_result(err, rc, f->host, "read the host's addresses and routes");
 	for (size_t i = 0; !rc && i < nroutes; i++)
-		if (routes[i].ifindex == host && routes[i].protocol == NETLINK_PROTO_OURS && !cfg_routes_host(cfg, routes[i].dst))
+		if (routes[i].ifindex == host && routes[i].protocol == NETLINK_PROTO_OURS &&
+		    !cfg_routes_host(cfg, routes[i].dst))
 			rc = route_remove(f->host, &routes[i], err);
 	for (size_t i = 0; !rc && i < naddrs; i++) {
 		struct netlink_route back = { .dst = host_prefix(addrs[i].addr), .ifindex = peer };
@@ -525,9 +588,11 @@ static int ms0_prune(struct fabric *f, const struct fabric_cfg *cfg, int host, i
 			continue;
 		rc = route_remove(f->fab, &back, err);
 		if (!rc && netlink_neigh_remove(f->fab, peer, addrs[i].addr))
-			rc = oerr_set(err, -EIO, "remove a neighbour of %s: %s", FABRIC_HOST_PEER, netlink_error(f->fab));
+			rc = nl_result(err, -EIO, f->fab, "remove a neighbour of %s",
+				       FABRIC_HOST_PEER);
 		if (!rc && netlink_addr_remove(f->host, &addrs[i]))
-			rc = oerr_set(err, -EIO, "remove an address of %s: %s", FABRIC_HOST_IF, netlink_error(f->host));
+			rc = nl_result(err, -EIO, f->host, "remove an address of %s",
+				       FABRIC_HOST_IF);
 	}
 	return rc;
 }
@@ -540,7 +605,7 @@ static int ms0_remove(struct nlh *host, struct oerr *err)
 	if (rc == -ENODEV || (!rc && !link_is_ms0(&l)))
 		return 0;
 	rc = rc ? rc : netlink_link_remove(host, FABRIC_HOST_IF);
-	return rc ? oerr_set(err, rc, "remove %s: %s", FABRIC_HOST_IF, netlink_error(host)) : 0;
+	return nl_result(err, rc, host, "remove %s", FABRIC_HOST_IF);
 }
 
 static int ms0_ensure(struct fabric *f, const struct fabric_cfg *cfg, struct oerr *err)
@@ -576,7 +641,8 @@ static int namespace_ensure(struct fabric *f, struct oerr *err)
 			return rc;
 		f->netns = netns_open(FABRIC_NETNS);
 		if (f->netns < 0)
-			return oerr_set(err, f->netns, "open the namespace %s: %s", FABRIC_NETNS, strerror(-f->netns));
+			return oerr_set(err, f->netns, "open the namespace %s: %s", FABRIC_NETNS,
+					strerror(-f->netns));
 		f->fab = netlink_open(f->netns, err);
 		if (!f->fab)
 			return err ? err->code : -EIO;
@@ -604,10 +670,12 @@ static struct fabric *fabric_new(struct oerr *err)
  * @cfg:    not kept
  * @fabric: NULL at first; later the one to bring into line with another configuration
  *
- * Called in the namespace that is the host's for this node, by a thread that may change namespaces for a moment (it comes back).
- * Nothing of the host is touched before every overlap has been ruled out. Workloads are left alone.
+ * Called in the namespace that is the host's for this node, by a thread that may change namespaces
+ * for a moment (it comes back). Nothing of the host is touched before every overlap has been ruled
+ * out. Workloads are left alone.
  *
- * Return: 0; -EADDRINUSE overlaps, -EEXIST a foreign ms0, -EINVAL bad configuration, or -errno; a new *@fabric is then not kept.
+ * Return: 0; -EADDRINUSE overlaps, -EEXIST a foreign ms0, -EINVAL bad configuration, or -errno; a
+ * new *@fabric is then not kept.
  */
 int fabric_up(const struct fabric_cfg *cfg, struct fabric **fabric, struct oerr *err)
 {
@@ -635,7 +703,12 @@ int fabric_up(const struct fabric_cfg *cfg, struct fabric **fabric, struct oerr 
 	return 0;
 }
 
-/** fabric_free() - forget it; the kernel's objects stay, for the next fabric_up() to adopt; @f may be NULL */
+/**
+ * fabric_free() - forget it
+ * @f: may be NULL
+ *
+ * The kernel's objects stay, for the next fabric_up() to adopt.
+ */
 void fabric_free(struct fabric *f)
 {
 	if (!f)
@@ -666,16 +739,18 @@ static int tun_lock(struct oerr *err)
 	if (fd < 0)
 		return oerr_set(err, -errno, "open %s: %s", FABRIC_TUN_LOCK, strerror(errno));
 	if (flock(fd, LOCK_EX | LOCK_NB))
-		return oerr_set(err, errno == EWOULDBLOCK ? -EBUSY : -errno, "%s is locked: another overlayd has %s open",
-				FABRIC_TUN_LOCK, FABRIC_TUN);
+		return oerr_set(err, errno == EWOULDBLOCK ? -EBUSY : -errno,
+				"%s is locked: another overlayd has %s open", FABRIC_TUN_LOCK,
+				FABRIC_TUN);
 	return steal_fd(&fd);
 }
 
 /**
  * fabric_tun_open() - the fast path's end of overlay0
  *
- * IFF_TUN | IFF_NO_PI | IFF_VNET_HDR, persistent, non-blocking; offloads are the fast path's to set. The lock that keeps a second
- * daemon from taking packets away lasts until fabric_free(), so the descriptor can be closed and opened again.
+ * IFF_TUN | IFF_NO_PI | IFF_VNET_HDR, persistent, non-blocking; offloads are the fast path's to
+ * set. The lock that keeps a second daemon from taking packets away lasts until fabric_free(), so
+ * the descriptor can be closed and opened again.
  *
  * Return: a descriptor, the caller's; -EBUSY somebody else has it, or -errno.
  */
@@ -695,12 +770,16 @@ int fabric_tun_open(struct fabric *f, struct oerr *err)
 
 static void alias_write(char alias[NETLINK_ALIAS_MAX], const struct fabric_workload *w)
 {
-	size_t n = (size_t)snprintf(alias, NETLINK_ALIAS_MAX, ALIAS_MARK "%u %s ", w->slot, w->name);
+	size_t n = (size_t)snprintf(alias, NETLINK_ALIAS_MAX, ALIAS_MARK "%u %s ", w->slot,
+				    w->name);
 
 	for (size_t i = 0; i < w->nvips; i++)
-		n += (size_t)snprintf(alias + n, NETLINK_ALIAS_MAX - n, "%s%08x", i ? "," : "", w->vips[i]);
+		n += (size_t)snprintf(alias + n, NETLINK_ALIAS_MAX - n, "%s%08x", i ? "," : "",
+				      w->vips[i]);
 }
-_Static_assert(sizeof(ALIAS_MARK) + 5 + FABRIC_NAME_MAX + 1 + 9 * FABRIC_VIPS_MAX <= NETLINK_ALIAS_MAX, "the alias has room");
+_Static_assert(sizeof(ALIAS_MARK) + 5 + FABRIC_NAME_MAX + 1 + 9 * FABRIC_VIPS_MAX <=
+		   NETLINK_ALIAS_MAX,
+	       "the alias has room");
 
 static bool alias_read(const char *alias, struct fabric_workload *w)
 {
@@ -728,12 +807,14 @@ static bool alias_read(const char *alias, struct fabric_workload *w)
 }
 
 /* is the workload active: are all its /32 routes in main? */
-static bool routes_active(const struct netlink_route *routes, size_t n, const struct fabric_workload *w, int ve)
+static bool routes_active(const struct netlink_route *routes, size_t n,
+			  const struct fabric_workload *w, int ve)
 {
 	size_t found = 0;
 
 	for (size_t i = 0; i < n; i++) {
-		if (routes[i].table != NETLINK_TABLE_MAIN || routes[i].ifindex != ve || routes[i].dst.len != 32)
+		if (routes[i].table != NETLINK_TABLE_MAIN || routes[i].ifindex != ve ||
+		    routes[i].dst.len != 32)
 			continue;
 		for (size_t j = 0; j < w->nvips; j++)
 			found += routes[i].dst.net == w->vips[j];
@@ -753,7 +834,7 @@ static int list_in(struct nlh *fab, struct fabric_workload **workloads, size_t *
 	*n = 0;
 	rc = rc ? rc : netlink_routes(fab, &routes, &nroutes);
 	if (rc)
-		return oerr_set(err, rc, "read the fabric: %s", netlink_error(fab));
+		return nl_result(err, rc, fab, "read the fabric");
 	ws = xcalloc(nlinks + 1, sizeof(*ws));
 	for (size_t i = 0; i < nlinks; i++) {
 		struct fabric_workload *w = &ws[*n];
@@ -771,7 +852,8 @@ static int list_in(struct nlh *fab, struct fabric_workload **workloads, size_t *
  * fabric_list() - the workloads the kernel has
  * @workloads: *@n of them, unordered; the caller frees the array
  *
- * One that a crash left before its slot and vIPs were written down is not among them; fabric_workload_ensure() completes it.
+ * One that a crash left before its slot and vIPs were written down is not among them;
+ * fabric_workload_ensure() completes it.
  *
  * Return: 0 or -errno.
  */
@@ -785,9 +867,11 @@ static int workload_check(const struct fabric_workload *w, struct oerr *err)
 	if (!util_name_valid(w->name) || !strcmp(w->name, FABRIC_NETNS))
 		return oerr_set(err, -EINVAL, "\"%s\" cannot be a workload's name", w->name);
 	if (w->slot < 1 || w->slot > FABRIC_SLOT_MAX)
-		return oerr_set(err, -EINVAL, "slot %u of %s is not between 1 and %d", w->slot, w->name, FABRIC_SLOT_MAX);
+		return oerr_set(err, -EINVAL, "slot %u of %s is not between 1 and %d", w->slot,
+				w->name, FABRIC_SLOT_MAX);
 	if (w->nvips < 1 || w->nvips > FABRIC_VIPS_MAX)
-		return oerr_set(err, -EINVAL, "%s has %zu vIPs: 1 to %d are possible", w->name, w->nvips, FABRIC_VIPS_MAX);
+		return oerr_set(err, -EINVAL, "%s has %zu vIPs: 1 to %d are possible", w->name,
+				w->nvips, FABRIC_VIPS_MAX);
 	return 0;
 }
 
@@ -797,26 +881,32 @@ static bool same_vips(const struct fabric_workload *a, const struct fabric_workl
 }
 
 /* may @w stand beside (or be) the workload @have, which exists? */
-static int conflict_check(const struct fabric_workload *w, const struct fabric_workload *have, struct oerr *err)
+static int conflict_check(const struct fabric_workload *w, const struct fabric_workload *have,
+			  struct oerr *err)
 {
 	char a[IFNAMSIZ], b[IFNAMSIZ];
 
 	if (!strcmp(w->name, have->name)) {
 		if (w->slot == have->slot && same_vips(w, have))
 			return 0;
-		return oerr_set(err, -EEXIST, "%s exists with another slot or other vIPs (slot %u, first %s): remove it first",
+		return oerr_set(err, -EEXIST,
+				"%s exists with another slot or other vIPs (slot %u, first %s): "
+				"remove it first",
 				w->name, have->slot, vip_fmt(have->vips[0]).s);
 	}
 	if (w->slot == have->slot)
-		return oerr_set(err, -EEXIST, "slot %u of %s is %s's", w->slot, w->name, have->name);
+		return oerr_set(err, -EEXIST, "slot %u of %s is %s's", w->slot, w->name,
+				have->name);
 	for (size_t i = 0; i < w->nvips; i++)
 		for (size_t j = 0; j < have->nvips; j++)
 			if (w->vips[i] == have->vips[j])
-				return oerr_set(err, -EADDRINUSE, "%s of %s is %s's here", vip_fmt(w->vips[i]).s, w->name, have->name);
+				return oerr_set(err, -EADDRINUSE, "%s of %s is %s's here",
+						vip_fmt(w->vips[i]).s, w->name, have->name);
 	fabric_ifname(a, FABRIC_VETH_PREFIX, w->name);
 	fabric_ifname(b, FABRIC_VETH_PREFIX, have->name);
 	if (!strcmp(a, b))
-		return oerr_set(err, -EEXIST, "%s and %s would both be %s: choose another name", w->name, have->name, a);
+		return oerr_set(err, -EEXIST, "%s and %s would both be %s: choose another name",
+				w->name, have->name, a);
 	return 0;
 }
 
@@ -831,68 +921,11 @@ static int conflicts_check(struct fabric *f, const struct fabric_workload *w, st
 	return rc;
 }
 
-/* ve-NAME and eth0 exist and are each other's; ve-NAME says whose it is. @in: handle of the workload's namespace */
-static int veth_ensure(struct fabric *f, const struct fabric_workload *w, int netns, struct nlh *in, struct netlink_link *ve,
-		       struct netlink_link *eth, struct oerr *err)
-{
-	struct mac mac = mac_of_vip(w->vips[0]);
-	char alias[NETLINK_ALIAS_MAX];
-	char ifname[IFNAMSIZ];
-	struct netlink_veth veth = { .name = ifname, .peer = WORKLOAD_IF, .peer_netns = netns, .mac = mac_gateway,
-				     .peer_mac = mac.b, .mtu = f->mtu };
-	struct netlink_link_change named = { .alias = alias };
-	int rc;
-
-	fabric_ifname(ifname, FABRIC_VETH_PREFIX, w->name);
-	alias_write(alias, w);
-	rc = netlink_link_get(f->fab, ifname, ve);
-	if (rc || netlink_link_get(in, WORKLOAD_IF, eth)) {
-		/* none, or one whose namespace was removed and made anew */
-		rc = netlink_link_remove(f->fab, ifname);
-		rc = rc ? rc : netlink_veth_create(f->fab, &veth);
-		if (rc)
-			return oerr_set(err, rc, "create %s with %s in the namespace %s: %s", ifname, WORKLOAD_IF, w->name,
-					netlink_error(f->fab));
-		rc = link_get(f->fab, ifname, ve, err);
-		rc = rc ? rc : link_get(in, WORKLOAD_IF, eth, err);
-		if (rc)
-			return rc;
-	}
-	if (!strcmp(ve->alias, alias))
-		return 0;
-	rc = netlink_link_change(f->fab, ve->ifindex, &named);
-	return rc ? oerr_set(err, rc, "name %s: %s", ifname, netlink_error(f->fab)) : 0;
-}
-
-static int workload_eth0_sysctls(struct oerr *err)
-{
-	return if_ipv6_off(WORKLOAD_IF, err);
-}
-
-/* the workload's side: lo, eth0 with the vIPs, and the way out. IPv6 stays on lo, for programs that listen on "::" or "::1" */
-static int inside_ensure(struct fabric *f, const struct fabric_workload *w, int netns, struct nlh *in,
-			 const struct netlink_link *eth, struct oerr *err)
-{
-	struct mac mac = mac_of_vip(w->vips[0]);
-	struct netlink_link_change change = { .mac = mac.b };
-	struct netlink_route out = { .ifindex = eth->ifindex, .via = FABRIC_GATEWAY, .src = w->vips[0],
-				     .rto_min_ms = FABRIC_RTO_MIN_MS };
-	struct netlink_link lo;
-	int rc = lo_up(in, &lo, err);
-
-	if (!rc && memcmp(eth->mac, mac.b, sizeof(mac.b)) && netlink_link_change(in, eth->ifindex, &change))
-		rc = oerr_set(err, -EIO, "set the MAC of %s's %s: %s", w->name, WORKLOAD_IF, netlink_error(in));
-	rc = rc ? rc : in_netns(netns, workload_eth0_sysctls, err);
-	rc = rc ? rc : link_ready(in, eth, f->mtu, 0, err);
-	for (size_t i = 0; !rc && i < w->nvips; i++)
-		rc = addr_ensure(in, eth, w->vips[i], err);
-	rc = rc ? rc : neigh_ensure(in, eth, FABRIC_GATEWAY, mac_gateway, err);
-	return rc ? rc : route_ensure(in, &out, err);
-}
-
 static struct netlink_rule rule_hold(const struct fabric_workload *w, vip_t vip)
 {
-	struct netlink_rule r = { .pref = PREF_HOLD, .table = table_direct(w->slot), .to = host_prefix(vip) };
+	struct netlink_rule r = { .pref = PREF_HOLD,
+				  .table = table_direct(w->slot),
+				  .to = host_prefix(vip) };
 
 	fabric_ifname(r.iif, FABRIC_HOLD_PREFIX, w->name);
 	return r;
@@ -900,7 +933,9 @@ static struct netlink_rule rule_hold(const struct fabric_workload *w, vip_t vip)
 
 static struct netlink_rule rule_to(const struct fabric_workload *w, vip_t vip)
 {
-	return (struct netlink_rule){ .pref = PREF_TO, .table = table_capture(w->slot), .to = host_prefix(vip) };
+	return (struct netlink_rule){ .pref = PREF_TO,
+				      .table = table_capture(w->slot),
+				      .to = host_prefix(vip) };
 }
 
 static struct netlink_rule rule_from(const struct fabric_workload *w)
@@ -915,30 +950,160 @@ static int rule_ensure(struct nlh *h, struct netlink_rule r, struct oerr *err)
 {
 	int rc = netlink_rule_ensure(h, &r);
 
-	return rc ? oerr_set(err, rc, "add rule %u for table %u: %s", r.pref, r.table, netlink_error(h)) : 0;
+	return nl_result(err, rc, h, "add rule %u for table %u", r.pref, r.table);
 }
 
 static int rule_remove(struct nlh *h, struct netlink_rule r, struct oerr *err)
 {
 	int rc = netlink_rule_remove(h, &r);
 
-	return rc ? oerr_set(err, rc, "remove rule %u for table %u: %s", r.pref, r.table, netlink_error(h)) : 0;
+	return nl_result(err, rc, h, "remove rule %u for table %u", r.pref, r.table);
 }
 
 static struct netlink_route route_blackhole(unsigned int slot, uint32_t metric)
 {
-	return (struct netlink_route){ .table = table_capture(slot), .metric = metric, .type = RTN_BLACKHOLE };
+	return (struct netlink_route){ .table = table_capture(slot),
+				       .metric = metric,
+				       .type = RTN_BLACKHOLE };
+}
+
+/* which slot a workload has: by its veth's alias, or without one by its rules; 0 = none */
+static unsigned int slot_find(const struct netlink_link *ve, const struct netlink_rule *rules,
+			      size_t n, const char *name)
+{
+	struct fabric_workload w;
+	struct netlink_rule from;
+
+	if (ve && alias_read(ve->alias, &w) && !strcmp(w.name, name))
+		return w.slot;
+	snprintf(w.name, sizeof(w.name), "%s", name);
+	w.slot = 0;
+	from = rule_from(&w);
+	for (size_t i = 0; i < n; i++)
+		if (rules[i].pref == PREF_FROM && !strcmp(rules[i].iif, from.iif))
+			return (rules[i].table - TABLE_BASE) / 2;
+	return 0;
+}
+
+/* routes and rules of a slot; the rules last, because by them a repetition still finds the slot */
+static int slot_flush(struct nlh *fab, unsigned int slot, const struct netlink_rule *rules,
+		      size_t n, struct oerr *err)
+{
+	cleanup_free struct netlink_route *routes = NULL;
+	size_t nroutes;
+	int rc = netlink_routes(fab, &routes, &nroutes);
+
+	if (rc)
+		return nl_result(err, rc, fab, "read the fabric's routes");
+	for (size_t i = 0; !rc && i < nroutes; i++)
+		if (routes[i].table == table_capture(slot) || routes[i].table == table_direct(slot))
+			rc = route_remove(fab, &routes[i], err);
+	for (size_t i = 0; !rc && i < n; i++)
+		if (rules[i].table == table_capture(slot) || rules[i].table == table_direct(slot))
+			rc = rule_remove(fab, rules[i], err);
+	return rc;
+}
+
+/* a namespace removed behind our back takes its veth along, but not rules, capture and fence: they
+ * must not be found by the next one of that name or slot
+ */
+static int leftovers_flush(struct nlh *fab, const struct fabric_workload *w, struct oerr *err)
+{
+	cleanup_free struct netlink_rule *rules = NULL;
+	unsigned int old;
+	size_t n;
+	int rc = netlink_rules(fab, &rules, &n);
+
+	if (rc)
+		return nl_result(err, rc, fab, "read the fabric's rules");
+	old = slot_find(NULL, rules, n, w->name);
+	if (old && old != w->slot)
+		rc = slot_flush(fab, old, rules, n, err);
+	return rc ? rc : slot_flush(fab, w->slot, rules, n, err);
+}
+
+/* ve-NAME and eth0 exist, and ve-NAME says whose it is; @in is a handle on the workload's side */
+static int veth_ensure(struct fabric *f, const struct fabric_workload *w, int netns, struct nlh *in,
+		       struct netlink_link *ve, struct netlink_link *eth, struct oerr *err)
+{
+	struct mac mac = mac_of_vip(w->vips[0]);
+	char alias[NETLINK_ALIAS_MAX];
+	char ifname[IFNAMSIZ];
+	struct netlink_veth veth = { .name = ifname,
+				     .peer = WORKLOAD_IF,
+				     .peer_netns = netns,
+				     .mac = mac_gateway,
+				     .peer_mac = mac.b,
+				     .mtu = f->mtu };
+	struct netlink_link_change named = { .alias = alias };
+	int rc;
+
+	fabric_ifname(ifname, FABRIC_VETH_PREFIX, w->name);
+	alias_write(alias, w);
+	rc = netlink_link_get(f->fab, ifname, ve);
+	if (rc || netlink_link_get(in, WORKLOAD_IF, eth)) {
+		/* none, or one whose namespace was removed and made anew */
+		rc = leftovers_flush(f->fab, w, err);
+		if (rc)
+			return rc;
+		rc = netlink_link_remove(f->fab, ifname);
+		rc = rc ? rc : netlink_veth_create(f->fab, &veth);
+		if (rc)
+			return nl_result(err, rc, f->fab, "create %s with %s in the namespace %s",
+					 ifname, WORKLOAD_IF, w->name);
+		rc = link_get(f->fab, ifname, ve, err);
+		rc = rc ? rc : link_get(in, WORKLOAD_IF, eth, err);
+		if (rc)
+			return rc;
+	}
+	if (!strcmp(ve->alias, alias))
+		return 0;
+	rc = netlink_link_change(f->fab, ve->ifindex, &named);
+	return nl_result(err, rc, f->fab, "name %s", ifname);
+}
+
+static int workload_eth0_sysctls(struct oerr *err)
+{
+	return if_ipv6_off(WORKLOAD_IF, err);
+}
+
+/* the workload's side: lo, eth0 with the vIPs, and the way out. IPv6 stays on lo, for programs that
+ * listen on "::" or "::1"
+ */
+static int inside_ensure(struct fabric *f, const struct fabric_workload *w, int netns,
+			 struct nlh *in, const struct netlink_link *eth, struct oerr *err)
+{
+	struct mac mac = mac_of_vip(w->vips[0]);
+	struct netlink_link_change change = { .mac = mac.b };
+	struct netlink_route out = { .ifindex = eth->ifindex,
+				     .via = FABRIC_GATEWAY,
+				     .src = w->vips[0],
+				     .rto_min_ms = FABRIC_RTO_MIN_MS };
+	struct netlink_link lo;
+	int rc = lo_up(in, &lo, err);
+
+	if (!rc && memcmp(eth->mac, mac.b, sizeof(mac.b)) &&
+	    netlink_link_change(in, eth->ifindex, &change))
+		rc = nl_result(err, -EIO, in, "set the MAC of %s's %s", w->name, WORKLOAD_IF);
+	rc = rc ? rc : in_netns(netns, workload_eth0_sysctls, err);
+	rc = rc ? rc : link_ready(in, eth, f->mtu, 0, err);
+	for (size_t i = 0; !rc && i < w->nvips; i++)
+		rc = addr_ensure(in, eth, w->vips[i], err);
+	rc = rc ? rc : neigh_ensure(in, eth, FABRIC_GATEWAY, mac_gateway, err);
+	return rc ? rc : route_ensure(in, &out, err);
 }
 
 /* the fabric's side of what a workload has from its first to its last day, mute or not */
-static int outside_ensure(struct fabric *f, const struct fabric_workload *w, const struct netlink_link *ve, struct oerr *err)
+static int outside_ensure(struct fabric *f, const struct fabric_workload *w,
+			  const struct netlink_link *ve, struct oerr *err)
 {
 	struct mac mac = mac_of_vip(w->vips[0]);
 	int rc = sysctls_of_if_in(f->netns, ve->name, err);
 
 	rc = rc ? rc : link_ready(f->fab, ve, f->mtu, 0, err);
 	for (size_t i = 0; !rc && i < w->nvips; i++) {
-		struct netlink_route direct = { .table = table_direct(w->slot), .dst = host_prefix(w->vips[i]),
+		struct netlink_route direct = { .table = table_direct(w->slot),
+						.dst = host_prefix(w->vips[i]),
 						.ifindex = ve->ifindex };
 
 		rc = neigh_ensure(f->fab, ve, w->vips[i], mac.b, err);
@@ -957,10 +1122,10 @@ static int ve_get(struct fabric *f, const char *name, struct netlink_link *ve, s
 }
 
 /**
- * fabric_workload_activate() - the workload is heard: traffic for its vIPs goes to it (or to its capture)
+ * fabric_workload_activate() - traffic for the workload's vIPs goes to it, or to its capture
  *
- * Of what exists; @w->mute is not looked at. Does not touch capture and fence. While a capture is in place not one packet passes
- * it by: the rules come before the routes.
+ * Of what exists; @w->mute is not looked at. Does not touch capture and fence. While a capture is
+ * in place not one packet passes it by: the rules come before the routes.
  *
  * Return: 0, also when it is active, or -errno.
  */
@@ -982,7 +1147,9 @@ int fabric_workload_activate(struct fabric *f, const struct fabric_workload *w, 
 }
 
 /**
- * fabric_workload_deactivate() - traffic for its vIPs goes out by overlay0, and what it sends itself is dropped or captured
+ * fabric_workload_deactivate() - traffic for the workload's vIPs goes out by overlay0
+ *
+ * What it sends itself is dropped, or captured.
  *
  * Return: 0, also when it is mute, or -errno.
  */
@@ -1006,10 +1173,12 @@ int fabric_workload_deactivate(struct fabric *f, const struct fabric_workload *w
  * fabric_workload_ensure() - the workload's network stands, mute or active as @w says
  * @w: not kept
  *
- * Adopts a namespace of that name. Also puts eth0's MTU back. Capture and fence are left as they are.
+ * Adopts a namespace of that name. Also puts eth0's MTU back. Capture and fence are left as they
+ * are.
  *
- * Return: 0; -EEXIST the name or slot is taken with other vIPs, or eth0 is foreign; -EADDRINUSE a vIP is another workload's here;
- * -EINVAL; or -errno. On error what has been made stays, for a repetition or fabric_workload_remove().
+ * Return: 0; -EEXIST the name or slot is taken with other vIPs, or eth0 is foreign; -EADDRINUSE a
+ * vIP is another workload's here; -EINVAL; or -errno. On error what has been made stays, for a
+ * repetition or fabric_workload_remove().
  */
 int fabric_workload_ensure(struct fabric *f, const struct fabric_workload *w, struct oerr *err)
 {
@@ -1039,41 +1208,6 @@ int fabric_workload_ensure(struct fabric *f, const struct fabric_workload *w, st
 	return rc ? oerr_set(err, rc, "%s", mine.text) : 0;
 }
 
-/* which slot a workload has: by its veth's alias, or, when that is gone or was never written, by its rules; 0 = none */
-static unsigned int slot_find(const struct netlink_link *ve, const struct netlink_rule *rules, size_t n, const char *name)
-{
-	struct fabric_workload w;
-	struct netlink_rule from;
-
-	if (ve && alias_read(ve->alias, &w) && !strcmp(w.name, name))
-		return w.slot;
-	snprintf(w.name, sizeof(w.name), "%s", name);
-	w.slot = 0;
-	from = rule_from(&w);
-	for (size_t i = 0; i < n; i++)
-		if (rules[i].pref == PREF_FROM && !strcmp(rules[i].iif, from.iif))
-			return (rules[i].table - TABLE_BASE) / 2;
-	return 0;
-}
-
-/* rules and routes of a slot; the routes first, because rules are how a repetition finds the slot when the veth is gone */
-static int slot_flush(struct nlh *fab, unsigned int slot, const struct netlink_rule *rules, size_t n, struct oerr *err)
-{
-	cleanup_free struct netlink_route *routes = NULL;
-	size_t nroutes;
-	int rc = netlink_routes(fab, &routes, &nroutes);
-
-	if (rc)
-		return oerr_set(err, rc, "read the fabric's routes: %s", netlink_error(fab));
-	for (size_t i = 0; !rc && i < nroutes; i++)
-		if (routes[i].table == table_capture(slot) || routes[i].table == table_direct(slot))
-			rc = route_remove(fab, &routes[i], err);
-	for (size_t i = 0; !rc && i < n; i++)
-		if (rules[i].table == table_capture(slot) || rules[i].table == table_direct(slot))
-			rc = rule_remove(fab, rules[i], err);
-	return rc;
-}
-
 static int workload_remove_in(struct nlh *fab, const char *name, struct oerr *err)
 {
 	cleanup_free struct netlink_rule *rules = NULL;
@@ -1087,7 +1221,7 @@ static int workload_remove_in(struct nlh *fab, const char *name, struct oerr *er
 	fabric_ifname(hold_name, FABRIC_HOLD_PREFIX, name);
 	rc = netlink_rules(fab, &rules, &n);
 	if (rc)
-		return oerr_set(err, rc, "read the fabric's rules: %s", netlink_error(fab));
+		return nl_result(err, rc, fab, "read the fabric's rules");
 	rc = netlink_link_get(fab, ve_name, &ve);
 	slot = slot_find(rc ? NULL : &ve, rules, n, name);
 	rc = slot ? slot_flush(fab, slot, rules, n, err) : 0;
@@ -1097,13 +1231,14 @@ static int workload_remove_in(struct nlh *fab, const char *name, struct oerr *er
 	/* last, because the alias is how fabric_purge() knows what to remove */
 	rc = netlink_link_remove(fab, hold_name);
 	rc = rc ? rc : netlink_link_remove(fab, ve_name);
-	return rc ? oerr_set(err, rc, "remove the links of %s: %s", name, netlink_error(fab)) : 0;
+	return nl_result(err, rc, fab, "remove the links of %s", name);
 }
 
 /**
  * fabric_workload_remove() - everything of the workload, and its namespace's name
  *
- * Processes inside lose their network and keep an empty namespace: ending them first is the caller's business.
+ * Processes inside lose their network and keep an empty namespace: ending them first is the
+ * caller's business.
  *
  * Return: 0, also when absent, or -errno.
  */
@@ -1118,7 +1253,8 @@ int fabric_workload_remove(struct fabric *f, const char *name, struct oerr *err)
  * fabric_workload_mtu() - the MTU of the workload's eth0
  * @mtu: bytes; 0 = the fabric's
  *
- * One less for a moment makes the kernel compute every connection's MSS anew, which a restored socket needs.
+ * One less for a moment makes the kernel compute every connection's MSS anew, which a restored
+ * socket needs.
  *
  * Return: 0; -ENOENT no such workload; or -errno.
  */
@@ -1140,10 +1276,12 @@ int fabric_workload_mtu(struct fabric *f, const char *name, unsigned int mtu, st
 	if (rc)
 		return rc;
 	rc = netlink_link_change(in, eth.ifindex, &change);
-	return rc ? oerr_set(err, rc, "set the MTU of %s's %s: %s", name, WORKLOAD_IF, netlink_error(in)) : 0;
+	return nl_result(err, rc, in, "set the MTU of %s's %s", name, WORKLOAD_IF);
 }
 
-/* every workload, then every link that is left, so that a process still holding the namespace holds an empty one */
+/* every workload, then every link that is left, so that a process still holding the namespace holds
+ * an empty one
+ */
 static int fabric_empty(struct nlh *fab, struct oerr *err)
 {
 	cleanup_free struct fabric_workload *ws = NULL;
@@ -1159,15 +1297,16 @@ static int fabric_empty(struct nlh *fab, struct oerr *err)
 	for (size_t i = 0; !rc && i < nlinks; i++)
 		if (!(links[i].flags & IFF_LOOPBACK))
 			rc = netlink_link_remove(fab, links[i].name);
-	return rc ? oerr_set(err, rc, "empty the fabric: %s", netlink_error(fab)) : 0;
+	return nl_result(err, rc, fab, "empty the fabric");
 }
 
 /**
  * fabric_purge() - everything this system made is gone from the kernel
  *
- * Called in the host's namespace, after fabric_free(); needs no configuration and no running daemon. Processes (tunstack, those of
- * workloads) are the caller's to end first. A workload that a crash left without its veth is known only by the daemon's records:
- * fabric_workload_remove() those before.
+ * Called in the host's namespace, after fabric_free(); needs no configuration and no running
+ * daemon. Processes (tunstack, those of workloads) are the caller's to end first. A workload that a
+ * crash left without its veth is known only by the daemon's records: fabric_workload_remove() those
+ * before.
  *
  * Return: 0, also when there is nothing, or -errno.
  */
@@ -1220,7 +1359,14 @@ static struct netlink_route route_capture(unsigned int slot, int hold_ifindex)
 	return (struct netlink_route){ .table = table_capture(slot), .ifindex = hold_ifindex };
 }
 
-/** fabric_capture_set() - from now on everything to and from the workload goes to the hold TUN; one request; Return: 0 or -errno */
+/**
+ * fabric_capture_set() - everything to and from the workload goes to the hold TUN
+ *
+ * One request, about 10 us. Every packet routed from the return on is caught; one that another CPU
+ * has routed just before may still be on its way through the veth for some ten microseconds.
+ *
+ * Return: 0 or -errno.
+ */
 int fabric_capture_set(struct nlh *h, unsigned int slot, int hold_ifindex)
 {
 	struct netlink_route r = route_capture(slot, hold_ifindex);
@@ -1228,7 +1374,7 @@ int fabric_capture_set(struct nlh *h, unsigned int slot, int hold_ifindex)
 	return netlink_route_ensure(h, &r);
 }
 
-/** fabric_capture_clear() - from now on it goes direct (or is fenced); one request; Return: 0, also when not captured, or -errno */
+/** fabric_capture_clear() - direct again, or fenced; Return: 0, also when not captured, or -errno */
 int fabric_capture_clear(struct nlh *h, unsigned int slot, int hold_ifindex)
 {
 	struct netlink_route r = route_capture(slot, hold_ifindex);
@@ -1236,7 +1382,7 @@ int fabric_capture_clear(struct nlh *h, unsigned int slot, int hold_ifindex)
 	return netlink_route_remove(h, &r);
 }
 
-/** fabric_fence_set() - what the capture does not catch (any more) is dropped; one request; Return: 0 or -errno */
+/** fabric_fence_set() - what no capture catches (any more) is dropped; Return: 0 or -errno */
 int fabric_fence_set(struct nlh *h, unsigned int slot)
 {
 	struct netlink_route r = route_blackhole(slot, FABRIC_METRIC_FENCE);
@@ -1244,7 +1390,7 @@ int fabric_fence_set(struct nlh *h, unsigned int slot)
 	return netlink_route_ensure(h, &r);
 }
 
-/** fabric_fence_clear() - one request; Return: 0, also when not fenced, or -errno */
+/** fabric_fence_clear() - Return: 0, also when not fenced, or -errno */
 int fabric_fence_clear(struct nlh *h, unsigned int slot)
 {
 	struct netlink_route r = route_blackhole(slot, FABRIC_METRIC_FENCE);

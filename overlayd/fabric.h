@@ -1,18 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* fabric.h - the node's network: the namespace ovl-fabric, overlay0, ms0, and each workload's veth, tables and rules
+/* fabric.h - the node's network: the namespace ovl-fabric, overlay0, ms0, and each workload's veth,
+ * tables and rules
  *
  * In call order:
  *
- * fabric_up() makes (or, after a crash or a restart, adopts) everything a node has whatever workloads it has, and may be called
- * again with another configuration. fabric_tun_open() then hands the fast path its overlay0 descriptor. fabric_workload_ensure()
- * makes a workload's namespace and its plumbing, mute or active; fabric_workload_activate() and _deactivate() are the two halves of
- * a commit; fabric_workload_remove() takes it all away. fabric_list() says what the kernel has, for adoption. fabric_free()
- * forgets, leaving the kernel as it is; fabric_purge() removes everything this system ever made, with or without a fabric.
+ * fabric_up() makes (or, after a crash or a restart, adopts) everything a node has whatever
+ * workloads it has, and may be called again with another configuration. fabric_tun_open() then
+ * hands the fast path its overlay0 descriptor. fabric_workload_ensure() makes a workload's
+ * namespace and its plumbing, mute or active; fabric_workload_activate() and _deactivate() are the
+ * two halves of a commit; fabric_workload_remove() takes it all away. fabric_list() says what the
+ * kernel has, for adoption. fabric_free() forgets, leaving the kernel as it is; fabric_purge()
+ * removes everything this system ever made, with or without a fabric.
  *
  * Everything may be repeated; whatever a crash left half-done, the same call again completes.
  *
- * Capture (fabric_capture_*, fabric_fence_*, fabric_hold_setup) is for the tunstack process, which runs *inside* ovl-fabric with a
- * handle of its own: netlink_open(-1, err).
+ * Capture (fabric_capture_*, fabric_fence_*, fabric_hold_setup) is for the tunstack process, which
+ * runs *inside* ovl-fabric with a handle of its own: netlink_open(-1, err).
  */
 #ifndef OVERLAYD_FABRIC_H
 #define OVERLAYD_FABRIC_H
@@ -30,10 +33,10 @@
 #define FABRIC_HOST_IF "ms0"			/* in the daemon's own namespace */
 #define FABRIC_HOST_PEER "ms0-fab"		/* its other end, in the fabric */
 #define FABRIC_TUN_LOCK OVERLAYD_RUN_DIR "/overlay0.lock"
-#define FABRIC_GATEWAY 0xa9fe0101u		/* 169.254.1.1: every workload's (and ms0's) next hop; ICMP errors' source */
+#define FABRIC_GATEWAY 0xa9fe0101u	/* 169.254.1.1: next hop of workloads and host, source of ICMP */
 #define FABRIC_MTU_MIN 576
 #define FABRIC_MTU_MAX 65535
-#define FABRIC_TXQLEN 5000			/* packets, of overlay0 and each hold TUN; 500 drops under a local bulk sender */
+#define FABRIC_TXQLEN 5000		/* packets, of each TUN; 500 drops under a local bulk sender */
 #define FABRIC_RTO_MIN_MS 40
 #define FABRIC_NAME_MAX 63			/* characters of a workload's name */
 #define FABRIC_VIPS_MAX 16			/* per workload */
@@ -43,7 +46,7 @@
 
 struct fabric_subnet {
 	struct addr_prefix net;		/* a configured virtual subnet */
-	vip_t node_vip;			/* the node's own address in it, for programs of the host; 0 = none, and then no host route */
+	vip_t node_vip;			/* the node's own address in it; 0 = none: the host has no route */
 };
 
 struct fabric_cfg {
@@ -57,7 +60,7 @@ struct fabric_workload {
 	unsigned int slot;		/* 1..FABRIC_SLOT_MAX, unique on the node */
 	vip_t vips[FABRIC_VIPS_MAX];	/* the first is the source of what the workload sends */
 	size_t nvips;
-	bool mute;			/* built, but neither heard nor spoken to: a migration's destination before the commit */
+	bool mute;			/* neither heard nor spoken to: a destination before the commit */
 };
 
 struct fabric;
@@ -65,7 +68,7 @@ struct fabric;
 int fabric_up(const struct fabric_cfg *cfg, struct fabric **fabric, struct oerr *err);
 void fabric_free(struct fabric *f);
 int fabric_purge(struct oerr *err);
-int fabric_netns(const struct fabric *f);	/* descriptor of ovl-fabric, owned by the fabric; to start tunstack in */
+int fabric_netns(const struct fabric *f);
 int fabric_tun_open(struct fabric *f, struct oerr *err);
 
 int fabric_workload_ensure(struct fabric *f, const struct fabric_workload *w, struct oerr *err);
@@ -94,6 +97,7 @@ struct fabric_host_net {
 	uint8_t len;			/* prefix length */
 	vip_t via;			/* the route's next hop, 0 = none */
 };
-int fabric_overlap_check(const struct fabric_cfg *cfg, const struct fabric_host_net *nets, size_t n, struct oerr *err);
+int fabric_overlap_check(const struct fabric_cfg *cfg, const struct fabric_host_net *nets, size_t n,
+			 struct oerr *err);
 
 #endif

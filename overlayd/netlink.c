@@ -2,14 +2,18 @@
 /* netlink.c - links, addresses, routes, rules and neighbours of one network namespace, by libnl
  *
  * Theory of operation
- *   Purpose    say what shall be in the kernel and get a plain answer: 0, or -errno and the kernel's own words.
- *   Not here   what a node needs (fabric.c); events: nobody needs them so far, this side is the only writer of what it reads.
- *   Storage    none; every list is read from the kernel when asked for. A handle is one NETLINK_ROUTE socket, which stays in the
- *              namespace it was made in.
- *   Requests   talk() sends one message and reads until its answer: messages of another sequence number (what an interrupted dump
- *              left) are skipped. A dump the kernel marks as inconsistent is read again.
- *   Idempotence one request each, decided by the kernel and so without a gap: NLM_F_REPLACE for addresses, routes and neighbours,
- *              NLM_F_EXCL with EEXIST taken as success for rules, "not there" taken as success for removals.
+ *   Purpose    say what shall be in the kernel and get a plain answer: 0, or -errno and the
+ *              kernel's own words.
+ *   Not here   what a node needs (fabric.c); events: nobody needs them so far, this side is the
+ *              only writer of what it reads.
+ *   Storage    none; every list is read from the kernel when asked for. A handle is one
+ *              NETLINK_ROUTE socket, which stays in the namespace it was made in.
+ *   Requests   talk() sends one message and reads until its answer: messages of another sequence
+ *              number (what an interrupted dump left) are skipped. A dump the kernel marks as
+ *              inconsistent is read again.
+ *   Ensuring   one request each, decided by the kernel and so without a gap: NLM_F_REPLACE for
+ *              addresses, routes and neighbours, NLM_F_EXCL with EEXIST taken as success for rules,
+ *              "not there" taken as success for removals.
  *   Guarded by tests/bats/fabric.bats
  */
 #include "overlayd/netlink.h"
@@ -55,11 +59,11 @@ struct nlh {
 	char text[256];		/* why the last request failed */
 };
 
-#define DEFINE_PUTP(name, type, put)                                                                                                    \
-	static void name(type **p)                                                                                                     \
-	{                                                                                                                              \
-		if (*p)                                                                                                                \
-			put(*p);                                                                                                       \
+#define DEFINE_PUTP(name, type, put)                                                               \
+	static void name(type **p)                                                                 \
+	{                                                                                          \
+		if (*p)                                                                            \
+			put(*p);                                                                   \
 	}
 DEFINE_PUTP(msg_putp, struct nl_msg, nlmsg_free)
 DEFINE_PUTP(nladdr_putp, struct nl_addr, nl_addr_put)
@@ -128,7 +132,9 @@ static int finish_cb(struct nl_msg *msg, void *arg)
 	return NL_STOP;
 }
 
-/* an error, and with extended ack (NLM_F_ACK_TLVS) the kernel's sentence about it, behind the echoed header */
+/* an error, and with extended ack (NLM_F_ACK_TLVS) the kernel's sentence about it, behind the
+ * echoed header
+ */
 static int error_cb(struct sockaddr_nl *from, struct nlmsgerr *e, void *arg)
 {
 	struct nlh *h = arg;
@@ -148,7 +154,8 @@ static int error_cb(struct sockaddr_nl *from, struct nlmsgerr *e, void *arg)
 		skip += NLMSG_ALIGN(e->msg.nlmsg_len) - NLMSG_HDRLEN;
 	attr = nlmsg_find_attr(hdr, (int)skip, NLMSGERR_ATTR_MSG);
 	if (attr)
-		snprintf(h->text, sizeof(h->text), "%s (%.*s)", strerror(-e->error), nla_len(attr), (char *)nla_data(attr));
+		snprintf(h->text, sizeof(h->text), "%s (%.*s)", strerror(-e->error), nla_len(attr),
+			 (char *)nla_data(attr));
 	return NL_STOP;
 }
 
@@ -273,7 +280,8 @@ static void *list_add(struct list *l)
 }
 
 /* read a whole table; @hdr: the family header the request begins with */
-static int dump(struct nlh *h, int type, const void *hdr, size_t hdr_len, object_fn object, struct list *l)
+static int dump(struct nlh *h, int type, const void *hdr, size_t hdr_len, object_fn object,
+		struct list *l)
 {
 	for (int i = 0; i < DUMP_TRIES; i++) {
 		cleanup(msg_putp) struct nl_msg *msg = nlmsg_alloc_simple(type, NLM_F_DUMP);
@@ -358,7 +366,11 @@ static void link_list_cb(struct nl_object *obj, void *arg)
 	link_from(obj, list_add(arg));
 }
 
-/** netlink_link_get() - a link by name; Return: 0, -ENODEV when there is none (@link untouched), or -errno */
+/**
+ * netlink_link_get() - a link by name
+ *
+ * Return: 0, -ENODEV when there is none (@link untouched), or -errno.
+ */
 int netlink_link_get(struct nlh *h, const char *name, struct netlink_link *link)
 {
 	cleanup(msg_putp) struct nl_msg *msg = NULL;
@@ -409,7 +421,11 @@ int netlink_link_change(struct nlh *h, int ifindex, const struct netlink_link_ch
 	return talk(h, msg, NULL, NULL);
 }
 
-/** netlink_link_remove() - delete a link (a veth: both ends); Return: 0, also when absent, or -errno */
+/**
+ * netlink_link_remove() - delete a link (a veth: both ends)
+ *
+ * Return: 0, also when absent, or -errno.
+ */
 int netlink_link_remove(struct nlh *h, const char *name)
 {
 	cleanup(link_putp) struct rtnl_link *link = rtnl_link_alloc();
@@ -466,7 +482,8 @@ static int addr_request(struct nlh *h, const struct netlink_addr *addr, bool add
 	rtnl_addr_set_ifindex(a, addr->ifindex);
 	rtnl_addr_set_local(a, local);
 	rtnl_addr_set_scope(a, RT_SCOPE_UNIVERSE);
-	rc = add ? rtnl_addr_build_add_request(a, NLM_F_CREATE | NLM_F_REPLACE, &msg) : rtnl_addr_build_delete_request(a, 0, &msg);
+	rc = add ? rtnl_addr_build_add_request(a, NLM_F_CREATE | NLM_F_REPLACE, &msg)
+		 : rtnl_addr_build_delete_request(a, 0, &msg);
 	if (rc)
 		return nl_failed(h, rc);
 	return add ? talk(h, msg, NULL, NULL) : talk_unless(h, msg, EADDRNOTAVAIL);
@@ -540,7 +557,10 @@ static int route_fill(struct rtnl_route *r, const struct netlink_route *route)
 	rtnl_route_set_table(r, route->table ? route->table : NETLINK_TABLE_MAIN);
 	rtnl_route_set_type(r, type);
 	rtnl_route_set_protocol(r, NETLINK_PROTO_OURS);
-	rtnl_route_set_scope(r, type == RTN_UNICAST && !route->via ? RT_SCOPE_LINK : RT_SCOPE_UNIVERSE);
+	if (type == RTN_UNICAST && !route->via)
+		rtnl_route_set_scope(r, RT_SCOPE_LINK);
+	else
+		rtnl_route_set_scope(r, RT_SCOPE_UNIVERSE);
 	rtnl_route_set_dst(r, dst);
 	rtnl_route_set_priority(r, route->metric);
 	if (src)
@@ -557,7 +577,8 @@ static int route_request(struct nlh *h, const struct netlink_route *route, bool 
 	int rc = r ? route_fill(r, route) : -NLE_NOMEM;
 
 	if (!rc)
-		rc = add ? rtnl_route_build_add_request(r, NLM_F_CREATE | NLM_F_REPLACE, &msg) : rtnl_route_build_del_request(r, 0, &msg);
+		rc = add ? rtnl_route_build_add_request(r, NLM_F_CREATE | NLM_F_REPLACE, &msg)
+			 : rtnl_route_build_del_request(r, 0, &msg);
 	if (rc)
 		return nl_failed(h, rc);
 	return add ? talk(h, msg, NULL, NULL) : talk_unless(h, msg, ESRCH);
@@ -575,7 +596,11 @@ int netlink_route_ensure(struct nlh *h, const struct netlink_route *route)
 	return route_request(h, route, true);
 }
 
-/** netlink_route_remove() - a route of ours, as it was ensured; Return: 0, also when absent, or -errno */
+/**
+ * netlink_route_remove() - a route of ours, as it was ensured
+ *
+ * Return: 0, also when absent, or -errno.
+ */
 int netlink_route_remove(struct nlh *h, const struct netlink_route *route)
 {
 	return route_request(h, route, false);
@@ -600,7 +625,11 @@ static void route_list_cb(struct nl_object *obj, void *arg)
 	}
 }
 
-/** netlink_routes() - all IPv4 routes of all tables, the first hop of each; the caller frees @routes; Return: 0 or -errno */
+/**
+ * netlink_routes() - all IPv4 routes of all tables, the first hop of each; the caller frees @routes
+ *
+ * Return: 0 or -errno.
+ */
 int netlink_routes(struct nlh *h, struct netlink_route **routes, size_t *n)
 {
 	struct list l = { .size = sizeof(**routes) };
@@ -615,10 +644,12 @@ int netlink_routes(struct nlh *h, struct netlink_route **routes, size_t *n)
 static int rule_request(struct nlh *h, const struct netlink_rule *rule, bool add)
 {
 	cleanup(rule_putp) struct rtnl_rule *r = rtnl_rule_alloc();
-	cleanup(nladdr_putp) struct nl_addr *to = rule->to.len ? nladdr_of(rule->to.net, rule->to.len) : NULL;
+	cleanup(nladdr_putp) struct nl_addr *to = NULL;
 	cleanup(msg_putp) struct nl_msg *msg = NULL;
 	int rc;
 
+	if (rule->to.len)
+		to = nladdr_of(rule->to.net, rule->to.len);
 	if (!r || (rule->to.len && !to))
 		return nl_failed(h, -NLE_NOMEM);
 	rtnl_rule_set_family(r, AF_INET);
@@ -629,7 +660,8 @@ static int rule_request(struct nlh *h, const struct netlink_rule *rule, bool add
 		rtnl_rule_set_iif(r, rule->iif);
 	if (to)
 		rtnl_rule_set_dst(r, to);
-	rc = add ? rtnl_rule_build_add_request(r, NLM_F_CREATE | NLM_F_EXCL, &msg) : rtnl_rule_build_delete_request(r, 0, &msg);
+	rc = add ? rtnl_rule_build_add_request(r, NLM_F_CREATE | NLM_F_EXCL, &msg)
+		 : rtnl_rule_build_delete_request(r, 0, &msg);
 	if (rc)
 		return nl_failed(h, rc);
 	return talk_unless(h, msg, add ? EEXIST : ENOENT);
@@ -696,7 +728,11 @@ static int neigh_request(struct nlh *h, int ifindex, vip_t addr, const uint8_t *
 	return talk_unless(h, msg, mac ? 0 : ENOENT);
 }
 
-/** netlink_neigh_ensure() - a permanent entry: nobody asks by ARP for @addr on the link; Return: 0 or -errno */
+/**
+ * netlink_neigh_ensure() - a permanent entry: nobody asks by ARP for @addr on the link
+ *
+ * Return: 0 or -errno.
+ */
 int netlink_neigh_ensure(struct nlh *h, int ifindex, vip_t addr, const uint8_t mac[NETLINK_MAC_LEN])
 {
 	return neigh_request(h, ifindex, addr, mac);

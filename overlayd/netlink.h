@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* netlink.h - links, addresses, routes, rules and neighbours of one network namespace, by libnl
  *
- * A handle belongs to the namespace it was opened in, whatever namespace its user is in later, and to one thread at a time.
- * Every call is one request and its answer, blocking (the kernel answers route netlink inside sendmsg). ensure = afterwards it is
- * so, also when it was so before; remove = afterwards it is gone, also when it was gone before. All return 0 or -errno;
- * netlink_error() then has the kernel's own words (extended ack), until the next call.
+ * A handle belongs to the namespace it was opened in, whatever namespace its user is in later, and
+ * to one thread at a time. Every call is one request and its answer, blocking (the kernel answers
+ * route netlink inside sendmsg). ensure = afterwards it is so, also when it was so before; remove =
+ * afterwards it is gone, also when it was gone before. All return 0 or -errno; netlink_error() then
+ * has the kernel's own words (extended ack), until the next call.
  */
 #ifndef OVERLAYD_NETLINK_H
 #define OVERLAYD_NETLINK_H
@@ -65,7 +66,7 @@ struct netlink_route {
 	struct addr_prefix dst;		/* {0, 0} = default */
 	uint32_t metric;		/* part of the route's identity */
 	uint8_t type;			/* RTN_UNICAST (also when 0), RTN_BLACKHOLE, ... */
-	uint8_t protocol;		/* read from the kernel; what is installed has NETLINK_PROTO_OURS */
+	uint8_t protocol;		/* as read; what is installed has NETLINK_PROTO_OURS */
 	int ifindex;			/* 0 = none */
 	vip_t via;			/* next hop, taken as on-link; 0 = none: scope link */
 	vip_t src;			/* preferred source; 0 = none */
@@ -95,7 +96,8 @@ int netlink_route_ensure(struct nlh *h, const struct netlink_route *route);
 int netlink_route_remove(struct nlh *h, const struct netlink_route *route);
 int netlink_rule_ensure(struct nlh *h, const struct netlink_rule *rule);
 int netlink_rule_remove(struct nlh *h, const struct netlink_rule *rule);
-int netlink_neigh_ensure(struct nlh *h, int ifindex, vip_t addr, const uint8_t mac[NETLINK_MAC_LEN]);
+int netlink_neigh_ensure(struct nlh *h, int ifindex, vip_t addr,
+			 const uint8_t mac[NETLINK_MAC_LEN]);
 int netlink_neigh_remove(struct nlh *h, int ifindex, vip_t addr);
 
 /* whole lists, IPv4; the caller free()s the array */

@@ -2,14 +2,17 @@
 /* netns.c - named network namespaces, exactly as `ip netns` makes them
  *
  * Theory of operation
- *   Purpose    a namespace lives as long as a name in /run/netns is bound to it, whatever processes come and go, and
- *              `ip netns exec NAME` finds it there.
- *   Not here   what is inside (fabric.c); everything else about a workload's processes (agent/scan.c).
- *   Storage    none: the mount table is the truth. A name is a namespace when statfs() says nsfs; an empty file there is what a
- *              crash between creat() and mount() leaves, or what `umount` leaves, and netns_ensure() builds on it.
- *   Threads    unshare() and setns() with CLONE_NEWNET act on the calling thread alone, hence /proc/thread-self and not
- *              /proc/self, which is the main thread's. A thread that cannot return to its own namespace would go on to do
- *              the right things in the wrong network: netns_leave() aborts then.
+ *   Purpose    a namespace lives as long as a name in /run/netns is bound to it, whatever processes
+ *              come and go, and `ip netns exec NAME` finds it there.
+ *   Not here   what is inside (fabric.c); everything else about a workload's processes
+ *              (agent/scan.c).
+ *   Storage    none: the mount table is the truth. A name is a namespace when statfs() says nsfs;
+ *              an empty file there is what a crash between creat() and mount() leaves, or what
+ *              `umount` leaves, and netns_ensure() builds on it.
+ *   Threads    unshare() and setns() with CLONE_NEWNET act on the calling thread alone, hence
+ *              /proc/thread-self and not /proc/self, which is the main thread's. A thread that
+ *              cannot return to its own namespace would go on to do the right things in the wrong
+ *              network: netns_leave() aborts then.
  *   Guarded by tests/bats/fabric.bats
  */
 #include "overlayd/netns.h"
@@ -59,7 +62,7 @@ bool netns_exists(const char *name)
 	return !statfs(path_of(name).s, &st) && st.f_type == NSFS_MAGIC;
 }
 
-/** netns_open() - Return: a descriptor of @name, -ENOENT when there is no such namespace, or -errno */
+/** netns_open() - Return: a descriptor of @name, -ENOENT when there is none, or -errno */
 int netns_open(const char *name)
 {
 	int fd;
@@ -70,7 +73,12 @@ int netns_open(const char *name)
 	return fd < 0 ? -errno : fd;
 }
 
-/** netns_inode() - what identifies the namespace behind @fd on this machine (as in "net:[4026531840]"); Return: 0 or -errno */
+/**
+ * netns_inode() - what identifies the namespace behind @fd on this machine (as in
+ * "net:[4026531840]")
+ *
+ * Return: 0 or -errno.
+ */
 int netns_inode(int fd, ino_t *inode)
 {
 	struct stat st;
@@ -99,18 +107,23 @@ int netns_enter(int fd, int *saved)
 	return 0;
 }
 
-/** netns_leave() - back to where netns_enter() was called; closes @saved; aborts the process when there is no way back */
+/**
+ * netns_leave() - back to where netns_enter() was called; closes @saved; aborts the process when
+ * there is no way back
+ */
 void netns_leave(int saved)
 {
 	if (setns(saved, CLONE_NEWNET)) {
-		log_error("netns", "cannot return to the own network namespace: %s", strerror(errno));
+		log_error("netns", "cannot return to the own network namespace: %s",
+			  strerror(errno));
 		abort();
 	}
 	close(saved);
 }
 
-/* /run/netns is a mount of its own and shared, so that a namespace mounted (or unmounted) in one mount namespace is so in those
- * derived from it: otherwise a copy held elsewhere would keep a removed namespace alive. As ip-netns(8) does it, with its lock.
+/* /run/netns is a mount of its own and shared, so that a namespace mounted (or unmounted) in one
+ * mount namespace is so in those derived from it: otherwise a copy held elsewhere would keep a
+ * removed namespace alive. As ip-netns(8) does it, with its lock.
  */
 static int run_dir_ensure(int *lock, struct oerr *err)
 {
@@ -123,9 +136,11 @@ static int run_dir_ensure(int *lock, struct oerr *err)
 		return oerr_set(err, -errno, "lock %s: %s", NETNS_RUN_DIR, strerror(errno));
 	while (mount("", NETNS_RUN_DIR, "none", MS_SHARED | MS_REC, NULL)) {
 		if (errno != EINVAL || bound)
-			return oerr_set(err, -errno, "make %s shared: %s", NETNS_RUN_DIR, strerror(errno));
+			return oerr_set(err, -errno, "make %s shared: %s", NETNS_RUN_DIR,
+					strerror(errno));
 		if (mount(NETNS_RUN_DIR, NETNS_RUN_DIR, "none", MS_BIND | MS_REC, NULL))
-			return oerr_set(err, -errno, "mount %s on itself: %s", NETNS_RUN_DIR, strerror(errno));
+			return oerr_set(err, -errno, "mount %s on itself: %s", NETNS_RUN_DIR,
+					strerror(errno));
 		bound = true;
 	}
 	return 0;
@@ -145,12 +160,17 @@ static int bind_new(const char *path, struct oerr *err)
 		return rc;
 	}
 	if (mount(SELF_NET, path, "none", MS_BIND, NULL))
-		rc = oerr_set(err, -errno, "mount a network namespace on %s: %s", path, strerror(errno));
+		rc = oerr_set(err, -errno, "mount a network namespace on %s: %s", path,
+			      strerror(errno));
 	netns_leave(self);
 	return rc;
 }
 
-/** netns_ensure() - a namespace called @name exists, as if made by `ip netns add`; Return: 0 or -errno */
+/**
+ * netns_ensure() - a namespace called @name exists, as if made by `ip netns add`
+ *
+ * Return: 0 or -errno.
+ */
 int netns_ensure(const char *name, struct oerr *err)
 {
 	cleanup_close int lock = -1;
@@ -175,7 +195,8 @@ int netns_ensure(const char *name, struct oerr *err)
 /**
  * netns_remove() - unbind and remove @name
  *
- * The namespace itself goes when its last process and descriptor do, some time later and not in this call.
+ * The namespace itself goes when its last process and descriptor do, some time later and not in
+ * this call.
  *
  * Return: 0 (also when absent) or -errno.
  */
@@ -225,7 +246,9 @@ void netns_list_free(char **names, size_t n)
 	free(names);
 }
 
-/* is the task in the namespace? One that has gone, or is a zombie, is in none: its link cannot be read (-ENOENT) */
+/* is the task in the namespace? One that has gone, or is a zombie, is in none: its link cannot be
+ * read (-ENOENT)
+ */
 static int task_inside(int proc, const char *task, ino_t inode)
 {
 	char path[32 + 256 + 16];
@@ -301,10 +324,10 @@ int netns_pids(ino_t inode, pid_t **pids, size_t *n)
 
 /**
  * netns_sysctl() - set a net.* sysctl of the namespace the calling thread is in
- * @key:   below /proc/sys/net, with slashes (an interface's name may hold dots): "ipv4/conf/all/rp_filter"
+ * @key:   below /proc/sys/net, with slashes, as names may hold dots: "ipv4/conf/all/rp_filter"
  *
- * /proc/sys/net shows each opener the namespace of its own thread. Written only when it differs: some of these have side effects
- * (ip_forward resets others).
+ * /proc/sys/net shows each opener the namespace of its own thread. Written only when it differs:
+ * some of these have side effects (ip_forward resets others).
  *
  * Return: 0 or -errno; -ENOENT when this kernel or interface has no such key.
  */

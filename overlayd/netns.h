@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* netns.h - named network namespaces, exactly as `ip netns` makes them: bind mounts in /run/netns
  *
- * netns_enter()/netns_leave() move the calling *thread* only; between them the thread does short, non-blocking work in the other
- * namespace (open a socket, create a device, write a sysctl) and nothing else.
+ * netns_enter()/netns_leave() move the calling *thread* only; between them the thread does short,
+ * non-blocking work in the other namespace (open a socket, create a device, write a sysctl) and
+ * nothing else.
  */
 #ifndef OVERLAYD_NETNS_H
 #define OVERLAYD_NETNS_H

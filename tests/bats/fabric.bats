@@ -333,6 +333,23 @@ db 2 192.168.5.7 active"
 	assert_match "$output" "create ve-taken with eth0 in the namespace taken: .*File exists"
 }
 
+@test "fabric: what a namespace removed by hand leaves does not meet its successors" {
+	two_workloads
+	in_node mkfifo /run/hold
+	# shellcheck disable=SC2086
+	spawn hold nsenter -t "$NODE" -n -m -- sh -c "exec $FABRICTOOL hold app 1 <>/run/hold"
+	in_node sh -c 'echo capture >/run/hold; echo fence >/run/hold'
+	wait_for 10 grep -q "ok fence 0" "$BATS_TEST_TMPDIR/hold.out"
+	in_node ip netns del app
+	wait_for 10 eval '! fab link show ve-app'
+	finish hold KILL
+	run_ok tool ensure app 3 192.168.5.2,192.168.6.2
+	run_ok peers talk app 192.168.5.2 db 192.168.5.7
+	run_ok tool ensure web 1 192.168.5.5
+	run_ok peers talk web 192.168.5.5 app 192.168.5.2
+	run_rc 1 grep -E "to 192.168.5.2 .*2000[23]$|ve-app lookup 2000[23]$" <(fab rule)
+}
+
 @test "fabric: overlay0 has one owner" {
 	run_ok tool up
 	far_up

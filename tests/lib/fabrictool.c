@@ -11,12 +11,14 @@
  *     mtu NAME MTU
  *     ifname PREFIX NAME
  *     pids NAME                       netns_pids()
- *     bridge NETNS                    be the rest of the cluster: overlay0 <-> a TUN "far0" made in NETNS, until stdin ends
+ *     bridge NETNS                    be the rest of the cluster: overlay0 <-> a TUN "far0" made in
+ *                                     NETNS, until stdin ends
  *     hold NAME SLOT                  be the workload's tunstack; commands on stdin:
- *                                     capture release fence unfence replay, each answered "ok COMMAND RC MICROSECONDS"
+ *                                     capture release fence unfence replay,
+ *                                     each answered "ok COMMAND RC MICROSECONDS"
  *
- * Each run but purge and ifname begins with fabric_up(), so every run adopts what the last one left. bridge and hold print one
- * line per packet: "pkt SRC DST PROTOCOL".
+ * Each run but purge and ifname begins with fabric_up(), so every run adopts what the last one
+ * left. bridge and hold print one line per packet: "pkt SRC DST PROTOCOL".
  */
 #include <errno.h>
 #include <poll.h>
@@ -100,7 +102,8 @@ static void packet_print(const uint8_t *p, size_t len)
 {
 	if (len < 20 || p[0] >> 4 != 4)
 		return;
-	printf("pkt %u.%u.%u.%u %u.%u.%u.%u %u\n", p[12], p[13], p[14], p[15], p[16], p[17], p[18], p[19], p[9]);
+	printf("pkt %u.%u.%u.%u %u.%u.%u.%u %u\n", p[12], p[13], p[14], p[15], p[16], p[17], p[18],
+	       p[19], p[9]);
 	fflush(stdout);
 }
 
@@ -132,7 +135,11 @@ static int bridge(struct fabric *f, const char *netns)
 	struct oerr err = { 0 };
 	cleanup_close int near = fabric_tun_open(f, &err);
 	cleanup_close int far = near < 0 ? near : far_open(netns, &err);
-	struct pollfd pfd[] = { { STDIN_FILENO, POLLIN, 0 }, { near, POLLIN, 0 }, { far, POLLIN, 0 } };
+	struct pollfd pfd[] = {
+		{ STDIN_FILENO, POLLIN, 0 },
+		{ near, POLLIN, 0 },
+		{ far, POLLIN, 0 },
+	};
 
 	if (far < 0)
 		return failed(&err);
@@ -221,7 +228,8 @@ static int hold(struct fabric *f, const char *name, const char *slot_arg)
 	int saved, rc;
 
 	fabric_ifname(ifname, FABRIC_HOLD_PREFIX, name);
-	if (util_parse_u64(slot_arg, 1, FABRIC_SLOT_MAX, &slot) || netns_enter(fabric_netns(f), &saved))
+	if (util_parse_u64(slot_arg, 1, FABRIC_SLOT_MAX, &slot) ||
+	    netns_enter(fabric_netns(f), &saved))
 		return usage();
 	setvbuf(stdin, NULL, _IONBF, 0);	/* poll() must see every line */
 	o->slot = (unsigned int)slot;
@@ -229,7 +237,8 @@ static int hold(struct fabric *f, const char *name, const char *slot_arg)
 	o->tun = o->h ? tun_open(ifname, 0, &err) : -1;
 	rc = o->tun < 0 ? err.code : fabric_hold_setup(o->h, ifname, cfg.mtu, &o->ifindex);
 	if (rc) {
-		fprintf(stderr, "fabrictool: hold: %s\n", err.code ? err.text : netlink_error(o->h));
+		fprintf(stderr, "fabrictool: hold: %s\n",
+			err.code ? err.text : netlink_error(o->h));
 	} else {
 		puts("ready");
 		fflush(stdout);
@@ -294,6 +303,13 @@ static int pids(const char *name)
 	return 0;
 }
 
+static int mtu(struct fabric *f, const char *name, const char *bytes)
+{
+	struct oerr err = { 0 };
+
+	return fabric_workload_mtu(f, name, (unsigned int)atoi(bytes), &err) ? failed(&err) : 0;
+}
+
 static int command(struct fabric *f, int argc, char **argv)
 {
 	struct oerr err = { 0 };
@@ -305,7 +321,7 @@ static int command(struct fabric *f, int argc, char **argv)
 	if (!strcmp(argv[0], "remove") && argc == 2)
 		return fabric_workload_remove(f, argv[1], &err) ? failed(&err) : 0;
 	if (!strcmp(argv[0], "mtu") && argc == 3)
-		return fabric_workload_mtu(f, argv[1], (unsigned int)atoi(argv[2]), &err) ? failed(&err) : 0;
+		return mtu(f, argv[1], argv[2]);
 	if (!strcmp(argv[0], "pids") && argc == 2)
 		return pids(argv[1]);
 	if (!strcmp(argv[0], "bridge") && argc == 2)
