@@ -5,3 +5,8 @@ test_sock_image_SRC	:= tests/unit/test_sock_image.c tunstack/sock_image.c $(comm
 test_sock_image_LIBS	:= -lcrypto
 test_sock_repair_SRC	:= tests/unit/test_sock_repair.c $(sock_image_SRC) overlayd/netns.c $(common_SRC)
 test_sock_repair_LIBS	:= $(LIBS_nl) -lcrypto
+# for tests/bats/tunstack.bats
+PROGRAMS		+= stacktool
+stacktool_SRC		:= tests/lib/stacktool.c $(stackclient_SRC) tunstack/hold.c overlayd/common/conn_frame.c $(common_SRC)
+stacktool_PB		:= stack
+stacktool_LIBS		:= $(LIBS_pb)
