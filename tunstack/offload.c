@@ -195,7 +195,8 @@ static bool csum_is_plain(const struct virtio_net_hdr *vnet, const struct offloa
 /**
  * offload_vnet_check() - does the virtio header fit the packet?
  *
- * hdr_len is not looked at: on a forwarding path it may be as long as the packet (overlay.md A5).
+ * The checksum to fill in is the outermost TCP or UDP one, or one further inside (a tunnel in the tunnel), never a piece of a header
+ * in front of it. hdr_len is not looked at: on a forwarding path it may be as long as the packet (overlay.md A5).
  *
  * Return: 0, or -EBADMSG.
  */
@@ -204,7 +205,8 @@ int offload_vnet_check(const struct virtio_net_hdr *vnet, const struct offload_p
 	uint8_t type = vnet->gso_type & (uint8_t)~VIRTIO_NET_HDR_GSO_ECN;
 	bool needs_csum = vnet->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM;
 
-	if (needs_csum && (vnet->csum_start < pkt->ihl || vnet->csum_start + vnet->csum_offset + 2u > pkt->len))
+	if (needs_csum && ((!csum_is_plain(vnet, pkt) && vnet->csum_start < pkt->ihl + pkt->l4_len) ||
+			   vnet->csum_start + vnet->csum_offset + 2u > pkt->len))
 		return -EBADMSG;
 	if (vnet->gso_type == VIRTIO_NET_HDR_GSO_NONE)
 		return 0;

@@ -18,3 +18,14 @@ test_tunnel_LIBS	:= -Wl,--wrap=sendmmsg
 PROGRAMS		+= pathtool
 pathtool_SRC		:= tests/lib/pathtool.c $(path_SRC) $(state_SRC) $(common_SRC)
 pathtool_LIBS		:= $(LIBS_ev) $(LIBS_json) -lpthread
+
+UNIT_TESTS		+= test_fastpath
+test_fastpath_SRC	:= tests/unit/test_fastpath.c tests/lib/packet.c $(path_SRC) $(common_SRC)
+test_fastpath_LIBS	:= $(LIBS_ev) -lpthread
+
+tsan-fastpath:	## the fast path's thread under ThreadSanitizer
+	@mkdir -p $(BUILD)/tests
+	$(Q)$(CC) -std=gnu11 -D_GNU_SOURCE -I. -O1 -g -fsanitize=thread -o $(BUILD)/tests/test_fastpath.tsan $(test_fastpath_SRC) \
+		$(test_fastpath_LIBS) -lcmocka
+	$(BUILD)/tests/test_fastpath.tsan
+.PHONY: tsan-fastpath

@@ -139,6 +139,13 @@ static void test_vnet_check(void **state)
 	v = good;
 	v.csum_start = 0xffff;
 	assert_int_equal(offload_vnet_check(&v, &pkt), -EBADMSG);
+	v = (struct virtio_net_hdr){ .flags = VIRTIO_NET_HDR_F_NEEDS_CSUM, .csum_start = 24, .csum_offset = 8 };
+	assert_int_equal(offload_vnet_check(&v, &pkt), -EBADMSG);
+	v.csum_start = 52;
+	assert_int_equal(offload_vnet_check(&v, &pkt), 0);
+	v.csum_start = 20;
+	v.csum_offset = 16;
+	assert_int_equal(offload_vnet_check(&v, &pkt), 0);
 	for (unsigned int type = 2; type < 256; type++) {
 		v = good;
 		v.gso_type = (uint8_t)type;

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+/* fuzz_tunnel.c - datagrams from anybody, through header, rules and coalescer, up to what overlay0 would get
+ *
+ * The input is a sequence of datagrams: one byte for the sender and the destination's state, two for the length, then the bytes.
+ * Properties: what is written to overlay0 is a packet of configured addresses whose virtio header fits it; nothing held
+ * passes its bounds.
+ */
+#include <netinet/in.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "overlayd/common/log.h"
+#include "overlayd/forward.h"
+#include "tunstack/offload.h"
+
+#define SUBNET ((struct addr_prefix){ 0xc0a80500u, 24 })
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static int fuzz_tun_write(void *arg, const struct virtio_net_hdr *vnet, const struct iovec *iov, unsigned int n)
+{
+	static uint8_t packet[65536];
+	struct offload_packet pkt;
+	size_t len = 0;
+
+	(void)arg;
+	for (unsigned int i = 0; i < n; len += iov[i++].iov_len) {
+		if (len + iov[i].iov_len > 65535)
+			abort();
+		memcpy(packet + len, iov[i].iov_base, iov[i].iov_len);
+	}
+	if (offload_parse(packet, len, &pkt) || offload_vnet_check(vnet, &pkt) || !prefix_has(SUBNET, pkt.src) ||
+	    !prefix_has(SUBNET, pkt.dst))
+		abort();
+	return 0;
+}
+
+static void fuzz_miss(void *arg, vip_t vip)
+{
+	(void)arg;
+	if (!prefix_has(SUBNET, vip))
+		abort();
+}
+
+static void fuzz_straggler(void *arg, vip_t vip, const struct sockaddr_in *from)
+{
+	(void)arg;
+	(void)from;
+	if (!prefix_has(SUBNET, vip))
+		abort();
+}
+
+static const struct forward_ops ops = { fuzz_tun_write, fuzz_miss, fuzz_straggler };
+
+/* what is sent on goes to a socket nobody reads */
+static struct tunnel *fuzz_sink(void)
+{
+	static struct tunnel *t;
+
+	if (!t) {
+		log_init("fuzz", LOG_LVL_ERROR, NULL);
+		t = tunnel_new(socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK, 0), true, true);
+	}
+	return t;
+}
+
+static void fuzz_table(struct forward *fw)
+{
+	const struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK), .sin_port = htons(9) };
+	struct sockaddr_in b = a;
+
+	b.sin_port = htons(10);
+	forward_subnet_add(fw, SUBNET);
+	forward_set_local(fw, 0xc0a80502u, 1, 1);
+	forward_set_remote(fw, 0xc0a80503u, 1, &a, 1);
+	forward_set_remote(fw, 0xc0a80504u, 1, &b, 1);
+	forward_set_unreachable(fw, 0xc0a80505u, 1, 1);
+	forward_set_hold(fw, 0xc0a80506u, 1, 1);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	const struct forward_cfg cfg = { .mtu = 1440, .unreachable_ms = 1, .limits = FIB_LIMITS_DEFAULT };
+	struct forward *fw = forward_new(&cfg, fuzz_sink(), &ops, NULL);
+	uint8_t *copies[128];
+	unsigned int n = 0;
+
+	fuzz_table(fw);
+	while (size >= 3 && n < 128) {
+		uint8_t who = data[0];
+		size_t len = (size_t)(data[1] << 8 | data[2]);
+		struct tunnel_rx rx = { .from = { .sin_family = AF_INET, .sin_port = htons(9 + who % 3) } };
+
+		data += 3;
+		size -= 3;
+		if (len > size)
+			len = size;
+		/* a block of its own, so that reading one byte past it is seen */
+		copies[n] = malloc(len ? len : 1);
+		memcpy(copies[n], data, len);
+		rx.from.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+		if (!tunnel_hdr_decode(copies[n], len, &rx.hdr)) {
+			rx.packet = copies[n] + TUNNEL_HDR_LEN;
+			rx.len = len - TUNNEL_HDR_LEN;
+			forward_from_udp(fw, &rx, 1000 + n * 100000u);
+		}
+		n++;
+		data += len;
+		size -= len;
+	}
+	forward_flush_tun(fw);
+	forward_tick(fw, 5000000);
+	forward_set_local(fw, 0xc0a80506u, 2, 5000000);
+	tunnel_flush(fuzz_sink());
+	if (fib_held_bytes(forward_fib(fw)) > cfg.limits.total_bytes)
+		abort();
+	forward_free(fw);
+	while (n)
+		free(copies[--n]);
+	return 0;
+}
