@@ -438,7 +438,8 @@ static void conn_set_up(struct conn *c)
 		conn_timer_in(c, c->cfg.idle_ms / 1000.);
 	if (c->q_head)
 		conn_flush_soon(c);
-	c->cfg.ops->up(c, c->cfg.arg);
+	if (c->cfg.ops->up)
+		c->cfg.ops->up(c, c->cfg.arg);
 }
 
 static void conn_handshake(struct conn *c)

@@ -37,7 +37,7 @@
 struct conn;
 
 struct conn_ops {
-	/* handshake done, peer known; conn_peer_name() works from here on */
+	/* handshake done, peer known; conn_peer_name() works from here on; may be NULL */
 	void (*up)(struct conn *c, void *arg);
 	/* one whole frame; @data is only good during the call */
 	void (*frame)(struct conn *c, uint8_t channel, const uint8_t *data, size_t len, void *arg);
