@@ -169,7 +169,8 @@ on() { "$TOP/scripts/lab" exec "$@"; }
 
 lab_up() {
 	need_root
-	if ! lab up "$@" >"$BATS_FILE_TMPDIR/lab.log" 2>&1 3>&-; then
+	# tests take an address again as soon as it is free
+	if ! lab up --quarantine 0 "$@" >"$BATS_FILE_TMPDIR/lab.log" 2>&1 3>&-; then
 		cat "$BATS_FILE_TMPDIR/lab.log" >&2
 		lab down --kill >&2 3>&- || true
 		return 1
@@ -184,7 +185,7 @@ lab_down() {
 
 # ---- workloads, servers, clients, moves ------------------------------------------------------------------------------
 
-nodes() { lab status | awk '$4 == "holder" { print $1 }'; }
+nodes() { lab status | awk '$3 == "holder" { print $1 }'; }
 
 workload() { # node name vips
 	run_ok on "$1" overlayd netns add "$2" "$3"
