@@ -9,7 +9,7 @@
  *   How        libconfuse does the grammar and knows every option as a string; conf_items[] is the one table of options with the
  *              parser and the words of each. libconfuse calls conf_value_cb() right after each value, while it still knows the
  *              line; the value goes straight into the struct conf being built. conf_section_cb() closes a section.
- *   Lines      libconfuse miscounts comments, so it is given the text without them; and it forgets where a section began, which
+ *   Lines      libconfuse miscounts comments, so conf_blank_comments() takes them out first; and it forgets where a section began, which
  *              conf_line_of() finds again by counting the keyword.
  *   Failure    the first error wins and ends the parse; no half-read configuration is ever returned.
  *   Storage    struct conf is one tree, conf_free()d as a whole. conf_ctx (file static) exists while conf_parse() runs because
@@ -85,48 +85,6 @@ static int __attribute__((format(printf, 3, 4))) conf_error(struct conf_ctx *x, 
 	return 1;
 }
 
-/* behind the quoted string that begins at @s, or at the end of the text */
-static char *skip_quoted(char *s)
-{
-	char quote = *s++;
-
-	for (; *s && *s != quote; s++)
-		if (*s == '\\' && s[1])
-			s++;
-	return *s ? s + 1 : s;
-}
-
-/* overwrite the comment that begins at @s with blanks, keeping its line ends */
-static char *blank_comment(char *s)
-{
-	bool block = s[0] == '/' && s[1] == '*';
-	char *end = block ? strstr(s + 2, "*/") : strchr(s, '\n');
-
-	end = !end ? s + strlen(s) : block ? end + 2 : end;
-	for (; s < end; s++)
-		if (*s != '\n')
-			*s = ' ';
-	return end;
-}
-
-/* libconfuse 3.3 counts a comment's lines more than once, so it gets none to see */
-static char *conf_without_comments(const char *text)
-{
-	char *copy = xstrdup(text);
-
-	for (char *s = copy; *s;) {
-		size_t n = strcspn(s, WORD_END);
-
-		if (*s == '"' || *s == '\'')
-			s = skip_quoted(s);
-		else if (*s == '#' || (*s == '/' && (s[1] == '/' || s[1] == '*')))
-			s = blank_comment(s);
-		else
-			s += n ? n : 1;
-	}
-	return copy;
-}
-
 static unsigned int count_lines(const char *from, const char *to)
 {
 	unsigned int n = 0;
@@ -134,6 +92,55 @@ static unsigned int count_lines(const char *from, const char *to)
 	for (; from < to; from++)
 		n += *from == '\n';
 	return n;
+}
+
+/* behind the quoted string that begins at @s, or NULL when it does not end */
+static char *skip_quoted(char *s)
+{
+	char quote = *s++;
+
+	for (; *s && *s != quote; s++)
+		if (*s == '\\' && s[1])
+			s++;
+	return *s ? s + 1 : NULL;
+}
+
+/* overwrite the comment that begins at @s with blanks, keeping its line ends; behind it, or NULL when it does not end */
+static char *blank_comment(char *s)
+{
+	bool block = s[0] == '/' && s[1] == '*';
+	char *end = block ? strstr(s + 2, "*/") : strchrnul(s, '\n');
+
+	if (!end)
+		return NULL;
+	end += block ? 2 : 0;
+	for (; s < end; s++)
+		if (*s != '\n')
+			*s = ' ';
+	return end;
+}
+
+/* libconfuse 3.3 counts a comment's lines more than once, echoes a stray backslash to standard output, and remembers an open
+ * string for the next text: it gets none of these to see. 0 or 1 */
+static int conf_blank_comments(struct conf_ctx *x)
+{
+	for (char *s = x->text; *s;) {
+		size_t n = strcspn(s, WORD_END);
+		bool quoted = *s == '"' || *s == '\'';
+		char *next = s + (n ? n : 1);
+
+		if (quoted)
+			next = skip_quoted(s);
+		else if (*s == '#' || (*s == '/' && (s[1] == '/' || s[1] == '*')))
+			next = blank_comment(s);
+		else if (memchr(s, '\\', n))
+			return conf_error(x, 1 + count_lines(x->text, s), "unexpected '\\'");
+		if (!next)
+			return conf_error(x, 1 + count_lines(s, s + strlen(s)) + count_lines(x->text, s), "end of file inside of %s",
+					  quoted ? "quotes" : "a comment");
+		s = next;
+	}
+	return 0;
 }
 
 /* Line of the @nth (from 1) @word at the top level of comment-free @text; of its end when there is none. @open: braces that
@@ -626,14 +633,14 @@ static cfg_opt_t *conf_build_opts(cfg_opt_t *opts)
 struct conf *conf_parse(const char *name, const char *text, struct oerr *err)
 {
 	cfg_opt_t opts[2 * (ARRAY_SIZE(conf_items) + ARRAY_SIZE(conf_sections)) + 1];
-	struct conf_ctx x = { .conf = conf_new(name), .name = name, .text = conf_without_comments(text), .err = err, .port = CONF_PORT };
+	struct conf_ctx x = { .conf = conf_new(name), .name = name, .text = xstrdup(text), .err = err, .port = CONF_PORT };
 	cfg_t *cfg = cfg_init(conf_build_opts(opts), CFGF_NONE);
 
 	if (!cfg)
 		abort();
 	cfg_set_error_function(cfg, conf_error_cb);
 	conf_ctx = &x;
-	if (cfg_parse_buf(cfg, *x.text ? x.text : "\n") != CFG_SUCCESS)
+	if (!conf_blank_comments(&x) && cfg_parse_buf(cfg, *x.text ? x.text : "\n") != CFG_SUCCESS)
 		conf_error(&x, (unsigned int)cfg->line, "cannot be read");
 	if (!x.failed)
 		conf_complete(&x);

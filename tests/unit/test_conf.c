@@ -181,6 +181,10 @@ static const struct bad_case bad_cases[] = {
 	{ HEAD "mtu 1440\n", "t.conf:3: missing equal sign after option 'mtu'" },
 	{ HEAD "pki {\n\tca = /a\n", "t.conf:5: end of file, and a closing brace is missing" },
 	{ HEAD "}\n", "t.conf:3: unexpected closing brace" },
+	{ HEAD "log-file = \"/var/log\nmtu = 600\n", "t.conf:5: end of file inside of quotes" },
+	{ HEAD "log-file = '/var/log\n", "t.conf:4: end of file inside of quotes" },
+	{ HEAD "/* a comment\nwithout an end\n", "t.conf:5: end of file inside of a comment" },
+	{ HEAD "\\\nmtu = 600\n", "t.conf:3: unexpected '\\'" },
 };
 
 static void test_bad(void **state)
@@ -192,6 +196,8 @@ static void test_bad(void **state)
 		struct oerr err = { 0 };
 		struct conf *c = conf_parse("t.conf", bad_cases[i].text, &err);
 
+		/* a failed reload must not spoil the next one */
+		conf_free(parse_good(HEAD));
 		if (!c && err.code == -EINVAL && !strcmp(err.text, bad_cases[i].says))
 			continue;
 		print_error("case %zu:\n%s\n  wanted: %s\n  got:    %s\n", i, bad_cases[i].text, bad_cases[i].says, c ? "accepted" : err.text);
