@@ -679,24 +679,26 @@ static struct fabric *fabric_new(struct oerr *err)
  */
 int fabric_up(const struct fabric_cfg *cfg, struct fabric **fabric, struct oerr *err)
 {
-	struct oerr mine = { 0 };
 	struct fabric *f = *fabric;
-	int rc = cfg_check(cfg, &mine);
+	struct oerr mine = { 0 };
+	int rc;
 
-	if (!rc && !f) {
+	if (!f)
 		f = fabric_new(&mine);
-		rc = f ? 0 : mine.code;
-	}
+	if (!f)
+		return oerr_set(err, mine.code, "%s", mine.text);
+	rc = cfg_check(cfg, &mine);
 	rc = rc ? rc : overlap_check_host(f, cfg, &mine);
 	if (!rc)
 		f->mtu = cfg->mtu;
 	rc = rc ? rc : namespace_ensure(f, &mine);
 	rc = rc ? rc : overlay_ensure(f, cfg, &mine);
 	rc = rc ? rc : ms0_ensure(f, cfg, &mine);
-	if (rc && f && !*fabric)
-		fabric_free(f);
-	if (rc)
+	if (rc) {
+		if (!*fabric)
+			fabric_free(f);
 		return oerr_set(err, rc, "%s", mine.text);
+	}
 	if (!*fabric)
 		log_info(ROOM, "up: %zu virtual subnets, mtu %u", cfg->nsubnets, cfg->mtu);
 	*fabric = f;

@@ -10,8 +10,11 @@ setup() {
 	need_root
 	export FABRICTOOL="$BUILD/bin/fabrictool -s 192.168.5.0/24=192.168.5.200 -s 192.168.6.0/24"
 	spawn node unshare -n -m bash -c 'mount --make-rprivate / && mount -t tmpfs none /run &&
+		sysctl -qw net.ipv6.conf.default.accept_dad=0 &&
 		ip link set lo up && ip link add eth7 type veth peer name eth8 && ip link set eth8 up && ip link set eth7 up &&
-		ip addr add 10.99.0.1/24 dev eth7 && ip route add default via 10.99.0.254 && >/run/ready && exec sleep 300'
+		ip addr add 10.99.0.1/24 dev eth7 && ip route add default via 10.99.0.254 &&
+		until [ "$(ip -6 addr show scope link | grep -c inet6)" = 2 ]; do sleep 0.02; done &&
+		>/run/ready && exec sleep 300'
 	NODE=$SPAWNED
 	wait_for 10 test -e "/proc/$NODE/root/run/ready"
 }
@@ -94,7 +97,7 @@ far_up() {
 
 @test "fabric: the fabric's sysctls are set, and set again" {
 	two_workloads
-	for round in 1 2; do
+	for _ in set again; do
 		run_ok in_node ip netns exec ovl-fabric sysctl -a
 		local all=$output
 		assert_match "$all" "net.ipv4.ip_forward = 1"
