@@ -564,6 +564,30 @@ static char *conf_find_criu(void)
 	return NULL;
 }
 
+static bool same_endpoint(const struct sockaddr_in *a, const struct sockaddr_in *b)
+{
+	return a->sin_addr.s_addr == b->sin_addr.s_addr && a->sin_port == b->sin_port;
+}
+
+static int conf_complete_subnet(struct conf_ctx *x, unsigned int i)
+{
+	struct conf *c = x->conf;
+	struct conf_subnet *s = &c->subnets[i];
+	unsigned int line = conf_line_of(x->text, "subnet", i + 1, NULL);
+
+	if (prefix_has(s->prefix, ntohl(c->addr.sin_addr.s_addr)))
+		return conf_error(x, line, "subnet %s contains this node's own address %s", prefix_fmt(s->prefix).s,
+				  vip_fmt(ntohl(c->addr.sin_addr.s_addr)).s);
+	if (!s->directories && !c->directory.embedded)
+		return conf_error(x, line, "subnet %s: directory is missing: expected directory = {\"ADDRESS:PORT\"}, or directory { embedded = yes }",
+				  prefix_fmt(s->prefix).s);
+	if (!s->directories)
+		s->directory[s->directories++] = c->directory.listen;
+	for (unsigned int d = 0; d < s->directories; d++)
+		s->embedded |= c->directory.embedded && same_endpoint(&s->directory[d], &c->directory.listen);
+	return 0;
+}
+
 /* what only the whole file can tell; 0 or 1 */
 static int conf_complete(struct conf_ctx *x)
 {
@@ -581,19 +605,9 @@ static int conf_complete(struct conf_ctx *x)
 		c->directory.listen = c->addr;
 		c->directory.listen.sin_port = htons(CONF_DIRECTORY_PORT);
 	}
-	for (unsigned int i = 0; i < c->n_subnets; i++) {
-		struct conf_subnet *s = &c->subnets[i];
-		unsigned int line = conf_line_of(x->text, "subnet", i + 1, NULL);
-
-		if (prefix_has(s->prefix, ntohl(c->addr.sin_addr.s_addr)))
-			return conf_error(x, line, "subnet %s contains this node's own address %s", prefix_fmt(s->prefix).s,
-					  vip_fmt(ntohl(c->addr.sin_addr.s_addr)).s);
-		if (!s->directories && !c->directory.embedded)
-			return conf_error(x, line, "subnet %s: directory is missing: expected directory = {\"ADDRESS:PORT\"}, or directory { embedded = yes }",
-					  prefix_fmt(s->prefix).s);
-		if (!s->directories)
-			s->directory[s->directories++] = c->directory.listen;
-	}
+	for (unsigned int i = 0; i < c->n_subnets; i++)
+		if (conf_complete_subnet(x, i))
+			return 1;
 	if (!c->criu.path)
 		c->criu.path = conf_find_criu();
 	return 0;
@@ -752,11 +766,6 @@ static bool same_text(const char *a, const char *b)
 static bool same_bytes(const void *a, unsigned int na, const void *b, unsigned int nb, size_t size)
 {
 	return na == nb && (na == 0 || !memcmp(a, b, na * size));
-}
-
-static bool same_endpoint(const struct sockaddr_in *a, const struct sockaddr_in *b)
-{
-	return a->sin_addr.s_addr == b->sin_addr.s_addr && a->sin_port == b->sin_port;
 }
 
 static bool same_subnets(const struct conf *a, const struct conf *b)

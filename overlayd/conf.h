@@ -26,6 +26,7 @@ struct conf_subnet {
 	struct addr_prefix prefix;
 	struct sockaddr_in directory[CONF_DIRECTORIES_MAX];	/* tried in order; the embedded one when none was named */
 	unsigned int directories;	/* at least 1 */
+	bool embedded;			/* the directory inside this daemon is one of them */
 	vip_t node_vip;			/* this node's own address in it (ms0), 0 = none */
 };
 

@@ -9,7 +9,7 @@
  *              and identified by name.
  *   Sessions   no tickets, no cache: every connection verifies the certificate again, so a replaced CA or an expired certificate
  *              counts from the next connection on.
- *   Reload     a new SSL_CTX is made from the files; connections that stand keep theirs (SSL holds a reference).
+ *   Reload     tls_ctx_reload() checks the new files in a context of their own, then puts them into the one everybody shares.
  *   Guarded by tests/unit/test_tls.c, tests/unit/test_conn.c
  */
 #include "overlayd/common/tls.h"
@@ -148,6 +148,33 @@ SSL_CTX *tls_ctx_new(const struct tls_files *files, struct oerr *err)
 		return NULL;
 	}
 	return ctx;
+}
+
+/**
+ * tls_ctx_reload() - read the node's identity again, into a context that is in use
+ *
+ * Connections made from now on show the new certificate and trust the new CA; those that stand keep what they have.
+ * Return: 0; -errno with @err, and @ctx as it was.
+ */
+int tls_ctx_reload(SSL_CTX *ctx, const struct tls_files *files, struct oerr *err)
+{
+	SSL_CTX *fresh = tls_ctx_new(files, err);
+	STACK_OF(X509) *chain = NULL;
+	X509_STORE *store;
+	int ret = 0;
+
+	if (!fresh)
+		return err && err->code ? err->code : -EINVAL;
+	SSL_CTX_get0_chain_certs(fresh, &chain);
+	if (SSL_CTX_use_cert_and_key(ctx, SSL_CTX_get0_certificate(fresh), SSL_CTX_get0_privatekey(fresh), chain, 1) != 1) {
+		ret = tls_fail(err, "certificate", files->cert);
+	} else {
+		store = SSL_CTX_get_cert_store(fresh);
+		X509_STORE_up_ref(store);
+		SSL_CTX_set_cert_store(ctx, store);
+	}
+	SSL_CTX_free(fresh);
+	return ret;
 }
 
 /** tls_ctx_node_name() - the name in our own certificate; Return: 0, or -EINVAL with @err */

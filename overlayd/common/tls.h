@@ -16,6 +16,7 @@ struct tls_files {
 };
 
 SSL_CTX *tls_ctx_new(const struct tls_files *files, struct oerr *err);
+int tls_ctx_reload(SSL_CTX *ctx, const struct tls_files *files, struct oerr *err);
 int tls_ctx_node_name(SSL_CTX *ctx, char name[TLS_NODE_NAME_MAX], struct oerr *err);
 int tls_peer_name(const SSL *ssl, char name[TLS_NODE_NAME_MAX]);
 void tls_error_text(char *text, size_t size);

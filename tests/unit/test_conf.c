@@ -90,13 +90,32 @@ static void test_everything(void **state)
 	assert_string_equal(endpoint_fmt(&c->subnets[0].directory[0]).s, "10.77.0.1:7471");
 	assert_string_equal(endpoint_fmt(&c->subnets[0].directory[1]).s, "10.77.0.2:99");
 	assert_string_equal(vip_fmt(c->subnets[0].node_vip).s, "192.168.5.101");
-	assert_int_equal(c->subnets[1].directories, 1); /* the embedded one */
+	assert_false(c->subnets[0].embedded);
+	assert_true(c->subnets[1].embedded);
+	assert_int_equal(c->subnets[1].directories, 1);
 	assert_string_equal(endpoint_fmt(&c->subnets[1].directory[0]).s, "10.77.0.9:7471");
 	assert_ptr_equal(conf_subnet_of(c, c->subnets[1].prefix.net + 7), &c->subnets[1]);
 	assert_null(conf_subnet_of(c, 1));
 	assert_string_equal(endpoint_fmt(&conf_find_peer(c, "n2")->addr).s, "10.77.0.2:7470");
 	assert_string_equal(endpoint_fmt(&conf_find_peer(c, "n3")->addr).s, "10.77.0.3:1");
 	assert_null(conf_find_peer(c, "n4"));
+	conf_free(c);
+}
+
+/* a subnet is the embedded directory's when it names none, or that one by its address */
+static void test_embedded(void **state)
+{
+	static const char subnets[] = "subnet \"192.168.5.0/24\" { directory = {\"10.77.0.1:7471\"} }\n"
+				      "subnet \"192.168.6.0/24\" { directory = {\"10.77.0.2:7471\"} }\n";
+	cleanup_free char *with = xasprintf(HEAD "%sdirectory { embedded = yes }\n", subnets), *without = xasprintf(HEAD "%s", subnets);
+	struct conf *c = parse_good(with);
+
+	(void)state;
+	assert_true(c->subnets[0].embedded);
+	assert_false(c->subnets[1].embedded);
+	conf_free(c);
+	c = parse_good(without);
+	assert_false(c->subnets[0].embedded);
 	conf_free(c);
 }
 
@@ -263,7 +282,7 @@ static void test_load(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_defaults), cmocka_unit_test(test_everything), cmocka_unit_test(test_repetition),
+		cmocka_unit_test(test_defaults), cmocka_unit_test(test_everything), cmocka_unit_test(test_repetition), cmocka_unit_test(test_embedded),
 		cmocka_unit_test(test_bad),	 cmocka_unit_test(test_diff),	    cmocka_unit_test(test_load),
 	};
 

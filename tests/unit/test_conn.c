@@ -769,6 +769,46 @@ static void test_no_sigpipe(void **state)
 	end_fini(&a);
 }
 
+static struct tls_files files_of(const char *ca, const char *node, char buf[3][128])
+{
+	snprintf(buf[0], sizeof(buf[0]), "%s/%s.crt", pki.dir, ca);
+	snprintf(buf[1], sizeof(buf[1]), "%s/%s.crt", pki.dir, node);
+	snprintf(buf[2], sizeof(buf[2]), "%s/%s.key", pki.dir, node);
+	return (struct tls_files){ buf[0], buf[1], buf[2] };
+}
+
+/* a context in use changes its CA and certificate: standing connections stay, new ones follow the new files */
+static void test_reload(void **state)
+{
+	SSL_CTX *ctx = testpki_ctx(&pki, "ca", "n1");
+	struct oerr err = { 0 };
+	struct tls_files files;
+	char buf[3][128];
+	struct rig r;
+
+	(void)state;
+	rig_init(&r, ctx_n2);
+	rig_connect(&r, ctx);
+	AWAIT(r.client.ups && r.server.ups);
+	files = files_of("other", "n1", buf); /* a certificate of one CA with another: refused, nothing changed */
+	assert_int_equal(tls_ctx_reload(ctx, &files, &err), -EINVAL);
+	files = files_of("other", "alien", buf);
+	assert_int_equal(tls_ctx_reload(ctx, &files, &err), 0);
+	conn_send(r.client.c, 0, "still", 5);
+	AWAIT(r.server.frames == 1);
+	rig_fini(&r);
+	rig_init(&r, ctx_n2);
+	rig_connect(&r, ctx);
+	AWAIT(r.client.downs && r.server.downs);
+	assert_string_equal(r.client.why, "the other side's certificate is refused: not issued by our cluster's CA");
+	rig_fini(&r);
+	rig_init(&r, ctx_alien);
+	rig_connect(&r, ctx);
+	AWAIT(r.client.ups && r.server.ups);
+	rig_fini(&r);
+	SSL_CTX_free(ctx);
+}
+
 static void test_listen_error(void **state)
 {
 	struct oerr err = { 0 };
@@ -794,7 +834,7 @@ int main(void)
 		cmocka_unit_test(test_idle_after_absence), cmocka_unit_test(test_bad_frames),	  cmocka_unit_test(test_peer_vanishes),
 		cmocka_unit_test(test_closed_orderly),	 cmocka_unit_test(test_free_in_callbacks), cmocka_unit_test(test_finish),
 		cmocka_unit_test(test_unix),		 cmocka_unit_test(test_detach),		  cmocka_unit_test(test_no_sigpipe),
-		cmocka_unit_test(test_listen_error),
+		cmocka_unit_test(test_reload),		 cmocka_unit_test(test_listen_error),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
