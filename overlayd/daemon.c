@@ -12,8 +12,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <grp.h>
-#include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -123,35 +121,12 @@ static void daemon_accepted_cb(int fd, enum conn_kind kind, const uint8_t id[CON
 	}
 }
 
-static bool daemon_in_group(uid_t uid, gid_t gid)
-{
-	const struct passwd *pw = getpwuid(uid);
-	const struct group *gr = getgrgid(gid);
-
-	if (!pw)
-		return false;
-	if (pw->pw_gid == gid)
-		return true;
-	for (char **m = gr ? gr->gr_mem : NULL; m && *m; m++)
-		if (!strcmp(*m, pw->pw_name))
-			return true;
-	return false;
-}
-
 static bool daemon_is_operator(void *ctx, uid_t uid, pid_t pid)
 {
 	const struct overlayd *ov = ctx;
 
 	(void)pid;
-	if (uid == 0)
-		return true;
-	for (unsigned int i = 0; i < ov->conf->n_operators; i++)
-		if (ov->conf->operators[i] == uid)
-			return true;
-	for (unsigned int i = 0; i < ov->conf->n_operator_groups; i++)
-		if (daemon_in_group(uid, ov->conf->operator_groups[i]))
-			return true;
-	return false;
+	return conf_is_operator(ov->conf, uid);
 }
 
 static const struct fp_ops daemon_fp_ops = { .miss = daemon_miss_cb, .straggler = daemon_straggler_cb };
@@ -160,9 +135,14 @@ static const struct peer_ops daemon_peer_ops = { .request = requests_peer, .move
 
 /* --- bringing the rooms up --- */
 
+static struct tls_files daemon_tls_files(const struct conf *conf)
+{
+	return (struct tls_files){ .ca = conf->pki.ca, .cert = conf->pki.cert, .key = conf->pki.key };
+}
+
 static int daemon_start_identity(struct overlayd *ov, struct oerr *err)
 {
-	const struct tls_files files = { .ca = ov->conf->pki.ca, .cert = ov->conf->pki.cert, .key = ov->conf->pki.key };
+	const struct tls_files files = daemon_tls_files(ov->conf);
 	char name[TLS_NODE_NAME_MAX];
 
 	ov->tls = tls_ctx_new(&files, err);
@@ -227,7 +207,7 @@ static int daemon_start_dirserver(struct overlayd *ov, struct oerr *err)
 	if (!ov->conf->directory.embedded)
 		return 0;
 	for (unsigned int i = 0; i < ov->conf->n_subnets; i++)
-		if (ov->conf->subnets[i].directories == 0)
+		if (ov->conf->subnets[i].embedded)
 			subnets[cfg.n_subnets++].prefix = ov->conf->subnets[i].prefix;
 	ov->dirserver = dirserver_new(ov->loop, &cfg, err);
 	return ov->dirserver ? 0 : err->code;
@@ -352,14 +332,22 @@ void daemon_stop(struct overlayd *ov, bool purge)
 int daemon_reload(struct overlayd *ov, struct oerr *err)
 {
 	struct conf *conf = conf_load(ov->conf_path, err);
+	struct tls_files files;
 	char what[128];
+	int ret;
 
 	if (!conf)
 		return err->code;
+	files = daemon_tls_files(conf);
 	if (conf_diff_reloadable(ov->conf, conf, what, sizeof(what)) == CONF_RESTART) {
 		conf_free(conf);
 		return oerr_set(err, -EBUSY, "%s: a changed %s takes effect only after a restart of overlayd (workloads survive it)",
 				ov->conf_path, what);
+	}
+	ret = tls_ctx_reload(ov->tls, &files, err);
+	if (ret) {
+		conf_free(conf);
+		return ret;
 	}
 	log_set_level(conf->log_level);
 	peers_set_keepalive(ov->peers, conf->keepalive_ms);
