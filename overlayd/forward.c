@@ -15,9 +15,9 @@
  *   From a node:
  *              LOCAL        delivered: coalesced, written to overlay0
  *              absent, PENDING, HOLD  held as above
- *              REMOTE       sent on as FORWARDED, op straggler; a FORWARDED one is dropped, so a packet makes one detour at most. If the
- *                           sender is the very node we believe to hold the vIP, one of us is behind: held, op miss, and the
- *                           entry stays, for a stranger's datagram must not make us forget
+ *              REMOTE       sent on as FORWARDED, op straggler. But if it came as FORWARDED (somebody says the vIP is here), or from the very
+ *                           node we believe to hold it, one of us is behind: held, op miss, and the entry stays, for a stranger's
+ *                           datagram must not make us forget. So a packet makes one detour at most
  *              UNREACHABLE  dropped; a FORWARDED one asks again, somebody says the vIP is coming here
  *   Held       until an update says where to; then, in order, through the same rules (nothing is forwarded twice, nothing goes back to
  *              where it came from). Given up after HOLD_MAX_US, but for HOLD asked for by the control thread.
@@ -348,7 +348,7 @@ static void tell_straggler(struct forward *fw, const struct flight *f)
 	fw->ops->straggler(fw->arg, f->pkt.dst, &f->from);
 }
 
-/* one detour at most, and never back; Return: true, or false dropped and counted */
+/* one detour at most, and never back, whatever the update said that released it; Return: true, or false dropped and counted */
 static bool send_on(struct forward *fw, const struct flight *f, const struct fib_entry *e)
 {
 	if (f->forwarded || same_node(fib_hop(fw->fib, e), &f->from)) {
@@ -490,7 +490,7 @@ static bool check_datagram(struct forward *fw, const struct tunnel_rx *rx, struc
 /* a packet whose destination is at another node as far as we know */
 static void from_udp_remote(struct forward *fw, const struct flight *f, struct fib_entry *e)
 {
-	if (same_node(fib_hop(fw->fib, e), &f->from))
+	if (f->forwarded || same_node(fib_hop(fw->fib, e), &f->from))
 		hold_and_ask(fw, f, e);
 	else
 		send_on(fw, f, e);

@@ -26,7 +26,7 @@ enum forward_drop {
 	FORWARD_DROP_HOLD_EXPIRED,	/* held, and no answer came in time */
 	FORWARD_DROP_HOLD_FORGOTTEN,	/* held, and the vIP was deleted */
 	FORWARD_DROP_PENDING_FULL,	/* too many unknown vIPs at once */
-	FORWARD_DROP_TWICE,		/* already forwarded once, and not here */
+	FORWARD_DROP_TWICE,		/* already forwarded once, and not here after all */
 	FORWARD_DROP_TYPE,		/* datagram of a type not in use */
 	FORWARD_DROP_TUN_WRITE,		/* overlay0 did not take it */
 	FORWARD_DROP_COUNT

@@ -33,6 +33,7 @@ setup_file() {
 }
 
 teardown_file() {
+	ip netns del "$TAG-w" 2>/dev/null || true
 	for n in 0 1 2 3; do
 		ip netns del "$(u $n)" 2>/dev/null || true
 		ip netns del "$(i $n)" 2>/dev/null || true
@@ -57,7 +58,7 @@ node_start() { # N [SPIN_US]
 	spawn "node$1" pathtool "$fifo" "$(u "$1")" "$(i "$1")" overlay0 "10.9.0.$1" 1440 "${2:-0}" 192.168.5.0/24
 	wait_for 10 grep -q ready "$BATS_TEST_TMPDIR/node$1.out"
 	# what the kernel says by itself over IPv6 would be counted as drops
-	in_i "$1" sysctl -qw net.ipv6.conf.overlay0.disable_ipv6=1
+	[ ! -e /proc/sys/net/ipv6 ] || in_i "$1" sysctl -qw net.ipv6.conf.overlay0.disable_ipv6=1
 	ip -n "$(i "$1")" link set overlay0 mtu 1440 up
 	ip -n "$(i "$1")" addr add "192.168.5.$1/24" dev overlay0
 }
@@ -270,8 +271,53 @@ while True:
 	tell 1 "del 192.168.5.9"
 	tell 1 "remote 192.168.5.9 1 10.9.0.3"
 	run_fail in_i 1 ping -c 1 -W 1 192.168.5.9
+	wait_for 5 said_more 2 "miss 192.168.5.9" 0
+	tell 2 "remote 192.168.5.9 3 10.9.0.1"
 	assert_eq "$(stat 2 '.drops."forwarded-twice"')" 1
 	ip -n "$(i 2)" addr del 192.168.5.9/32 dev overlay0
+}
+
+@test "a workload leaves: its routes go before the table knows, and nothing is lost" {
+	# node 2 as a fabric: the workload's namespace behind a veth, a /32 route to it, overlay0 for the rest
+	all_known
+	ip netns add "$TAG-w"
+	ip -n "$(i 2)" link add ve-w type veth peer name eth0 netns "$TAG-w"
+	ip -n "$TAG-w" addr add 192.168.5.20/32 dev eth0
+	ip -n "$TAG-w" link set eth0 up
+	ip -n "$(i 2)" link set ve-w up
+	ip -n "$TAG-w" route add default dev eth0
+	in_i 2 sysctl -qw net.ipv4.ip_forward=1 net.ipv4.conf.all.send_redirects=0 net.ipv4.conf.overlay0.send_redirects=0 \
+		net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.overlay0.rp_filter=0 net.ipv4.conf.ve-w.proxy_arp=1
+	ip -n "$(i 2)" route add 192.168.5.20/32 dev ve-w
+	tell 2 "local 192.168.5.20 1"
+	for n in 1 3; do tell $n "remote 192.168.5.20 1 10.9.0.2"; done
+	run_ok in_i 1 ping -c 2 -i 0.05 -W 2 192.168.5.20
+
+	spawn ping ip netns exec "$(i 1)" ping -c 60 -i 0.01 -W 5 192.168.5.20
+	wait_for 5 grep -q icmp_seq=10 "$BATS_TEST_TMPDIR/ping.out"
+	tell 3 "hold 192.168.5.20 1"
+	ip -n "$(i 2)" route del 192.168.5.20/32 dev ve-w
+	some_held() { [ "$(stat 2 .held)" -ge 3 ]; }
+	wait_for 5 some_held
+	ip -n "$(i 3)" addr add 192.168.5.20/32 dev overlay0
+	tell 2 "remote 192.168.5.20 2 10.9.0.3"
+	tell 3 "local 192.168.5.20 2"
+	finish ping none
+	assert_match "$output" "60 packets transmitted, 60 received"
+	[ "$(stat 2 .forwarded)" -ge 3 ]
+
+	# and one that stays after all gets what fell through when its route is back
+	ip -n "$(i 3)" addr del 192.168.5.20/32 dev overlay0
+	tell 2 "local 192.168.5.20 3"
+	tell 1 "remote 192.168.5.20 3 10.9.0.2"
+	before=$(stat 2 .held)
+	spawn ping ip netns exec "$(i 1)" ping -c 1 -W 5 192.168.5.20
+	held_again() { [ "$(stat 2 .held)" -gt "$before" ]; }
+	wait_for 5 held_again
+	ip -n "$(i 2)" route add 192.168.5.20/32 dev ve-w
+	finish ping none
+	assert_eq "$status" 0 "ping"
+	ip netns del "$TAG-w"
 }
 
 @test "packets for a vIP that is arriving wait for it" {
