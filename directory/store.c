@@ -152,7 +152,7 @@ static struct rec *rec_get(struct store *s, vip_t vip)
 	r->vip = vip;
 	htab_insert(&s->vips, &r->by_vip, htab_hash_u32(vip));
 	if (s->n_sorted == s->cap_sorted) {
-		s->cap_sorted = s->cap_sorted ? s->cap_sorted * 2 : 256;
+		s->cap_sorted *= 2;
 		s->sorted = xrealloc(s->sorted, s->cap_sorted * sizeof(struct rec *));
 	}
 	i = rec_above(s, vip);
@@ -1175,6 +1175,8 @@ struct store *store_new(const struct store_cfg *cfg, struct store_time now)
 
 	s->cfg = *cfg;
 	s->now = now;
+	s->cap_sorted = 256;
+	s->sorted = xcalloc(s->cap_sorted, sizeof(struct rec *));
 	TAILQ_INIT(&s->stirred);
 	TAILQ_INIT(&s->waiting);
 	return s;

@@ -22,7 +22,7 @@
 #define QUARANTINE_MS 60000
 #define WALL0 1700000000000ull
 
-static char *granted[] = { (char[]){ "n1" }, (char[]){ "n2" } };
+static char n1[] = "n1", n2[] = "n2", *granted[] = { n1, n2 };
 static const struct store_subnet subnets[] = {
 	{ .prefix = { 0xc0a80500u, 24 } },
 	{ .prefix = { 0xc0a80600u, 24 }, .nodes = granted, .n_nodes = 2 },
