@@ -94,7 +94,6 @@ static struct {
 	char first_error[128];
 	uint64_t start_us, now_us, status_us, ending_us;
 	int64_t budget;			/* bytes that --rate still allows */
-	sigset_t waiting;
 	volatile sig_atomic_t stop;
 } cli;
 
@@ -536,7 +535,7 @@ static void run(void)
 	cli.start_us = cli.now_us = monotime_us();
 	while (cli.up && ending_check()) {
 		rate_wait();
-		n = epoll_pwait(cli.epoll, ev, EVENTS_MAX, wait_ms(), &cli.waiting);
+		n = epoll_wait(cli.epoll, ev, EVENTS_MAX, wait_ms());
 		cli.now_us = monotime_us();
 		for (int i = 0; i < n; i++) {
 			if (is_udp())
@@ -633,20 +632,6 @@ static void option_take(int opt, const char *arg)
 	}
 }
 
-static void signals_init(void)
-{
-	sigset_t stop;
-
-	sigemptyset(&stop);
-	sigaddset(&stop, SIGTERM);
-	sigaddset(&stop, SIGINT);
-	signal(SIGTERM, stop_handle);
-	signal(SIGINT, stop_handle);
-	sigprocmask(SIG_BLOCK, &stop, &cli.waiting);
-	sigdelset(&cli.waiting, SIGTERM);
-	sigdelset(&cli.waiting, SIGINT);
-}
-
 int main(int argc, char **argv)
 {
 	char text[1024];
@@ -672,7 +657,8 @@ int main(int argc, char **argv)
 		return query();
 	for (struct conn *c = cli.conns; c < cli.conns + cli.connections; c++)
 		conn_open(c);
-	signals_init();
+	signal(SIGTERM, stop_handle);
+	signal(SIGINT, stop_handle);
 	run();
 	status_write(false);
 	report(text, sizeof(text), false);

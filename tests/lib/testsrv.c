@@ -31,6 +31,7 @@
 #define SENDERS_MAX 1024
 #define EVENTS_MAX 64
 #define MEMORY_STEP 4096
+#define STOP_LOOK_MS 500		/* a signal just before the wait is noticed after it */
 
 enum end_kind { END_TCP_LISTEN, END_UDP, END_CONN };
 
@@ -67,7 +68,6 @@ static struct {
 	size_t n_senders;
 	uint8_t *memory;
 	size_t memory_size;
-	sigset_t waiting;		/* SIGTERM and SIGINT come only while waiting */
 	volatile sig_atomic_t stop;
 } srv;
 
@@ -75,20 +75,6 @@ static void stop_handle(int sig)
 {
 	(void)sig;
 	srv.stop = 1;
-}
-
-static void signals_init(void)
-{
-	sigset_t stop;
-
-	sigemptyset(&stop);
-	sigaddset(&stop, SIGTERM);
-	sigaddset(&stop, SIGINT);
-	signal(SIGTERM, stop_handle);
-	signal(SIGINT, stop_handle);
-	sigprocmask(SIG_BLOCK, &stop, &srv.waiting);
-	sigdelset(&srv.waiting, SIGTERM);
-	sigdelset(&srv.waiting, SIGINT);
 }
 
 static uint8_t memory_value(size_t at)
@@ -339,7 +325,7 @@ static void serve(void)
 	struct epoll_event ev[EVENTS_MAX];
 
 	while (!srv.stop) {
-		int n = epoll_pwait(srv.epoll, ev, EVENTS_MAX, -1, &srv.waiting);
+		int n = epoll_wait(srv.epoll, ev, EVENTS_MAX, STOP_LOOK_MS);
 
 		for (int i = 0; i < n; i++) {
 			struct end *e = ev[i].data.ptr;
@@ -387,7 +373,8 @@ int main(int argc, char **argv)
 
 	chk_init();
 	chk_raise_fd_limit();
-	signals_init();
+	signal(SIGTERM, stop_handle);
+	signal(SIGINT, stop_handle);
 	srv.epoll = epoll_create1(EPOLL_CLOEXEC);
 	while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		if (opt == 'u') {
