@@ -238,7 +238,7 @@ static void check_unfreezable(const struct scan *s, const struct preflight_opts 
 		if (util_read_file(path, &wchan, NULL))
 			wchan = xstrdup("?");
 		refuse(list, "unfreezable", t, WHO " sleeps uninterruptibly in the kernel (%s): %s", WHO_ARGS(t), wchan,
-		       strstr(wchan, "vfork") ? "it waits for a vfork child to exec or exit; try again" :
+		       strstr(wchan, "vfork") || !strcmp(wchan, "kernel_clone") ? "it waits for a vfork child to exec or exit; try again" :
 						"it waits for a device or filesystem; try again when that answers");
 	}
 }
@@ -461,14 +461,23 @@ static void check_map_object(const struct scan_task *t, const struct scan_mapped
 	       ring ? ": switch io_uring off in the program" : "");
 }
 
+/* a program that changed its mount namespace has all its libraries from the old one: one reason for all */
+static void map_foreign(const struct scan_task *t, const struct scan_mapped *o, struct preflight_list *list)
+{
+	for (size_t i = 0; i < list->n; i++)
+		if (list->v[i].pid == t->pid && !strcmp(list->v[i].code, "mapped-foreign"))
+			return;
+	refuse(list, "mapped-foreign", t, WHO ": %s (and perhaps more) was mapped from a mount of another mount namespace: start the program "
+	       "inside", WHO_ARGS(t), o->path);
+}
+
 static void check_map_file(const struct scan_task *t, const struct scan_mapped *o, const struct preflight_opts *opts,
 			   struct preflight_list *list)
 {
 	if ((S_ISCHR(o->mode) && !is_mem_device(o->rdev)) || S_ISBLK(o->mode))
 		refuse(list, "device", t, WHO ": the device %s is mapped and belongs to this machine", WHO_ARGS(t), o->path);
 	else if (o->foreign)
-		refuse(list, "mapped-foreign", t, WHO ": %s was mapped from a mount of another mount namespace: start the program inside",
-		       WHO_ARGS(t), o->path);
+		map_foreign(t, o, list);
 	else if (o->deleted && S_ISREG(o->mode))
 		check_deleted(t, "maps a file", o->path, o->size, o->nlink, opts, list);
 }
@@ -582,11 +591,23 @@ static void sock_unix(const struct scan *s, const struct scan_task *t, const str
 	}
 }
 
+static void unix_foreign(const struct scan_task *t, const struct scan_sock *k, struct preflight_list *list)
+{
+	char name[PROCFS_COMM_MAX] = "?";
+
+	if (k->peer_pid)
+		pid_name(k->peer_pid, name);
+	refuse(list, "unix-outside", t, WHO " fd %d: a UNIX connection that %s[%d] made from another network namespace: close it, or run both "
+	       "ends in the workload", WHO_ARGS(t), k->fd, name, (int)k->peer_pid);
+}
+
 static void check_sock(const struct scan *s, const struct scan_sock *k, struct preflight_list *list)
 {
 	const struct scan_task *t = &s->tasks[k->task];
 
-	if (k->foreign)
+	if (k->foreign && k->family == AF_UNIX)
+		unix_foreign(t, k, list);
+	else if (k->foreign)
 		refuse(list, "foreign-netns", t, WHO " fd %d: a %s socket of another network namespace was handed to it: close it, or start the "
 		       "program without it", WHO_ARGS(t), k->fd, k->proto_name);
 	if (k->other_tree != SCAN_NONE)
@@ -678,27 +699,31 @@ static void pipe_outside(const struct scan *s, const struct scan_pipe *p, struct
 		     output ? "output continues in the workload's log file" : "it reads end of file after the move");
 }
 
+static void check_pipe(const struct scan *s, const struct scan_pipe *p, struct preflight_list *list)
+{
+	const struct scan_task *t = &s->tasks[p->task];
+	const pid_t also = p->outside_reader ? p->outside_reader : p->outside_writer;
+	char name[PROCFS_COMM_MAX];
+
+	if ((!p->readers && p->outside_reader) || (!p->writers && p->outside_writer)) {
+		pipe_outside(s, p, list);	/* each tree gets its own end of a relay, so sharing it does no harm */
+		return;
+	}
+	if (p->other_tree != SCAN_NONE)
+		refuse(list, "shared-between-trees", t, WHO " fd %d: a pipe shared with " WHO ", which is in another process tree: start both "
+		       "from one parent, or with `overlayd exec`", WHO_ARGS(t), p->fd, WHO_ARGS(scan_tree_root(s, (size_t)p->other_tree)));
+	if (p->readers && p->writers && also) {
+		pid_name(also, name);
+		warn(list, "pipe-shared", t, WHO " fd %d: this pipe is also open in %s[%d], outside the workload, which will lose it",
+		     WHO_ARGS(t), p->fd, name, (int)also);
+	}
+}
+
 static void check_pipes(const struct scan *s, const struct preflight_opts *opts, struct preflight_list *list)
 {
 	(void)opts;
-	for (size_t i = 0; i < s->n_pipes; i++) {
-		const struct scan_pipe *p = &s->pipes[i];
-		const struct scan_task *t = &s->tasks[p->task];
-		const pid_t also = p->outside_reader ? p->outside_reader : p->outside_writer;
-		char name[PROCFS_COMM_MAX];
-
-		if (p->other_tree != SCAN_NONE)
-			refuse(list, "shared-between-trees", t, WHO " fd %d: a pipe shared with " WHO ", which is in another process tree: start "
-			       "both from one parent, or with `overlayd exec`", WHO_ARGS(t), p->fd,
-			       WHO_ARGS(scan_tree_root(s, (size_t)p->other_tree)));
-		if ((!p->readers && p->outside_reader) || (!p->writers && p->outside_writer)) {
-			pipe_outside(s, p, list);
-		} else if (p->readers && p->writers && also) {
-			pid_name(also, name);
-			warn(list, "pipe-shared", t, WHO " fd %d: this pipe is also open in %s[%d], outside the workload, which will lose it",
-			     WHO_ARGS(t), p->fd, name, (int)also);
-		}
-	}
+	for (size_t i = 0; i < s->n_pipes; i++)
+		check_pipe(s, &s->pipes[i], list);
 	for (size_t i = 0; i < s->n_externals; i++) {
 		const struct scan_external *x = &s->externals[i];
 

@@ -78,7 +78,7 @@ static uint64_t net_of_threads(pid_t pid)
 	while (dir && !net && (de = readdir(dir))) {
 		snprintf(path, sizeof(path), "/proc/%d/task/%s/ns/net", (int)pid, de->d_name);
 		if (de->d_name[0] != '.')
-			scan_ns_inode(path, &net);
+			scan_ns_inode(AT_FDCWD, path, &net);
 	}
 	return net;
 }
@@ -103,12 +103,13 @@ static int census_take(struct scan_reader *rd, struct census *c, uint64_t netns)
 	while ((de = readdir(proc))) {
 		pid_t pid = atoi(de->d_name);
 		struct entry e = { 0 };
-		char path[64];
+		char name[32];
 
-		if (pid <= 0 || scan_read(rd, "/proc/%d/stat", (int)pid) || procfs_parse_stat(rd->buf, &e.st))
+		snprintf(name, sizeof(name), "%d/stat", (int)pid);
+		if (pid <= 0 || scan_read_at(rd, dirfd(proc), name) || procfs_parse_stat(rd->buf, &e.st))
 			continue;
-		snprintf(path, sizeof(path), "/proc/%d/ns/net", (int)pid);
-		if (scan_ns_inode(path, &e.net) && e.st.state == 'Z')
+		snprintf(name, sizeof(name), "%d/ns/net", (int)pid);
+		if (scan_ns_inode(dirfd(proc), name, &e.net) && e.st.state == 'Z')
 			e.net = net_of_threads(pid);
 		e.member = e.net == netns;
 		if (e.member && is_ms_init(rd, &e.st)) {
@@ -215,12 +216,11 @@ static int tasks_read(struct scan *s, struct scan_reader *rd)
 	scan_maps_init(&maps);
 	for (size_t i = 0; i < s->n_tasks; i++) {
 		struct scan_task *t = &s->tasks[i];
-		uint64_t ticks;
 		int r = scan_task_read(rd, t);
 
 		if (!r && t->state != 'Z')
 			r = scan_maps_add(&maps, rd, t, i);
-		if (!r && !util_pid_start_time(t->pid, &ticks) && ticks == t->start_ticks)
+		if (!r)
 			continue;
 		t->state = 'X';
 		gone = -EAGAIN;
@@ -795,7 +795,7 @@ int scan_netns_of(pid_t pid, uint64_t *netns)
 	char path[64];
 
 	snprintf(path, sizeof(path), "/proc/%d/ns/net", (int)pid);
-	return scan_ns_inode(path, netns);
+	return scan_ns_inode(AT_FDCWD, path, netns);
 }
 
 /**

@@ -137,6 +137,7 @@ struct scan_sock {
 	uint64_t vfs_dev, vfs_ino;	/* UNIX: file it is bound to (dev_t as stat has it), 0 = none */
 	uint64_t *pending;		/* UNIX listener: inodes of clients it has not accepted yet */
 	size_t n_pending;
+	pid_t peer_pid;			/* UNIX, not listed: who made the other end; 0 unknown */
 	bool ring;			/* AF_PACKET with a mapped ring */
 	bool foreign;			/* belongs to another network namespace */
 	bool listed;			/* sock_diag of the namespace knows it */

@@ -166,6 +166,8 @@ int scan_maps_add(struct scan_maps *m, struct scan_reader *rd, const struct scan
 
 	if (r)
 		return r;
+	if (!rd->buf[0])
+		return -ESRCH;	/* it has given its memory back */
 	text = rd->buf;
 	while ((r = procfs_parse_map(&text, &map)) != -ENOENT)
 		if (!r && map.kind != PROCFS_MAP_ANON)

@@ -389,7 +389,9 @@ int scan_sock_take(pid_t pid, int fd)
  * scan_sock_ask() - what a socket says of itself
  * @fd:     any socket
  * @cookie: of the namespace it should be in, 0 = not compared
- * @sock:   family, type, protocol and foreign are set
+ * @sock:   family, type, protocol, peer_pid and foreign are set
+ *
+ * An accepted UNIX connection is in the network namespace of the client that made it.
  *
  * Return: 0 or -errno.
  */
@@ -401,6 +403,12 @@ int scan_sock_ask(int fd, uint64_t cookie, struct scan_sock *sock)
 	if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &sock->family, &len) || getsockopt(fd, SOL_SOCKET, SO_TYPE, &sock->type, &len) ||
 	    getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &sock->protocol, &len))
 		return -errno;
+	if (sock->family == AF_UNIX) {
+		struct ucred peer;
+
+		len = sizeof(peer);
+		sock->peer_pid = getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) ? 0 : peer.pid;
+	}
 	len = sizeof(own);
 	if (cookie && !getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &own, &len))
 		sock->foreign = own != cookie;

@@ -25,27 +25,13 @@
 #define LINK_MAX_LEN 8192
 #define STATX_WANT (STATX_BASIC_STATS | STATX_MNT_ID)
 
-static const char *const ns_names[] = { "mnt", "pid", "ipc", "uts", "user", "net", "cgroup", "time" };
+static const char *const ns_names[] = { "ns/mnt", "ns/pid", "ns/ipc", "ns/uts", "ns/user", "ns/net", "ns/cgroup", "ns/time" };
 _Static_assert(ARRAY_SIZE(ns_names) == SCAN_NS_COUNT, "a name for each namespace");
 
-/**
- * scan_read() - a /proc file into the reader's buffer, NUL-terminated; good until the next call
- *
- * Return: 0 or -errno (-ENOENT, -ESRCH: the process has gone).
- */
-int scan_read(struct scan_reader *rd, const char *fmt, ...)
+static int read_open(struct scan_reader *rd, int fd, bool one_record)
 {
-	cleanup_close int fd = -1;
-	char path[128];
 	size_t n = 0;
-	va_list ap;
 
-	va_start(ap, fmt);
-	vsnprintf(path, sizeof(path), fmt, ap);
-	va_end(ap);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return -errno;
 	for (;;) {
 		ssize_t r;
 
@@ -58,12 +44,41 @@ int scan_read(struct scan_reader *rd, const char *fmt, ...)
 			continue;
 		if (r < 0)
 			return -errno;
-		if (r == 0)
-			break;
 		n += (size_t)r;
+		if (r == 0 || (one_record && n < rd->size - 1))
+			break;
 	}
 	rd->buf[n] = '\0';
 	return 0;
+}
+
+/**
+ * scan_read() - a /proc file of several records (maps, mountinfo) into the reader's buffer, NUL-terminated; good until the next call
+ *
+ * Return: 0 or -errno (-ENOENT, -ESRCH: the process has gone).
+ */
+int scan_read(struct scan_reader *rd, const char *fmt, ...)
+{
+	cleanup_close int fd = -1;
+	char path[128];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(path, sizeof(path), fmt, ap);
+	va_end(ap);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	return fd < 0 ? -errno : read_open(rd, fd, false);
+}
+
+/**
+ * scan_read_at() - the same for a file the kernel writes as one record (stat, status, fdinfo): one read(2) gives all of it
+ * @dir: directory @name is in
+ */
+int scan_read_at(struct scan_reader *rd, int dir, const char *name)
+{
+	cleanup_close int fd = openat(dir, name, O_RDONLY | O_CLOEXEC);
+
+	return fd < 0 ? -errno : read_open(rd, fd, true);
 }
 
 /** scan_reader_fini() - release the buffer */
@@ -85,10 +100,10 @@ char *scan_link(int dirfd, const char *name)
 }
 
 /** scan_ns_inode() - inode of a namespace, from its link "net:[4026531840]"; Return: 0 or -errno */
-int scan_ns_inode(const char *path, uint64_t *ino)
+int scan_ns_inode(int dir, const char *path, uint64_t *ino)
 {
 	char buf[64];
-	ssize_t n = readlink(path, buf, sizeof(buf) - 1);
+	ssize_t n = readlinkat(dir, path, buf, sizeof(buf) - 1);
 	const char *bracket;
 
 	*ino = 0;
@@ -102,34 +117,30 @@ int scan_ns_inode(const char *path, uint64_t *ino)
 	return 0;
 }
 
-static void read_ns(const char *who, uint64_t ns[SCAN_NS_COUNT])
+static void read_ns(int dir, uint64_t ns[SCAN_NS_COUNT])
 {
-	char path[64];
-
-	for (int i = 0; i < SCAN_NS_COUNT; i++) {
-		snprintf(path, sizeof(path), "/proc/%s/ns/%s", who, ns_names[i]);
-		scan_ns_inode(path, &ns[i]);
-	}
+	for (int i = 0; i < SCAN_NS_COUNT; i++)
+		scan_ns_inode(dir, ns_names[i], &ns[i]);
 }
 
 /** scan_own_ns() - the caller's own namespaces */
 void scan_own_ns(uint64_t ns[SCAN_NS_COUNT])
 {
-	read_ns("self", ns);
+	cleanup_close int dir = open("/proc/self", O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+	read_ns(dir, ns);
 }
 
-static void read_place(pid_t pid, const char *name, struct scan_place *p)
+static void read_place(int dir, const char *name, struct scan_place *p)
 {
 	struct statx st;
-	char path[64];
 
-	snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, name);
-	p->path = scan_link(AT_FDCWD, path);
+	p->path = scan_link(dir, name);
 	if (!p->path)
 		p->path = xstrdup("");
 	else
 		p->deleted = procfs_strip_deleted(p->path);
-	if (statx(AT_FDCWD, path, AT_STATX_DONT_SYNC, STATX_WANT, &st))
+	if (statx(dir, name, AT_STATX_DONT_SYNC, STATX_WANT, &st))
 		return;
 	p->dev = makedev(st.stx_dev_major, st.stx_dev_minor);
 	p->ino = st.stx_ino;
@@ -145,7 +156,7 @@ static bool really_deleted(int dir, const struct scan_fd *f, const char *link)
 
 	if (!f->nlink)
 		return true;
-	snprintf(path, sizeof(path), "../root%s", link);
+	snprintf(path, sizeof(path), "root%s", link);
 	return fstatat(dir, path, &st, AT_SYMLINK_NOFOLLOW) || st.st_ino != f->ino || st.st_dev != f->dev;
 }
 
@@ -181,11 +192,13 @@ static enum scan_kind file_kind(const struct scan_fd *f, const char *link)
 	}
 }
 
-static void read_info(struct scan_reader *rd, pid_t pid, struct scan_fd *f)
+static void read_info(struct scan_reader *rd, int dir, struct scan_fd *f)
 {
 	struct procfs_fdinfo info;
+	char name[32];
 
-	if (scan_read(rd, "/proc/%d/fdinfo/%d", (int)pid, f->fd) || procfs_parse_fdinfo(rd->buf, &info))
+	snprintf(name, sizeof(name), "fdinfo/%d", f->fd);
+	if (scan_read_at(rd, dir, name) || procfs_parse_fdinfo(rd->buf, &info))
 		return;
 	f->flags = info.flags;
 	f->pos = info.pos;
@@ -199,7 +212,7 @@ static void read_info(struct scan_reader *rd, pid_t pid, struct scan_fd *f)
 }
 
 /* "anon_inode:[eventfd]" and "net:[4026531840]": no file of this kind has a place in a tree of files */
-static void read_nameless(struct scan_reader *rd, pid_t pid, const char *link, struct scan_fd *f)
+static void read_nameless(struct scan_reader *rd, int dir, const char *link, struct scan_fd *f)
 {
 	if (strncmp(link, "anon_inode:", 11)) {
 		f->kind = strncmp(link, "pidfd:", 6) ? SCAN_NSFD : SCAN_ANON;
@@ -209,10 +222,10 @@ static void read_nameless(struct scan_reader *rd, pid_t pid, const char *link, s
 		f->path = xstrdup(link + 11);
 	}
 	if (!strcmp(f->path, "[pidfd]") || !strcmp(f->path, "inotify"))
-		read_info(rd, pid, f);
+		read_info(rd, dir, f);
 }
 
-static int read_file(struct scan_reader *rd, int dir, const char *name, pid_t pid, const char *link, struct scan_fd *f)
+static int read_file(struct scan_reader *rd, int dir, const char *name, const char *link, struct scan_fd *f)
 {
 	struct statx st;
 
@@ -236,17 +249,21 @@ static int read_file(struct scan_reader *rd, int dir, const char *name, pid_t pi
 			f->path = xstrdup(link);
 		}
 	}
-	read_info(rd, pid, f);
+	read_info(rd, dir, f);
 	return 0;
 }
 
-static int read_fd(struct scan_reader *rd, int dir, const char *name, pid_t pid, struct scan_fd *f)
+static int read_fd(struct scan_reader *rd, int dir, const char *number, struct scan_fd *f)
 {
-	cleanup_free char *link = scan_link(dir, name);
+	cleanup_free char *link = NULL;
+	char name[32];
+
+	snprintf(name, sizeof(name), "fd/%.20s", number);
+	link = scan_link(dir, name);
 
 	if (!link)
 		return -errno;
-	*f = (struct scan_fd){ .fd = atoi(name), .tty_index = -1, .sock = SCAN_NONE };
+	*f = (struct scan_fd){ .fd = atoi(number), .tty_index = -1, .sock = SCAN_NONE };
 	if (!strncmp(link, "socket:[", 8)) {
 		f->kind = SCAN_SOCK;
 		f->ino = strtoull(link + 8, NULL, 10);
@@ -255,11 +272,11 @@ static int read_fd(struct scan_reader *rd, int dir, const char *name, pid_t pid,
 		f->kind = SCAN_PIPE;
 		f->ino = strtoull(link + 6, NULL, 10);
 		f->path = xstrdup("");
-		read_info(rd, pid, f);
+		read_info(rd, dir, f);
 	} else if (link[0] != '/') {
-		read_nameless(rd, pid, link, f);
+		read_nameless(rd, dir, link, f);
 	} else {
-		return read_file(rd, dir, name, pid, link, f);
+		return read_file(rd, dir, name, link, f);
 	}
 	return 0;
 }
@@ -269,26 +286,33 @@ static int fd_cmp(const void *a, const void *b)
 	return ((const struct scan_fd *)a)->fd - ((const struct scan_fd *)b)->fd;
 }
 
-/* every descriptor; one closed meanwhile is left out */
-static int read_fds(struct scan_reader *rd, struct scan_task *t)
+static DIR *opendir_at(int dir, const char *name)
 {
-	cleanup_dir DIR *dir = NULL;
+	int fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+
+	if (!d && fd >= 0)
+		close(fd);
+	return d;
+}
+
+/* every descriptor; one closed meanwhile is left out */
+static int read_fds(struct scan_reader *rd, struct scan_task *t, int dir)
+{
+	cleanup_dir DIR *fds = opendir_at(dir, "fd");
 	struct dirent *de;
 	size_t size = 0;
-	char path[64];
 
-	snprintf(path, sizeof(path), "/proc/%d/fd", (int)t->pid);
-	dir = opendir(path);
-	if (!dir)
+	if (!fds)
 		return -errno;
-	while ((de = readdir(dir))) {
+	while ((de = readdir(fds))) {
 		if (de->d_name[0] == '.')
 			continue;
 		if (t->n_fds == size) {
 			size = size ? size * 2 : 16;
 			t->fds = xrealloc(t->fds, size * sizeof(*t->fds));
 		}
-		if (!read_fd(rd, dirfd(dir), de->d_name, t->pid, &t->fds[t->n_fds]))
+		if (!read_fd(rd, dir, de->d_name, &t->fds[t->n_fds]))
 			t->n_fds++;
 	}
 	if (t->n_fds)
@@ -297,31 +321,30 @@ static int read_fds(struct scan_reader *rd, struct scan_task *t)
 }
 
 /* one thread that is not the first: does it share the namespace, and what is it called inside? */
-static void read_thread(struct scan_reader *rd, struct scan_task *t, pid_t tid)
+static void read_thread(struct scan_reader *rd, struct scan_task *t, int dir, pid_t tid)
 {
 	struct procfs_status st;
-	char path[96];
+	char name[64];
 	uint64_t net;
 
 	t->tids = xrealloc(t->tids, (t->n_tids + 1) * sizeof(*t->tids));
 	t->tids[t->n_tids++] = tid;
-	snprintf(path, sizeof(path), "/proc/%d/task/%d/ns/net", (int)t->pid, (int)tid);
-	if (!scan_ns_inode(path, &net) && net != t->ns[SCAN_NS_NET] && t->ns[SCAN_NS_NET])
+	snprintf(name, sizeof(name), "task/%d/ns/net", (int)tid);
+	if (!scan_ns_inode(dir, name, &net) && net != t->ns[SCAN_NS_NET] && t->ns[SCAN_NS_NET])
 		t->stray_tid = tid;
+	snprintf(name, sizeof(name), "task/%d/status", (int)tid);
 	if (!t->pid_depth) {
 		if (tid > t->max_inner_tid)
 			t->max_inner_tid = tid;
-	} else if (!scan_read(rd, "/proc/%d/task/%d/status", (int)t->pid, (int)tid) && !procfs_parse_status(rd->buf, &st) &&
-		   st.inner_pid > t->max_inner_tid) {
+	} else if (!scan_read_at(rd, dir, name) && !procfs_parse_status(rd->buf, &st) && st.inner_pid > t->max_inner_tid) {
 		t->max_inner_tid = st.inner_pid;
 	}
 }
 
-static int read_threads(struct scan_reader *rd, struct scan_task *t, unsigned int threads)
+static int read_threads(struct scan_reader *rd, struct scan_task *t, int dir, unsigned int threads)
 {
-	cleanup_dir DIR *dir = NULL;
+	cleanup_dir DIR *task = NULL;
 	struct dirent *de;
-	char path[64];
 
 	t->tids = xmalloc(sizeof(*t->tids));
 	t->tids[0] = t->pid;
@@ -329,55 +352,62 @@ static int read_threads(struct scan_reader *rd, struct scan_task *t, unsigned in
 	t->max_inner_tid = t->inner_pid;
 	if (threads < 2)
 		return 0;
-	snprintf(path, sizeof(path), "/proc/%d/task", (int)t->pid);
-	dir = opendir(path);
-	if (!dir)
+	task = opendir_at(dir, "task");
+	if (!task)
 		return -errno;
-	while ((de = readdir(dir))) {
+	while ((de = readdir(task))) {
 		pid_t tid = atoi(de->d_name);
 
 		if (tid > 0 && tid != t->pid)
-			read_thread(rd, t, tid);
+			read_thread(rd, t, dir, tid);
 	}
 	return 0;
+}
+
+static void take_status(struct scan_task *t, const struct procfs_status *st)
+{
+	t->inner_pid = st->inner_pid;
+	t->pid_depth = st->pid_depth;
+	t->tracer = st->tracer;
+	memcpy(t->uid, st->uid, sizeof(t->uid));
+	memcpy(t->gid, st->gid, sizeof(t->gid));
+	t->rss_anon = st->rss_anon;
+	t->rss_file = st->rss_file;
+	t->rss_shmem = st->rss_shmem;
+	t->hugetlb = st->hugetlb;
 }
 
 /**
  * scan_task_read() - everything but the mappings of one process
  * @t: pid, start_ticks, state and comm are set already; the rest is filled
  *
- * A zombie has no descriptors, no namespaces and no places: what cannot be read of it stays empty.
+ * The process's directory is held open: what is read through it is this process's, or an error once it has gone. A zombie has no
+ * descriptors, no namespaces and no places: what cannot be read of it stays empty.
  *
  * Return: 0; -errno when the process went away meanwhile (@t is consistent and must still be finished).
  */
 int scan_task_read(struct scan_reader *rd, struct scan_task *t)
 {
+	cleanup_close int dir = -1;
 	struct procfs_status st;
-	char who[16];
+	char path[32];
 	int r;
 
-	r = scan_read(rd, "/proc/%d/status", (int)t->pid);
+	snprintf(path, sizeof(path), "/proc/%d", (int)t->pid);
+	dir = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	r = dir < 0 ? -errno : scan_read_at(rd, dir, "status");
 	r = r ? r : procfs_parse_status(rd->buf, &st);
 	if (r)
 		return r;
-	t->inner_pid = st.inner_pid;
-	t->pid_depth = st.pid_depth;
-	t->tracer = st.tracer;
-	memcpy(t->uid, st.uid, sizeof(t->uid));
-	memcpy(t->gid, st.gid, sizeof(t->gid));
-	t->rss_anon = st.rss_anon;
-	t->rss_file = st.rss_file;
-	t->rss_shmem = st.rss_shmem;
-	t->hugetlb = st.hugetlb;
-	snprintf(who, sizeof(who), "%d", (int)t->pid);
-	read_ns(who, t->ns);
-	read_place(t->pid, "cwd", &t->cwd);
-	read_place(t->pid, "root", &t->root);
-	read_place(t->pid, "exe", &t->exe);
-	r = read_threads(rd, t, st.threads);
+	take_status(t, &st);
+	read_ns(dir, t->ns);
+	read_place(dir, "cwd", &t->cwd);
+	read_place(dir, "root", &t->root);
+	read_place(dir, "exe", &t->exe);
+	r = read_threads(rd, t, dir, st.threads);
 	if (r || t->state == 'Z')
 		return r;
-	return read_fds(rd, t);
+	return read_fds(rd, t, dir);
 }
 
 /** scan_task_fini() - release what one task holds */

@@ -12,8 +12,9 @@ struct scan_reader {
 };
 
 int scan_read(struct scan_reader *rd, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+int scan_read_at(struct scan_reader *rd, int dir, const char *name);
 void scan_reader_fini(struct scan_reader *rd);
-int scan_ns_inode(const char *path, uint64_t *ino);
+int scan_ns_inode(int dir, const char *path, uint64_t *ino);
 void scan_own_ns(uint64_t ns[SCAN_NS_COUNT]);
 int scan_task_read(struct scan_reader *rd, struct scan_task *t);
 void scan_task_fini(struct scan_task *t);
