@@ -14,6 +14,7 @@
 #include "overlayd/agent/agent.h"
 
 #include <errno.h>
+#include <netinet/tcp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -122,6 +123,16 @@ static struct conn_cfg agent_link_cfg(struct agent *a)
 	return (struct conn_cfg){ .loop = a->loop, .ops = &agent_link_ops, .arg = a, .tls = a->tls };
 }
 
+/* a link is idle, then has megabytes to send at once while a process stands still. BBR, where it is the host's default, paces
+ * such a burst by what little it saw before (measured: 11 MB in 2.7 s between neighbours, 0.03 s with cubic) */
+static void agent_link_tune(struct agent *a)
+{
+	static const char cubic[] = "cubic";
+
+	if (setsockopt(conn_fd(a->link), IPPROTO_TCP, TCP_CONGESTION, cubic, sizeof(cubic) - 1))
+		log_debug("agent", "cubic: %m");
+}
+
 static bool agent_link_settled(const void *arg)
 {
 	const struct agent *a = arg;
@@ -153,6 +164,7 @@ int agent_link_connect(struct agent *a, const struct sockaddr_in *to, const char
 	a->link = conn_connect(&cfg, to, CONN_KIND_AGENT, a->journal.id, err);
 	if (!a->link)
 		return err ? err->code : -EIO;
+	agent_link_tune(a);
 	return agent_link_await(a, node, err);
 }
 
@@ -164,6 +176,7 @@ int agent_link_accept(struct agent *a, int fd, struct oerr *err)
 	a->link = conn_accept_tls(&cfg, fd, err);
 	if (!a->link)
 		return err ? err->code : -EIO;
+	agent_link_tune(a);
 	return agent_link_await(a, NULL, err);
 }
 
