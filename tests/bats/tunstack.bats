@@ -132,20 +132,20 @@ held_at_least() { run_ok stack status && [ "$(state held)" -ge "$1" ]; }
 @test "tunstack: the hold is bounded: the newest are dropped and counted, the oldest delivered" {
 	run_ok stack quit
 	wait_for 5 _gone tunstack "$STACK"
-	stack_up "$NODE" 100000
+	stack_up "$NODE" 70000 # fewer than a socket buffer takes
 	server_up "$NODE"
 	run_ok stack capture
 	spawn burst nsenter -t "$NODE" -n -m -- ip netns exec db "$BUILD/bin/ms-testcli" --mode udpflow --interval 0 --rounds 1000 \
 		--size 1000 192.168.5.2:7
 	wait_for 10 dropped_at_least 700
-	assert_le "$(state bytes)" 100000
-	assert_le 80000 "$(state bytes)"
+	assert_le "$(state bytes)" 70000
+	assert_le 55000 "$(state bytes)"
 	local held
 	held=$(state held)
 	run_ok stack release
 	finish burst none
 	finish srv
-	assert_eq "$(json .udp_in)" "$held" "$(cat "/proc/$NODE/root/run/app.log") $output"
+	assert_eq "$(json .udp_in)" "$held"
 	assert_eq "$(json .udp_reordered)" 0
 }
 dropped_at_least() { run_ok stack status && [ "$(state dropped)" -ge "$1" ]; }
