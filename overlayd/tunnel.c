@@ -94,6 +94,8 @@ struct tunnel {
 	unsigned int rx_n, rx_cur;	/* messages there are, the one being taken apart */
 	size_t rx_off, rx_segment;	/* in it; segment 0 = not begun */
 	bool rx_long;			/* the last batch had a long message */
+	bool rx_glued;			/* UDP_GRO was on when what is in the queue came; see rx_segment_size() */
+	bool rx_drained;		/* the batch is the last of that queue */
 };
 
 _Static_assert(TX_RUNS <= TX_RUN_SEGMENTS, "tx_msg serves both runs and split runs");
@@ -149,6 +151,8 @@ void tunnel_set_offloads(struct tunnel *t, bool gso, bool gro)
 {
 	int on = gro;
 
+	t->rx_glued = t->gro && !gro;
+	t->rx_drained = false;
 	t->gso = gso;
 	t->gso_broken = false;
 	t->gro = setsockopt(t->fd, IPPROTO_UDP, UDP_GRO, &on, sizeof(on)) == 0 && gro;
@@ -359,6 +363,8 @@ int tunnel_recv(struct tunnel *t)
 	unsigned int want = t->rx_long ? RX_SLOTS_BIG : RX_SLOTS;
 	int n;
 
+	if (t->rx_drained)
+		t->rx_glued = t->rx_drained = false;
 	t->rx_n = t->rx_cur = 0;
 	t->rx_off = t->rx_segment = 0;
 	for (unsigned int i = 0; i < want; i++)
@@ -369,6 +375,7 @@ int tunnel_recv(struct tunnel *t)
 	do
 		n = recvmmsg(t->fd, t->rx_msg, want, MSG_DONTWAIT, NULL);
 	while (n < 0 && errno == EINTR);
+	t->rx_drained = n < (int)want;
 	if (n < 0)
 		return errno == EAGAIN ? 0 : -errno;
 	t->rx_n = (unsigned int)n;
@@ -379,17 +386,32 @@ int tunnel_recv(struct tunnel *t)
 	return n;
 }
 
-/* bytes of each datagram in the message (its last may be shorter); 0 = nonsense */
-static size_t rx_segment_size(struct mmsghdr *m)
+/* bytes of the first datagram in a message that may be several without saying so: what its inner packet says */
+static size_t rx_glued_size(const uint8_t *data, size_t len)
 {
-	int size = (int)m->msg_len;
+	size_t size = len < TUNNEL_HDR_LEN + 20u ? 0 : (size_t)(TUNNEL_HDR_LEN + (data[TUNNEL_HDR_LEN + 2] << 8 | data[TUNNEL_HDR_LEN + 3]));
+
+	return size < TUNNEL_HDR_LEN + 20u || size > len ? len : size;
+}
+
+/*
+ * bytes of each datagram in the message (its last may be shorter); 0 = nonsense
+ *
+ * When UDP_GRO is switched off, what lies in the queue was put together with it on, but the kernel no longer says how long the
+ * pieces are.
+ */
+static size_t rx_segment_size(const struct tunnel *t, struct mmsghdr *m)
+{
+	int size = 0;
 
 	if (m->msg_hdr.msg_flags & MSG_TRUNC || m->msg_hdr.msg_namelen != sizeof(struct sockaddr_in))
 		return 0;
 	for (struct cmsghdr *c = CMSG_FIRSTHDR(&m->msg_hdr); c; c = CMSG_NXTHDR(&m->msg_hdr, c))
 		if (c->cmsg_level == IPPROTO_UDP && c->cmsg_type == UDP_GRO)
 			memcpy(&size, CMSG_DATA(c), sizeof(size));
-	return size > 0 ? (size_t)size : 0;
+	if (size > 0)
+		return (size_t)size;
+	return t->rx_glued ? rx_glued_size(m->msg_hdr.msg_iov->iov_base, m->msg_len) : m->msg_len;
 }
 
 /**
@@ -405,7 +427,7 @@ bool tunnel_next(struct tunnel *t, struct tunnel_rx *rx)
 		uint8_t *data = t->rx_iov[t->rx_cur].iov_base;
 
 		if (!t->rx_segment)
-			t->rx_segment = rx_segment_size(m);
+			t->rx_segment = rx_segment_size(t, m);
 		if (!t->rx_segment) {
 			t->stats.rx_bad_length++;
 			continue;

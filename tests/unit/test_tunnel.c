@@ -405,6 +405,38 @@ static void test_garbage(void **state)
 	close(fd);
 }
 
+/* UDP_GRO is switched off while whole runs wait in the socket */
+static void test_gro_off_with_a_full_queue(void **state)
+{
+	enum { N = 300 };
+	struct packet_spec spec = { .proto = IPPROTO_UDP };
+	const struct tunnel_hdr hdr = { .type = TUNNEL_DATA };
+	struct virtio_net_hdr vnet;
+	struct tunnel_rx rx;
+	struct end a, b;
+	unsigned int got = 0;
+
+	(void)state;
+	end_open(&a, true, true);
+	end_open(&b, true, true);
+	for (unsigned int i = 0; i < N; i++) {
+		spec.id = (uint16_t)i;
+		spec.payload = i % 40 == 39 ? 100 : 900;
+		tunnel_queue(a.t, &b.at, &hdr, packet_make(&spec, tunnel_slot(a.t), &vnet));
+	}
+	assert_int_equal(tunnel_flush(a.t), 0);
+	tunnel_set_offloads(b.t, true, false);
+	while (got < N && readable(&b, 2000))
+		for (assert_true(tunnel_recv(b.t) > 0); tunnel_next(b.t, &rx); got++) {
+			assert_int_equal(rx.len, 28 + (got % 40 == 39 ? 100 : 900));
+			assert_int_equal(rx.packet[4] << 8 | rx.packet[5], got);
+		}
+	assert_int_equal(got, N);
+	assert_int_equal(tunnel_recv(b.t), 0);
+	end_close(&a);
+	end_close(&b);
+}
+
 static void test_switches(void **state)
 {
 	struct end a;
@@ -449,6 +481,7 @@ int main(void)
 		cmocka_unit_test(test_segmentation_broken),
 		cmocka_unit_test(test_refused_address),
 		cmocka_unit_test(test_garbage),
+		cmocka_unit_test(test_gro_off_with_a_full_queue),
 		cmocka_unit_test(test_switches),
 	};
 
