@@ -420,12 +420,11 @@ static void check_lock_waiters(const struct scan *s, const struct preflight_opts
 {
 	cleanup_free char *text = NULL;
 	struct procfs_lock l;
-	const char *line;
 
 	(void)opts;
 	if (util_read_file("/proc/locks", &text, NULL))
 		return;
-	for (line = text; line && *line; line = strchr(line, '\n'), line += line != NULL) {
+	for (const char *line = text; line; line = procfs_next_line(line)) {
 		if (procfs_parse_lock(line, &l) || !l.waiting || scan_find_pid(s, l.pid))
 			continue;
 		for (size_t i = 0; i < s->n_tasks; i++)

@@ -21,6 +21,14 @@ static bool has_prefix(const char *s, size_t len, const char *prefix)
 	return len >= n && !memcmp(s, prefix, n);
 }
 
+/** procfs_next_line() - the line behind @line; NULL = it was the last */
+const char *procfs_next_line(const char *line)
+{
+	const char *eol = strchr(line, '\n');
+
+	return eol && eol[1] ? eol + 1 : NULL;
+}
+
 /**
  * procfs_parse_stat() - /proc/PID/stat up to the start time
  *
@@ -90,7 +98,7 @@ int procfs_parse_status(const char *text, struct procfs_status *st)
 	bool seen = false;
 
 	memset(st, 0, sizeof(*st));
-	for (const char *line = text; line && *line; line = strchr(line, '\n'), line += line != NULL) {
+	for (const char *line = text; line; line = procfs_next_line(line)) {
 		const char *v = strchr(line, ':');
 
 		if (!v)
@@ -186,7 +194,7 @@ int procfs_parse_fdinfo(const char *text, struct procfs_fdinfo *info)
 
 	memset(info, 0, sizeof(*info));
 	info->tty_index = -1;
-	for (const char *line = text; line && *line; line = strchr(line, '\n'), line += line != NULL) {
+	for (const char *line = text; line; line = procfs_next_line(line)) {
 		if (!strncmp(line, "pos:", 4)) {
 			info->pos = strtoll(line + 4, NULL, 10);
 			seen |= 1;

@@ -88,6 +88,7 @@ struct procfs_mount {
 	char *root, *point, *fstype, *source;
 };
 
+const char *procfs_next_line(const char *line);
 int procfs_parse_stat(const char *text, struct procfs_stat *st);
 int procfs_parse_status(const char *text, struct procfs_status *st);
 int procfs_parse_lock(const char *line, struct procfs_lock *lock);

@@ -277,6 +277,7 @@ static void test_notes(void **state)
 	assert_int_equal(buildid_find(buf, n, 4, &id), -EINVAL);
 	assert_int_equal(buildid_find(buf, 0, 4, &id), -ENOENT);
 	/* longer than any build-id: not one */
+	memset(buf + n, 0, sizeof(buf) - n);
 	((Elf64_Nhdr *)buf)->n_namesz = 4;
 	((Elf64_Nhdr *)buf)->n_descsz = BUILDID_MAX + 1;
 	assert_int_equal(buildid_find(buf, sizeof(buf), 4, &id), -ENOENT);
