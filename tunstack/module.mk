@@ -10,3 +10,7 @@ tunstack_SRC	:= tunstack/main.c tunstack/server.c tunstack/capture.c tunstack/ho
 		   overlayd/fabric.c overlayd/netlink.c overlayd/netns.c $(conn_SRC) $(common_SRC)
 tunstack_PB	:= stack
 tunstack_LIBS	:= $(LIBS_nl) $(LIBS_pb) $(LIBS_tls) $(LIBS_ev)
+
+PROGRAMS	+= ms-sockets
+ms-sockets_SRC	:= tunstack/ms_sockets.c $(sock_image_SRC) overlayd/netns.c $(common_SRC)
+ms-sockets_LIBS	:= $(LIBS_nl) $(LIBS_json) -lcrypto

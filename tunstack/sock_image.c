@@ -152,12 +152,14 @@ bool sock_image_opt(const struct sock_image *img, enum sock_opt opt, int64_t *va
 	return true;
 }
 
-static void addr_text(const struct sock_image *img, const uint8_t *addr, uint16_t port, char *text, size_t size)
+/** sock_image_addr() - "192.168.5.2:80" or "[fe80::1]:80", the local end or the remote one; Return: @text */
+char *sock_image_addr(const struct sock_image *img, bool local, char *text, size_t size)
 {
 	char ip[INET6_ADDRSTRLEN];
 
-	inet_ntop(img->family == 6 ? AF_INET6 : AF_INET, addr, ip, sizeof(ip));
-	snprintf(text, size, img->family == 6 ? "[%s]:%u" : "%s:%u", ip, port);
+	inet_ntop(img->family == 6 ? AF_INET6 : AF_INET, local ? img->laddr : img->raddr, ip, sizeof(ip));
+	snprintf(text, size, img->family == 6 ? "[%s]:%u" : "%s:%u", ip, local ? img->lport : img->rport);
+	return text;
 }
 
 /** sock_image_label() - "tcp 192.168.5.2:80 - 192.168.5.7:41000 ESTABLISHED pid 12 fd 7", for messages; Return: @text */
@@ -165,8 +167,8 @@ char *sock_image_label(const struct sock_image *img, char *text, size_t size)
 {
 	char l[64], r[64], owner[48] = "no descriptor";
 
-	addr_text(img, img->laddr, img->lport, l, sizeof(l));
-	addr_text(img, img->raddr, img->rport, r, sizeof(r));
+	sock_image_addr(img, true, l, sizeof(l));
+	sock_image_addr(img, false, r, sizeof(r));
 	if (img->owner_pid)
 		snprintf(owner, sizeof(owner), "pid %d fd %d", img->owner_pid, img->owner_fd);
 	if (img->rport)
@@ -424,13 +426,13 @@ static void compare_identity(struct ledger *l, const struct sock_image *b, const
 	if (b->state != a->state)
 		ledger_add(l, "state was %s, is %s", sock_state_name(b->state), sock_state_name(a->state));
 	if (b->lport != a->lport || memcmp(b->laddr, a->laddr, sizeof(b->laddr))) {
-		addr_text(b, b->laddr, b->lport, tb, sizeof(tb));
-		addr_text(a, a->laddr, a->lport, ta, sizeof(ta));
+		sock_image_addr(b, true, tb, sizeof(tb));
+		sock_image_addr(a, true, ta, sizeof(ta));
 		ledger_add(l, "local address was %s, is %s", tb, ta);
 	}
 	if (b->rport != a->rport || memcmp(b->raddr, a->raddr, sizeof(b->raddr))) {
-		addr_text(b, b->raddr, b->rport, tb, sizeof(tb));
-		addr_text(a, a->raddr, a->rport, ta, sizeof(ta));
+		sock_image_addr(b, false, tb, sizeof(tb));
+		sock_image_addr(a, false, ta, sizeof(ta));
 		ledger_add(l, "remote address was %s, is %s", tb, ta);
 	}
 }

@@ -257,6 +257,7 @@ int sock_image_compare(const struct sock_image *before, const struct sock_image 
 const char *sock_state_name(unsigned int state);
 const char *sock_opt_name(enum sock_opt opt);
 bool sock_image_opt(const struct sock_image *img, enum sock_opt opt, int64_t *value);
+char *sock_image_addr(const struct sock_image *img, bool local, char *text, size_t size);
 char *sock_image_label(const struct sock_image *img, char *text, size_t size);
 
 #endif
