@@ -16,6 +16,8 @@
  *              cleaner: suspect for hold_ms) -> FREE (quarantine_ms later; a matter of reading the clock, nothing is written).
  *   Time       monotonic for everything while we run. Across a restart ages come from the wall clock; whoever was live gets a
  *              whole lease to report, and no hold time ends sooner than that.
+ *   Leases     a node's lease only says when to look at its records: each of them is fresh by its own last confirmation, which a
+ *              renewal, a registration and a move are.
  *   Upkeep     store_tick(): one batch at a time of at most UPKEEP_BATCH rows: ten thousand leases that end together become a
  *              stream of small batches between which requests are served.
  *   Invariants a record is in its node's list and in a workload's iff LIVE or SUSPECT; all records of a workload have one node;
@@ -933,8 +935,7 @@ unsigned int store_renew(struct store *s, const char *node, const Ovl__DirHeld *
 /* what upkeep would make of @r: its state, the same for a mere rewrite */
 static enum dir_state rec_due(const struct store *s, const struct rec *r)
 {
-	bool fresh = lease_is_running(&r->node->lease, s->now.mono_us) &&
-		     s->now.mono_us - r->confirmed_us < (uint64_t)s->cfg.lease_ms * 1000;
+	bool fresh = s->now.mono_us - r->confirmed_us < (uint64_t)s->cfg.lease_ms * 1000;
 
 	if (r->state == DIR_LIVE && !fresh)
 		return DIR_SUSPECT;
@@ -943,6 +944,13 @@ static enum dir_state rec_due(const struct store *s, const struct rec *r)
 	if (r->state == DIR_SUSPECT && s->cfg.hold_ms && rec_age_ms(s, r) >= s->cfg.hold_ms)
 		return DIR_QUARANTINE;
 	return r->state;
+}
+
+/* busy at once: the stirred and the sweep must not both take it */
+static struct dir_binding *upkeep_add(struct op *op, struct rec *r)
+{
+	r->busy = true;
+	return op_add(op, r);
 }
 
 /* add @r to the batch if it wants something; a batch is either quiet or not */
@@ -957,13 +965,13 @@ static void upkeep_look(struct op *op, struct rec *r)
 	due = rec_due(s, r);
 	if (op->quiet) {
 		if (due == r->state && !r->touch && r->confirmed_ms > r->saved_ms + CONFIRM_SAVE_MS)
-			op_add(op, r);
+			upkeep_add(op, r);
 		return;
 	}
 	if (due == r->state && !r->touch)
 		return;
 	r->touch = false;
-	b = op_add(op, r);
+	b = upkeep_add(op, r);
 	if (due != r->state)
 		binding_set_state(s, b, due);
 }
@@ -1201,7 +1209,8 @@ static void load_binding(const struct dir_binding *b, void *arg)
 	if (r->state == DIR_SUSPECT && s->cfg.hold_ms && age_ms + s->cfg.lease_ms > s->cfg.hold_ms)
 		age_ms = s->cfg.hold_ms > s->cfg.lease_ms ? s->cfg.hold_ms - s->cfg.lease_ms : 0;
 	r->state_us = (int64_t)s->now.mono_us - (int64_t)age_ms * 1000;
-	r->confirmed_us = s->now.mono_us;
+	/* as if live ones were confirmed now, and suspect ones a lease ago (differences of these wrap as they should) */
+	r->confirmed_us = s->now.mono_us - (r->state == DIR_LIVE ? 0 : (uint64_t)s->cfg.lease_ms * 1000);
 	if (r->state == DIR_LIVE)
 		lease_renew(&s->leases, &r->node->lease, (uint64_t)s->cfg.lease_ms * 1000, s->now.mono_us);
 	if (b->revision > s->revision)

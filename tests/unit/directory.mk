@@ -30,3 +30,9 @@ test_dircache_LIBS	:= $(LIBS_pb)
 test_dirconf_SRC	:= tests/unit/test_dirconf.c directory/conf.c $(common_SRC)
 test_dirconf_PB		:= dir
 test_dirconf_LIBS	:= $(LIBS_pb) -lconfuse -lm
+
+# a client for shell tests
+PROGRAMS		+= ms-dirtool
+ms-dirtool_SRC	:= tests/lib/dirtool.c $(dirclient_SRC) $(conn_SRC) $(common_SRC)
+ms-dirtool_PB	:= dir
+ms-dirtool_LIBS	:= $(LIBS_dirtest)
