@@ -27,6 +27,7 @@
 
 #define AGENT_QUEUE_HIGH (4u << 20)
 #define AGENT_CHUNK (256u << 10)
+#define AGENT_TICK_S 0.001
 
 /**
  * agent_init() - loop and identity
@@ -328,6 +329,22 @@ int agent_send(struct agent *a, const Ovl__MigMsg *msg)
 	return conn_send(a->link, MIG_CHAN_MSG, buf, len);
 }
 
+/* A queue is emptied right before the loop goes to sleep, which is no event: without a clock of its own a wait for it would sleep
+ * until something else happens. */
+static int agent_wait_queue(struct agent *a, agent_cond_fn cond, unsigned int timeout_ms, const char *what, struct oerr *err)
+{
+	struct agent_timer tick = { 0 };
+	int ret;
+
+	if (cond(a))
+		return 0;
+	ev_timer_init(&tick.timer, agent_timer_cb, AGENT_TICK_S, AGENT_TICK_S);
+	ev_timer_start(a->loop, &tick.timer);
+	ret = agent_wait(a, cond, a, timeout_ms, what, err);
+	ev_timer_stop(a->loop, &tick.timer);
+	return ret;
+}
+
 static bool agent_queue_low(const void *arg)
 {
 	const struct agent *a = arg;
@@ -349,7 +366,7 @@ int agent_send_bulk(struct agent *a, uint8_t channel, const void *data, size_t l
 
 	while (len) {
 		size_t n = len < AGENT_CHUNK ? len : AGENT_CHUNK;
-		int ret = agent_wait(a, agent_queue_low, a, 30000, "take the data", err);
+		int ret = agent_wait_queue(a, agent_queue_low, 30000, "take the data", err);
 
 		if (ret)
 			return ret;
@@ -365,7 +382,7 @@ int agent_send_bulk(struct agent *a, uint8_t channel, const void *data, size_t l
 /** agent_flush() - wait until everything queued has been handed to the kernel; Return: as agent_wait() */
 int agent_flush(struct agent *a, unsigned int timeout_ms, struct oerr *err)
 {
-	return agent_wait(a, agent_queue_empty, a, timeout_ms, "take the last messages", err);
+	return agent_wait_queue(a, agent_queue_empty, timeout_ms, "take the last messages", err);
 }
 
 static void agent_tell_operator(struct agent *a, const Ovl__MigMsg *msg)
