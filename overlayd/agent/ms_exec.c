@@ -137,8 +137,13 @@ static void exec_be_init(struct ms_exec *x, int netns, int go)
 	}
 	if (setns(netns, CLONE_NEWNET))
 		_exit(exec_error(x->netns));
-	if (x->detach)
+	if (x->detach) {
 		setsid();
+		dup2(log_fd, STDERR_FILENO + 1);
+		log_fd = x->log ? STDERR_FILENO + 1 : -1;
+		close_range(STDERR_FILENO + 2, ~0u, 0);	/* what the caller had open */
+		fcntl(log_fd, F_SETFD, FD_CLOEXEC);
+	}
 	_exit(ms_init_run(-1, log_fd, exec_begin, x));
 }
 

@@ -72,6 +72,7 @@ static void ms_init_exec_child(const char *program, int netns_fd, int control, i
 	l = fcntl(log_fd, F_DUPFD_CLOEXEC, 10);
 	dup2(null, STDIN_FILENO);
 	dup2(null, STDOUT_FILENO);
+	dup2(l, STDERR_FILENO);	/* it lives on: nothing of the agent's may stay open in it */
 	if (dup2(c, MS_INIT_FD_CONTROL) < 0 || dup2(l, MS_INIT_FD_LOG) < 0)
 		_exit(125);
 	execv(program, argv);
