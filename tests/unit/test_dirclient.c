@@ -57,7 +57,7 @@ static void limit_cb(struct ev_loop *loop, ev_timer *w, int revents)
 static int setup(void **state)
 {
 	struct fixture *f = xcalloc(1, sizeof(*f));
-	char name[8];
+	char name[16];
 
 	log_init("test", LOG_LVL_ERROR, NULL);
 	f->loop = ev_loop_new(EVFLAG_AUTO);
@@ -140,7 +140,7 @@ static struct dirclient_subnet subnet_at(struct fixture *f, int subnet, const st
 static struct dirclient *client_with(struct fixture *f, int i, SSL_CTX *tls, const struct dirclient_subnet *subnets, unsigned int n,
 				     bool lease)
 {
-	char node[8], addr[32];
+	char node[16], addr[32];
 	struct dirclient_cfg cfg = { .tls = tls, .node = node, .addr = addr, .subnets = subnets, .n_subnets = n, .lease = lease,
 				     .request_ms = 600 };
 	struct oerr err = { 0 };
@@ -198,8 +198,8 @@ static void answer_cb(const struct dirclient_result *res, void *arg)
 	a->code = res->code;
 	a->sent = res->sent;
 	snprintf(a->text, sizeof(a->text), "%s", res->text);
-	a->n = res->n < ARRAY_SIZE(a->b) ? res->n : ARRAY_SIZE(a->b);
-	memcpy(a->b, res->bindings, a->n * sizeof(*a->b));
+	for (a->n = 0; a->n < res->n && a->n < ARRAY_SIZE(a->b); a->n++)
+		a->b[a->n] = res->bindings[a->n];
 	if (res->n_nodes)
 		a->node = res->nodes[0];
 }

@@ -78,7 +78,7 @@ static int setup(void **state)
 	f->now = (struct store_time){ .mono_us = 1000000, .wall_ms = WALL0 };
 	store_open(f);
 	for (int i = 1; i <= 4; i++) {
-		char node[8], addr[24];
+		char node[16], addr[32];
 
 		snprintf(node, sizeof(node), "n%d", i);
 		snprintf(addr, sizeof(addr), "10.0.0.%d:7470", i);
@@ -656,7 +656,7 @@ static void test_list(void **state)
 	bool more;
 
 	for (unsigned int i = 0; i < 6; i++) {
-		char name[8];
+		char name[16];
 
 		snprintf(name, sizeof(name), "w%u", i);
 		reg(f, i % 2 ? "n1" : "n2", name, VIP(40 - i), 1);
