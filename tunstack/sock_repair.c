@@ -327,8 +327,10 @@ static int queue_seq(int fd, int queue, uint32_t *seq)
 
 static int read_numbers(int fd, struct reading *n)
 {
-	int r = queue_seq(fd, TCP_RECV_QUEUE, &n->rcv_nxt);
+	int r;
 
+	*n = (struct reading){ 0 };
+	r = queue_seq(fd, TCP_RECV_QUEUE, &n->rcv_nxt);
 	if (!r)
 		r = queue_seq(fd, TCP_SEND_QUEUE, &n->write_seq);
 	if (!r && (ioctl(fd, SIOCOUTQ, &n->outq) || ioctl(fd, SIOCOUTQNSD, &n->outq_nsd) || ioctl(fd, SIOCINQ, &n->inq)))
