@@ -35,6 +35,7 @@
 #include "overlayd/fastpath.h"
 #include "overlayd/locate.h"
 #include "overlayd/migration.h"
+#include "overlayd/nodevip.h"
 #include "overlayd/overlayd.h"
 #include "overlayd/peer.h"
 #include "overlayd/requests.h"
@@ -190,9 +191,6 @@ static int daemon_start_fastpath(struct overlayd *ov, struct oerr *err)
 	if (!ov->fastpath)
 		return err->code;
 	tun = udp = -1; /* the fast path's from here on */
-	for (unsigned int i = 0; i < ov->conf->n_subnets; i++)
-		if (ov->conf->subnets[i].node_vip)
-			locate_set_local(ov, ov->conf->subnets[i].node_vip, 1);
 	return 0;
 }
 
@@ -243,7 +241,7 @@ static int daemon_start_doors(struct overlayd *ov, struct oerr *err)
 
 static int (*const daemon_steps[])(struct overlayd *ov, struct oerr *err) = {
 	daemon_start_identity, daemon_start_fabric, daemon_start_fastpath, daemon_start_dirserver, daemon_start_dirclient,
-	daemon_start_peers, workload_adopt_all, migration_recover_all, daemon_start_doors,
+	daemon_start_peers, nodevip_start, workload_adopt_all, migration_recover_all, daemon_start_doors,
 };
 
 static void daemon_pause_cb(struct ev_loop *loop, struct ev_timer *w, int revents)
@@ -273,12 +271,14 @@ static void daemon_fini(struct overlayd *ov)
 	if (ov->purge) {
 		if (ov->workloads && workload_purge_all(ov, &err))
 			log_error("daemon", "purge: %s", err.text);
+		nodevip_stop(ov);
 		daemon_linger(ov, DAEMON_PURGE_GRACE_MS);
 	}
 	if (ov->ctl)
 		ctl_free(ov->ctl);
 	migration_free_all(ov);
 	workload_free_all(ov);
+	nodevip_stop(ov);
 	if (ov->peers)
 		peers_free(ov->peers);
 	if (ov->dirclient)

@@ -78,6 +78,13 @@ static void locate_want_peer(struct overlayd *ov, const struct dir_binding *b)
 		peer_want(p, true);
 }
 
+static bool locate_is_node_vip(const struct overlayd *ov, vip_t vip)
+{
+	const struct conf_subnet *subnet = conf_subnet_of(ov->conf, vip);
+
+	return subnet && subnet->node_vip == vip;
+}
+
 static void locate_apply(struct overlayd *ov, const struct dir_binding *b)
 {
 	const struct workload *w = workload_find_vip(ov, b->vip);
@@ -87,7 +94,9 @@ static void locate_apply(struct overlayd *ov, const struct dir_binding *b)
 			locate_set_unreachable(ov, b->vip);
 	} else if (!strcmp(b->node, ov->conf->node)) {
 		/* ours: workload.c says so itself when it can be heard; a binding without a workload has no one to deliver to */
-		if (!w)
+		if (locate_is_node_vip(ov, b->vip))
+			locate_set_local(ov, b->vip, b->generation);
+		else if (!w)
 			locate_set_unreachable(ov, b->vip);
 	} else if (!w || w->state != WORKLOAD_LIVE) {
 		locate_set_remote(ov, b->vip, b->generation, b->addr);

@@ -24,6 +24,7 @@ struct dirserver;
 struct fabric;
 struct fastpath;
 struct migration;
+struct nodevip;
 struct peers;
 struct workload;
 
@@ -44,6 +45,8 @@ struct overlayd {
 	struct ctl *ctl;
 	struct workload *workloads;	/* list, written by workload.c alone */
 	struct migration *migrations;	/* list, written by migration.c alone */
+	struct nodevip *nodevips;	/* array, nodevip.c's */
+	unsigned int n_nodevips;
 
 	struct ev_signal sigterm, sigint, sighup;
 	bool purge;			/* on the way out, take everything down */

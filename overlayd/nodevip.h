@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* nodevip.h - the node's own virtual addresses (ms0), known to the cluster like a workload's */
+#ifndef OVERLAYD_NODEVIP_H
+#define OVERLAYD_NODEVIP_H
+
+#include "overlayd/common/err.h"
+
+struct overlayd;
+
+int nodevip_start(struct overlayd *ov, struct oerr *err);
+void nodevip_stop(struct overlayd *ov);
+
+#endif
