@@ -11,8 +11,10 @@
  *              per byte, and only after one more look at the socket: the program may have been busy elsewhere); LINGER_MS.
  *   Sending    conn_send() copies into the queue's last chunk and asks for a flush at the end of this loop turn: many small
  *              frames become one write and one TLS record. What the socket does not take waits for EV_WRITE. Bounded.
- *   Receiving  at most READ_BATCH reads a wakeup. SSL_read() is always given room for a whole record, so OpenSSL never keeps
- *              decrypted bytes back and level-triggered EV_READ tells the truth.
+ *   Receiving  at most READ_BATCH reads a wakeup; what has been read is always processed to the end unless the owner pauses, so
+ *              level-triggered EV_READ tells the truth. conn_has_input() knows what a pause has left behind.
+ *   TLS bytes  pass through two buffers of IO_BUF, in our BIO: one system call moves several records. Memory that is not needed
+ *              is not touched.
  *   Callbacks  never from within conn_send(), conn_free() or a constructor: always from the loop. `busy` counts those on the
  *              stack; conn_free() with busy != 0 marks the conn dead, whoever leaves last frees it. A callback may free, finish,
  *              detach, pause and send; should it run the loop, reading stays off meanwhile and the frame's bytes stay good.
@@ -40,12 +42,19 @@
 
 #define HANDSHAKE_DEFAULT_MS 5000
 #define LINGER_MS 2000
-#define READ_BATCH 32			/* reads per wakeup: 512 KiB of TLS records */
+#define READ_BATCH 16			/* recv() calls per wakeup */
+#define IO_BUF (64u << 10)		/* below malloc's mmap threshold, as CHUNK_MAX is */
 #define CHUNK_MIN (4u << 10)
-#define CHUNK_MAX (256u << 10)
+#define CHUNK_MAX (64u << 10)
 #define WHY_MAX 256
 
 enum conn_state { CONN_CONNECT, CONN_HANDSHAKE, CONN_START, CONN_UP, CONN_LINGER, CONN_OVER };
+
+/* encrypted bytes between the socket and OpenSSL: buf[start .. start + len) */
+struct conn_buf {
+	uint8_t *buf;		/* IO_BUF bytes, allocated when first needed */
+	size_t start, len;
+};
 
 /* a piece of the send queue: whole frames one after the other, never moved */
 struct conn_chunk {
@@ -59,6 +68,8 @@ struct conn {
 	enum conn_state state;
 	int fd;
 	SSL *ssl;		/* NULL on a UNIX socket */
+	struct conn_buf in, out;	/* TLS only */
+	unsigned int reads_left;	/* recv() calls the TLS may still make in this callback */
 	ev_io io;
 	ev_timer timer;
 	ev_prepare flush;	/* end of a turn in which something was queued; also starts a UNIX conn */
@@ -84,31 +95,88 @@ struct conn {
 
 /* ---- a BIO over a socket that never raises SIGPIPE ---- */
 
-static int bio_fd(BIO *b)
+static struct conn *bio_conn(BIO *b)
 {
-	return ((const struct conn *)BIO_get_data(b))->fd;
+	return BIO_get_data(b);
 }
 
-static int bio_result(BIO *b, int flag, ssize_t r)
+static int bio_later(BIO *b, int flag)
 {
-	BIO_clear_retry_flags(b);
-	if (r < 0 && (errno == EAGAIN || errno == EINTR))
-		BIO_set_flags(b, flag | BIO_FLAGS_SHOULD_RETRY);
-	return (int)r;
+	BIO_set_flags(b, flag | BIO_FLAGS_SHOULD_RETRY);
+	return -1;
+}
+
+/* send what is buffered; Return: 0 all gone, -EAGAIN some left, -EPIPE never again */
+static int conn_out_flush(struct conn *c)
+{
+	while (c->out.len && !c->broken) {
+		ssize_t r = send(c->fd, c->out.buf + c->out.start, c->out.len, MSG_NOSIGNAL);
+
+		if (r < 0 && (errno == EAGAIN || errno == EINTR))
+			return -EAGAIN;
+		c->broken = r < 0;
+		c->out.start += r > 0 ? (size_t)r : 0;
+		c->out.len -= r > 0 ? (size_t)r : 0;
+	}
+	c->out.start = 0;
+	return c->broken ? -EPIPE : 0;
 }
 
 static int bio_write(BIO *b, const char *data, int len)
 {
-	return bio_result(b, BIO_FLAGS_WRITE, send(bio_fd(b), data, (size_t)len, MSG_NOSIGNAL));
+	struct conn *c = bio_conn(b);
+	size_t n = (size_t)len;
+
+	BIO_clear_retry_flags(b);
+	if (c->out.start + c->out.len == IO_BUF && conn_out_flush(c) == -EAGAIN)
+		return bio_later(b, BIO_FLAGS_WRITE);
+	if (c->broken)
+		return -1;
+	if (!c->out.buf)
+		c->out.buf = xmalloc(IO_BUF);
+	n = n < IO_BUF - c->out.start - c->out.len ? n : IO_BUF - c->out.start - c->out.len;
+	memcpy(c->out.buf + c->out.start + c->out.len, data, n);
+	c->out.len += n;
+	return (int)n;
+}
+
+/* Return: as recv() */
+static ssize_t conn_in_fill(struct conn *c)
+{
+	ssize_t r;
+
+	if (!c->in.buf)
+		c->in.buf = xmalloc(IO_BUF);
+	c->reads_left--;
+	r = recv(c->fd, c->in.buf, IO_BUF, 0);
+	c->in.start = 0;
+	c->in.len = r > 0 ? (size_t)r : 0;
+	return r;
 }
 
 static int bio_read(BIO *b, char *data, int len)
 {
-	ssize_t r = recv(bio_fd(b), data, (size_t)len, 0);
+	struct conn *c = bio_conn(b);
+	size_t n = (size_t)len;
+	ssize_t r;
 
-	if (r == 0)
-		BIO_set_flags(b, BIO_FLAGS_IN_EOF);
-	return bio_result(b, BIO_FLAGS_READ, r);
+	BIO_clear_retry_flags(b);
+	if (!c->in.len) {
+		if (!c->reads_left)
+			return bio_later(b, BIO_FLAGS_READ);
+		r = conn_in_fill(c);
+		if (r < 0 && (errno == EAGAIN || errno == EINTR))
+			return bio_later(b, BIO_FLAGS_READ);
+		if (r == 0)
+			BIO_set_flags(b, BIO_FLAGS_IN_EOF);
+		if (r <= 0)
+			return (int)r;
+	}
+	n = n < c->in.len ? n : c->in.len;
+	memcpy(data, c->in.buf + c->in.start, n);
+	c->in.start += n;
+	c->in.len -= n;
+	return (int)n;
 }
 
 static long bio_ctrl(BIO *b, int cmd, long num, void *ptr)
@@ -117,7 +185,10 @@ static long bio_ctrl(BIO *b, int cmd, long num, void *ptr)
 	(void)ptr;
 	if (cmd == BIO_CTRL_EOF)
 		return BIO_test_flags(b, BIO_FLAGS_IN_EOF) != 0;
-	return cmd == BIO_CTRL_FLUSH;
+	if (cmd != BIO_CTRL_FLUSH)
+		return 0;
+	BIO_clear_retry_flags(b);
+	return conn_out_flush(bio_conn(b)) == -EAGAIN ? bio_later(b, BIO_FLAGS_WRITE) : 1;
 }
 
 /* made once per process and never freed: every conn's BIO refers to it */
@@ -147,6 +218,8 @@ static void conn_destroy(struct conn *c)
 		c->q_head = next;
 	}
 	SSL_free(c->ssl);
+	free(c->in.buf);
+	free(c->out.buf);
 	if (c->fd >= 0)
 		close(c->fd);
 	conn_framer_fini(&c->rx);
@@ -165,6 +238,7 @@ static void conn_stop(struct conn *c)
 static void conn_enter(struct conn *c)
 {
 	c->busy++;
+	c->reads_left = READ_BATCH;
 }
 
 static void conn_leave(struct conn *c)
@@ -205,10 +279,16 @@ static void __attribute__((format(printf, 2, 3))) conn_fail(struct conn *c, cons
 		c->cfg.ops->down(c, c->why, c->cfg.arg);
 }
 
+/* what sending or the handshake waits for: 0, EV_READ or EV_WRITE */
+static int conn_waits_for(const struct conn *c)
+{
+	return c->wants | (c->out.len && !c->broken ? EV_WRITE : 0);
+}
+
 /* what the loop shall wait for, from what is to be done */
 static void conn_rearm(struct conn *c)
 {
-	int want = c->wants;
+	int want = conn_waits_for(c);
 
 	if (c->dead || c->state == CONN_OVER || c->state == CONN_START)
 		return;
@@ -337,7 +417,8 @@ static void conn_flush(struct conn *c)
 			break;
 		conn_queue_sent(c, n);
 	}
-	if (c->state == CONN_LINGER && !c->q_head && !c->shut) {
+	conn_out_flush(c);
+	if (c->state == CONN_LINGER && !c->q_head && !c->out.len && !c->shut) {
 		c->shut = true;
 		if (c->ssl)
 			SSL_shutdown(c->ssl);
@@ -359,6 +440,12 @@ static void conn_tell_drained(struct conn *c)
 	c->above_high = false;
 	if (c->cfg.ops->drained)
 		c->cfg.ops->drained(c, c->cfg.arg);
+}
+
+/* bytes that have left the kernel and are no frames yet */
+static bool conn_has_input(const struct conn *c)
+{
+	return c->rx.len || c->in.len || (c->ssl && SSL_has_pending(c->ssl));
 }
 
 static bool conn_wants_frames(const struct conn *c)
@@ -393,7 +480,8 @@ static void conn_read(struct conn *c)
 	if (c->delivering)
 		return;
 	conn_deliver(c);
-	for (int i = 0; i < READ_BATCH && conn_wants_frames(c); i++) {
+	/* the TLS counts its own reads, in reads_left */
+	for (int i = 0; (i < READ_BATCH || c->ssl) && conn_wants_frames(c); i++) {
 		size_t room;
 		uint8_t *p = conn_framer_space(&c->rx, c->cfg.exact ? 1 : CONN_FRAMER_MIN, &room);
 		ssize_t r = conn_read_some(c, p, c->cfg.exact ? conn_framer_missing(&c->rx) : room);
@@ -436,8 +524,8 @@ static void conn_set_up(struct conn *c)
 	ev_timer_stop(c->cfg.loop, &c->timer);
 	if (c->cfg.idle_ms)
 		conn_timer_in(c, c->cfg.idle_ms / 1000.);
-	if (c->q_head)
-		conn_flush_soon(c);
+	if (c->q_head || c->out.len || conn_has_input(c))
+		conn_flush_soon(c); /* the first frames may have come with the end of the handshake */
 	if (c->cfg.ops->up)
 		c->cfg.ops->up(c, c->cfg.arg);
 }
@@ -503,7 +591,7 @@ static void conn_io_cb(struct ev_loop *loop, ev_io *w, int revents)
 		conn_handshake(c);
 		break;
 	case CONN_UP:
-		if (c->wants & revents)
+		if (conn_waits_for(c) & revents)
 			conn_flush(c);
 		conn_check_broken(c);
 		conn_read(c);
@@ -535,7 +623,7 @@ static void conn_flush_cb(struct ev_loop *loop, ev_prepare *w, int revents)
 		conn_flush(c);
 		conn_check_broken(c);
 	}
-	if (conn_wants_frames(c) && c->rx.len)
+	if (conn_wants_frames(c) && conn_has_input(c))
 		conn_read(c);
 	conn_tell_drained(c);
 	conn_rearm(c);
@@ -724,7 +812,7 @@ void conn_free(struct conn *c)
 	conn_enter(c);
 	if ((c->state == CONN_UP || c->state == CONN_LINGER) && !c->wants)
 		conn_flush(c);
-	if (c->state == CONN_UP && c->ssl && !c->q_head)
+	if (c->state == CONN_UP && c->ssl && !c->q_head && !c->out.len)
 		SSL_shutdown(c->ssl);
 	ERR_clear_error();
 	c->dead = true;
@@ -841,7 +929,7 @@ int conn_send(struct conn *c, uint8_t channel, const void *data, size_t len)
 /** conn_send_queued() - bytes accepted by conn_send() and not yet by the socket, headers included */
 size_t conn_send_queued(const struct conn *c)
 {
-	return c->q_bytes;
+	return c->q_bytes + c->out.len;
 }
 
 /**
@@ -857,7 +945,7 @@ void conn_read_pause(struct conn *c, bool paused)
 	c->last_rx = ev_now(c->cfg.loop);
 	if (c->state != CONN_UP)
 		return;
-	if (!paused && c->rx.len)
+	if (!paused && conn_has_input(c))
 		conn_flush_soon(c); /* frames that have been read already */
 	conn_rearm(c);
 }

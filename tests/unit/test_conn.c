@@ -331,24 +331,29 @@ static void test_queue_bound(void **state)
 	free(big);
 }
 
-/* pause within a frame: the next ones, already read, wait until it is lifted */
+/* pause within each frame: the next ones, read and decrypted already or not, wait until it is lifted */
 static void test_pause_in_frame(void **state)
 {
-	struct rig r;
+	static const size_t sizes[] = { 3, 9000 };
+	uint8_t data[9000] = { 0 };
 
 	(void)state;
-	rig_up(&r);
-	r.server.pause_on_frame = true;
-	for (int i = 0; i < 3; i++)
-		conn_send(r.client.c, 0, "abc", 3);
-	for (unsigned int n = 1; n <= 3; n++) {
-		AWAIT(r.server.frames == n);
-		for (int i = 0; i < 5; i++)
-			ev_run(loop, EVRUN_NOWAIT);
-		assert_int_equal(r.server.frames, n);
-		conn_read_pause(r.server.c, false);
+	for (size_t s = 0; s < ARRAY_SIZE(sizes); s++) {
+		struct rig r;
+
+		rig_up(&r);
+		r.server.pause_on_frame = true;
+		for (int i = 0; i < 40; i++)
+			conn_send(r.client.c, 0, data, sizes[s]);
+		for (unsigned int n = 1; n <= 40; n++) {
+			AWAIT(r.server.frames == n);
+			for (int i = 0; i < 3; i++)
+				ev_run(loop, EVRUN_NOWAIT);
+			assert_int_equal(r.server.frames, n);
+			conn_read_pause(r.server.c, false);
+		}
+		rig_fini(&r);
 	}
-	rig_fini(&r);
 }
 
 static void test_wrong_ca(void **state)
