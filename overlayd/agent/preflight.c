@@ -3,11 +3,12 @@
  *
  * Each check looks at one kind of object and adds a reason per object that stands in the way: all of them are told at once, so that
  * somebody who has to change a program's setup does it once. What CRIU 4.2 can and cannot carry was found by experiment
- * (docs/migration.md names the cases); a check that is wrong in the strict direction costs a migration that would have worked, one
+ * (tests/bats/preflight.bats brings each case about); a check that is wrong in the strict direction costs a migration that would have worked, one
  * that is wrong in the lax direction costs a short freeze and a roll-back.
  */
 #include "overlayd/agent/preflight.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -367,6 +368,15 @@ static bool ns_in_tree(const struct scan *s, const struct scan_task *t, const ch
 	return false;
 }
 
+static void check_pty(const struct scan *s, const struct scan_task *t, const struct scan_fd *f, struct preflight_list *list)
+{
+	const int tree = scan_pty_master(s, f);
+
+	if (tree != SCAN_NONE && tree != t->tree)
+		refuse(list, "shared-between-trees", t, WHO " fd %d: the terminal %s belongs to " WHO ", which is in another process tree: start "
+		       "both with `overlayd exec`", WHO_ARGS(t), f->fd, f->path, WHO_ARGS(scan_tree_root(s, (size_t)tree)));
+}
+
 static void check_fd(const struct scan *s, const struct scan_task *t, const struct scan_fd *f, const struct preflight_opts *opts,
 		     struct preflight_list *list)
 {
@@ -397,8 +407,10 @@ static void check_fd(const struct scan *s, const struct scan_task *t, const stru
 	case SCAN_ANON:
 		check_anon(s, t, f, list);
 		break;
-	case SCAN_DIR:
 	case SCAN_TTY:
+		check_pty(s, t, f, list);
+		break;
+	case SCAN_DIR:
 	case SCAN_PTMX:
 	case SCAN_PIPE:
 	case SCAN_SOCK:
@@ -534,8 +546,42 @@ static void sock_family(const struct scan_task *t, const struct scan_sock *k, st
 	refuse(list, "socket-family", t, WHO " fd %d: a socket of family %d (%s) cannot be moved", WHO_ARGS(t), k->fd, k->family, name);
 }
 
-static void sock_inet(const struct scan_task *t, const struct scan_sock *k, struct preflight_list *list)
+/* an address the destination's namespace will not have: CRIU could not bind it there */
+static bool addr_stays(const struct sockaddr_storage *ss, const struct preflight_opts *opts)
 {
+	const struct in6_addr *in6 = &((const struct sockaddr_in6 *)ss)->sin6_addr;
+	vip_t vip;
+
+	if (ss->ss_family == AF_INET6 && !IN6_IS_ADDR_V4MAPPED(in6))
+		return !IN6_IS_ADDR_UNSPECIFIED(in6) && !IN6_IS_ADDR_LOOPBACK(in6) && !IN6_IS_ADDR_MULTICAST(in6);
+	if (ss->ss_family == AF_INET6)
+		memcpy(&vip, &in6->s6_addr[12], sizeof(vip));
+	else
+		vip = ((const struct sockaddr_in *)ss)->sin_addr.s_addr;
+	vip = ntohl(vip);
+	for (size_t i = 0; i < opts->n_vips; i++)
+		if (opts->vips[i] == vip)
+			return false;
+	return vip != INADDR_ANY && vip >> 24 != 127 && !IN_MULTICAST(vip) && vip != INADDR_BROADCAST;
+}
+
+static void sock_address(const struct scan_task *t, const struct scan_sock *k, const struct preflight_opts *opts,
+			 struct preflight_list *list)
+{
+	const struct sockaddr_in *sin = (const struct sockaddr_in *)&k->local;
+	const struct sockaddr_in6 *sin6 = (const struct sockaddr_in6 *)&k->local;
+	char text[INET6_ADDRSTRLEN] = "?";
+
+	if (!opts->vips || !k->local.ss_family || !addr_stays(&k->local, opts))
+		return;
+	inet_ntop(k->local.ss_family, k->local.ss_family == AF_INET ? (const void *)&sin->sin_addr : &sin6->sin6_addr, text, sizeof(text));
+	refuse(list, "address", t, WHO " fd %d: a socket at address %s, which is none of the workload's virtual addresses and does not move "
+	       "with it", WHO_ARGS(t), k->fd, text);
+}
+
+static void sock_inet(const struct scan_task *t, const struct scan_sock *k, const struct preflight_opts *opts, struct preflight_list *list)
+{
+	sock_address(t, k, opts, list);
 	if (k->protocol == PROTO_MPTCP)
 		refuse(list, "mptcp", t, WHO " fd %d: a multipath TCP socket cannot be moved: switch MPTCP off (Go: GODEBUG=multipathtcp=0)",
 		       WHO_ARGS(t), k->fd);
@@ -600,7 +646,7 @@ static void unix_foreign(const struct scan_task *t, const struct scan_sock *k, s
 	       "ends in the workload", WHO_ARGS(t), k->fd, name, (int)k->peer_pid);
 }
 
-static void check_sock(const struct scan *s, const struct scan_sock *k, struct preflight_list *list)
+static void check_sock(const struct scan *s, const struct scan_sock *k, const struct preflight_opts *opts, struct preflight_list *list)
 {
 	const struct scan_task *t = &s->tasks[k->task];
 
@@ -622,7 +668,7 @@ static void check_sock(const struct scan *s, const struct scan_sock *k, struct p
 	switch (k->family) {
 	case AF_INET:
 	case AF_INET6:
-		sock_inet(t, k, list);
+		sock_inet(t, k, opts, list);
 		break;
 	case AF_UNIX:
 		sock_unix(s, t, k, list);
@@ -645,7 +691,7 @@ static void check_socks(const struct scan *s, const struct preflight_opts *opts,
 {
 	for (size_t i = 0; i < s->n_socks; i++)
 		if (s->socks[i].task != SCAN_NONE)
-			check_sock(s, &s->socks[i], list);
+			check_sock(s, &s->socks[i], opts, list);
 	preflight_urgent(s, opts, list);
 }
 
@@ -764,6 +810,41 @@ static void check_trees(const struct scan *s, const struct preflight_opts *opts,
 				shared_objects(&s->tasks[i], &s->tasks[k], list);
 }
 
+/* Forked processes hold the same things at the same numbers: what reads alike behind "name[pid]" is told once, with a count. */
+static void merge_alike(struct preflight_list *list, size_t from)
+{
+	size_t out = from;
+
+	for (size_t i = from; i < list->n; i++) {
+		const char *rest = strchr(list->v[i].text, ']');
+		size_t k = out;
+
+		for (k = from; rest && k < out; k++) {
+			const char *other = strchr(list->v[k].text, ']');
+
+			if (list->v[k].code == list->v[i].code && list->v[k].severity == list->v[i].severity && list->v[k].pid &&
+			    list->v[i].pid && other && !strcmp(other, rest))
+				break;
+		}
+		if (rest && k < out) {
+			list->v[k].others++;
+			free(list->v[i].text);
+		} else {
+			list->v[out++] = list->v[i];
+		}
+	}
+	list->n = out;
+	for (size_t i = from; i < list->n; i++) {
+		struct preflight_reason *r = &list->v[i];
+		char *old = r->text;
+
+		if (!r->others)
+			continue;
+		r->text = xasprintf("%s (and %u more such process%s)", old, r->others, r->others > 1 ? "es" : "");
+		free(old);
+	}
+}
+
 /**
  * preflight_source() - everything about a workload that would keep it from moving, or that its owner should know
  * @list: reasons are appended
@@ -783,6 +864,7 @@ int preflight_source(const struct scan *s, const struct preflight_opts *opts, st
 
 	for (size_t i = 0; i < ARRAY_SIZE(checks); i++)
 		checks[i](s, opts, list);
+	merge_alike(list, before);
 	for (size_t i = before; i < list->n; i++)
 		n += list->v[i].severity == PREFLIGHT_REFUSE;
 	return n;

@@ -15,6 +15,7 @@
 
 #include "mig.pb-c.h"
 #include "overlayd/agent/scan.h"
+#include "overlayd/common/addr.h"
 
 #define PREFLIGHT_GHOST_LIMIT (UINT64_C(64) << 20)	/* default for deleted files: give CRIU the same number as ghost_limit */
 
@@ -25,6 +26,7 @@ struct preflight_reason {
 	const char *code;		/* short and stable, for programs: "io_uring", "file-missing" */
 	char *text;			/* one line for people: who, what, and what to do about it */
 	pid_t pid;			/* agent's view, 0 = nobody in particular */
+	unsigned int others;		/* processes this reason holds for besides it */
 };
 
 struct preflight_list {		/* all zero = empty */
@@ -36,6 +38,8 @@ struct preflight_list {		/* all zero = empty */
 struct preflight_opts {
 	const char *node;		/* this node's name */
 	uint64_t ghost_limit;		/* largest deleted file CRIU is told to carry; 0 = PREFLIGHT_GHOST_LIMIT */
+	const vip_t *vips;		/* the workload's virtual addresses; NULL = local addresses are not checked */
+	size_t n_vips;
 	bool link_remap;		/* CRIU is told link_remap: a name that is gone may be linked again */
 	bool allow_urgent_loss;		/* operator accepts losing pending urgent data */
 	bool criu_shim;			/* CRIU runs with the prlimit shim: no CAP_SYS_RESOURCE needed */
@@ -58,6 +62,9 @@ int preflight_source(const struct scan *s, const struct preflight_opts *opts, st
 /* free with ovl__mig_plan__free_unpacked(plan, NULL) */
 Ovl__MigPlan *preflight_plan(const struct scan *s);
 int preflight_dest(const Ovl__MigPlan *plan, const struct preflight_facts *facts, struct preflight_list *list);
+
+/* after a copy was killed here: removes the names of UNIX sockets it had bound (there were none before, preflight_dest() saw to it) */
+void preflight_dest_unbind(const Ovl__MigPlan *plan, const struct preflight_facts *facts);
 
 /* sockets with urgent data waiting now; worth asking again right before the freeze. Return: how many */
 unsigned int preflight_urgent(const struct scan *s, const struct preflight_opts *opts, struct preflight_list *list);

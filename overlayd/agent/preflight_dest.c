@@ -298,6 +298,27 @@ static void check_sysctls(struct dest *d)
 	}
 }
 
+static int dest_init(struct dest *d, const Ovl__MigPlan *plan, const struct preflight_facts *facts, struct preflight_list *list)
+{
+	cleanup_free char *text = NULL;
+
+	*d = (struct dest){ .plan = plan, .facts = facts, .list = list };
+	d->root = open(facts->root ? facts->root : "/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (d->root < 0)
+		return -errno;
+	d->boot_id = preflight_boot_id();
+	if (!util_read_file("/proc/self/mountinfo", &text, NULL))
+		procfs_parse_mountinfo(text, &d->mounts, &d->n_mounts);
+	return 0;
+}
+
+static void dest_fini(struct dest *d)
+{
+	close(d->root);
+	free(d->boot_id);
+	procfs_mounts_free(d->mounts, d->n_mounts);
+}
+
 /**
  * preflight_dest() - everything about this node that would keep the workload from running here
  * @plan:  as it came from the source; its strings are only compared and opened below facts->root
@@ -307,24 +328,45 @@ static void check_sysctls(struct dest *d)
  */
 int preflight_dest(const Ovl__MigPlan *plan, const struct preflight_facts *facts, struct preflight_list *list)
 {
-	const char *root = facts->root ? facts->root : "/";
-	cleanup_close int fd = open(root, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	cleanup_free char *boot_id = preflight_boot_id(), *text = NULL;
-	struct dest d = { .plan = plan, .facts = facts, .list = list, .root = fd, .boot_id = boot_id };
 	const size_t before = list->n;
-	int n = 0;
+	struct dest d;
+	int n = 0, r = dest_init(&d, plan, facts, list);
 
-	if (fd < 0)
-		return -errno;
-	if (!util_read_file("/proc/self/mountinfo", &text, NULL))
-		procfs_parse_mountinfo(text, &d.mounts, &d.n_mounts);
+	if (r)
+		return r;
 	check_versions(&d);
 	check_files(&d);
 	check_memory(&d);
 	check_pid_max(&d);
 	check_sysctls(&d);
-	procfs_mounts_free(d.mounts, d.n_mounts);
+	dest_fini(&d);
 	for (size_t i = before; i < list->n; i++)
 		n += list->v[i].severity == PREFLIGHT_REFUSE;
 	return n;
+}
+
+/* Where both nodes see the directory the source puts its own names back, and nobody else may touch them. */
+static void unbind(const struct dest *d, const Ovl__MigUnixPath *u)
+{
+	cleanup_close int parent = open_parent(d, u->path);
+	const char *base = strrchr(u->path, '/');
+	struct stat st;
+
+	if (parent < 0 || same_fs(d, parent, u->fs))
+		return;
+	if (!fstatat(parent, base + 1, &st, AT_SYMLINK_NOFOLLOW) && S_ISSOCK(st.st_mode))
+		unlinkat(parent, base + 1, 0);
+}
+
+/** preflight_dest_unbind() - contract in the header */
+void preflight_dest_unbind(const Ovl__MigPlan *plan, const struct preflight_facts *facts)
+{
+	struct preflight_list none = { 0 };
+	struct dest d;
+
+	if (dest_init(&d, plan, facts, &none))
+		return;
+	for (size_t i = 0; i < plan->n_unix_paths; i++)
+		unbind(&d, plan->unix_paths[i]);
+	dest_fini(&d);
 }

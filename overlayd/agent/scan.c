@@ -615,17 +615,27 @@ static void external_add(struct scan *s, size_t task, const struct scan_fd *f, c
 				     .task = task, .fd = f->fd };
 }
 
-/* is the master of this pty held by the same tree? Then CRIU restores the pair. */
-static bool pty_inside(const struct scan *s, int tree, uint64_t rdev)
+/* Is @m the master of the pty slave @f? Its own device is the devpts instance, unless it was opened as a device node in /dev. */
+static bool is_master_of(const struct scan_fd *m, const struct scan_fd *f)
 {
-	const struct scan_tree *t = &s->trees[tree];
-	const unsigned int index = (major(rdev) - 136) * 256 + minor(rdev);
+	const unsigned int index = (major(f->rdev) - 136) * 256 + minor(f->rdev);
 
-	for (size_t i = t->first; i < t->first + t->n_tasks; i++)
+	return m->kind == SCAN_PTMX && m->tty_index == (int32_t)index && (m->dev == f->dev || !f->foreign);
+}
+
+/**
+ * scan_pty_master() - which tree holds the master of a terminal?
+ * @f: a descriptor of kind SCAN_TTY
+ *
+ * Return: index of the tree, SCAN_NONE when it is outside the set (or no pty).
+ */
+int scan_pty_master(const struct scan *s, const struct scan_fd *f)
+{
+	for (size_t i = 0; i < s->n_tasks; i++)
 		for (size_t k = 0; k < s->tasks[i].n_fds; k++)
-			if (s->tasks[i].fds[k].kind == SCAN_PTMX && s->tasks[i].fds[k].tty_index == (int32_t)index)
-				return true;
-	return false;
+			if (is_master_of(&s->tasks[i].fds[k], f))
+				return s->tasks[i].tree;
+	return SCAN_NONE;
 }
 
 static void external_of(struct scan *s, size_t task, const struct scan_fd *f)
@@ -635,7 +645,7 @@ static void external_of(struct scan *s, size_t task, const struct scan_fd *f)
 	switch (f->kind) {
 	case SCAN_TTY:
 		/* /dev/tty (5:0) is whatever the session's terminal is */
-		if (f->rdev != makedev(5, 0) && !pty_inside(s, s->tasks[task].tree, f->rdev))
+		if (f->rdev != makedev(5, 0) && scan_pty_master(s, f) == SCAN_NONE)
 			external_add(s, task, f, "tty", xasprintf("tty[%" PRIx64 ":%" PRIx64 "]", f->rdev, f->dev));
 		return;
 	case SCAN_FILE:

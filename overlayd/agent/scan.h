@@ -251,6 +251,7 @@ struct scan_pipe *scan_find_pipe(const struct scan *s, uint64_t ino);
 const struct scan_outsider *scan_find_outsider(const struct scan *s, uint64_t ino);
 const struct procfs_mount *scan_find_mount(const struct scan *s, uint64_t mntns, uint64_t mnt_id);
 const struct scan_task *scan_tree_root(const struct scan *s, size_t tree);
+int scan_pty_master(const struct scan *s, const struct scan_fd *f);
 const char *scan_kind_name(enum scan_kind kind);
 
 #endif

@@ -236,6 +236,9 @@ dest() {
 	finish e KILL
 	start f thread-ns
 	refused "$PID" thread-netns
+	finish f KILL
+	start g own-mnt
+	refused "$PID" mapped-foreign "was mapped from a mount of another mount namespace"
 }
 
 @test "refused: a process that is pid 1 of a PID namespace of its own" {
@@ -298,6 +301,42 @@ dest() {
 	kill_all
 	start c daemon eventfd
 	refused "$PID" shared-between-trees 'eventfd. is shared with'
+}
+
+@test "refused: a terminal whose master is in another tree" {
+	start a split-pty
+	refused "$PID" shared-between-trees 'the terminal /dev/pts/[0-9]+ belongs to situation'
+}
+
+@test "refused: a local address that does not move with the workload" {
+	ip -n "$NS" addr add 192.168.5.2/32 dev lo
+	ip -n "$NS" addr add fd00::2/128 dev lo nodad
+	OPTS=(vip=192.168.5.2)
+	start a listen 192.168.5.2
+	start b listen 127.0.0.1
+	start c listen 0.0.0.0
+	start d listen ::
+	start e listen ::ffff:192.168.5.2
+	refused "$PID" ""
+	start f listen fd00::2
+	refused "$PID" address 'a socket at address fd00::2, which is none of'
+	finish f KILL
+	OPTS=(vip=192.168.5.3)
+	refused "$(spawned a)" address 'a socket at address 192.168.5.2'
+}
+
+@test "reasons of forked processes are told once, with their number" {
+	start a many 20
+	refused "$PID" io_uring '.and 20 more such processes.'
+	assert_eq "$(json 'length')" 1
+}
+
+@test "warned: somebody outside waits for a lock" {
+	start a flock "$DIR/l"
+	ip netns add "$NS-b"
+	spawn w ip netns exec "$NS-b" situation lock-waiter "$DIR/l"
+	wait_for 10 grep -q -- "-> FLOCK .* $(spawned w) " /proc/locks
+	warned "$PID" lock-waiter "outside waits for the lock on $DIR/l that situation.$PID. holds"
 }
 
 @test "refused: a FIFO whose other end is outside; the same one inside is fine" {
@@ -437,6 +476,11 @@ build_id_offset() {
 	assert_eq "$(codes refuse)" ""
 	_run unshare -m bash -c "mount -t tmpfs -o ro none $DIR/run && scantool dest $PID /"
 	assert_eq "$(codes refuse)" unix-directory
+	# what a killed copy has bound is removed where it was its own, never where the source has its name
+	_run unshare -m bash -c "mount -t tmpfs none $DIR/run && situation unix-bind $DIR/run/s && scantool dest $PID / unbind; ls $DIR/run"
+	refute_match "$(tail -1 <<<"$output")" s
+	_run scantool dest "$PID" / unbind
+	[ -S "$DIR/run/s" ]
 }
 
 @test "destination: architecture, CRIU, processor, memory, space, pids, sysctls" {

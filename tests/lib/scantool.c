@@ -2,7 +2,7 @@
 /* scantool.c - prints what the scan and preflight rooms say of a workload, as JSON, for tests/bats/preflight.bats
  *
  *	scantool scan PID			tasks, trees, externals, sockets, pipes, files
- *	scantool refuse PID [urgent] [shim] [ghost=N]	the source's reasons
+ *	scantool refuse PID [urgent] [shim] [remap] [ghost=N] [vip=ADDRESS]	the source's reasons
  *	scantool dest PID ROOT [key=value...]	the destination's reasons, the destination being the tree below ROOT; the plan travels packed
  *	scantool locks PID FILE release|relock	let go of locks (FILE is written as a journal), take them back (FILE is read)
  *	scantool names PID FILE aside|back|finish
@@ -118,13 +118,20 @@ static int do_refuse(const struct scan *s, char **args)
 {
 	struct preflight_opts opts = { .node = "n1" };
 	struct preflight_list list = { 0 };
+	vip_t vip = 0;
 
 	for (; *args; args++) {
 		opts.allow_urgent_loss |= !strcmp(*args, "urgent");
 		opts.criu_shim |= !strcmp(*args, "shim");
 		opts.link_remap |= !strcmp(*args, "remap");
+		if (!strncmp(*args, "vip=", 4))
+			vip_parse(*args + 4, &vip);
 		if (!strncmp(*args, "ghost=", 6))
 			opts.ghost_limit = strtoull(*args + 6, NULL, 10);
+	}
+	if (vip) {
+		opts.vips = &vip;
+		opts.n_vips = 1;
 	}
 	preflight_source(s, &opts, &list);
 	return show(&list);
@@ -165,6 +172,7 @@ static int do_dest(const struct scan *s, char **args)
 {
 	struct preflight_facts facts = { .node = "n2", .source = "n1", .root = args[0], .netns_fd = -1, .criu_version = "4.2.1" };
 	cleanup_close int netns = -1;
+	bool unbind = false;
 	struct preflight_list list = { 0 };
 	Ovl__MigPlan *plan = preflight_plan(s), *received;
 	uint8_t *wire = xmalloc(ovl__mig_plan__get_packed_size(plan));
@@ -182,11 +190,15 @@ static int do_dest(const struct scan *s, char **args)
 			facts.arg = *a + 4;
 			received->cpuinfo.data = xmalloc(1);
 			received->cpuinfo.len = 1;
+		} else if (!strcmp(*a, "unbind")) {
+			unbind = true;
 		} else if (!strncmp(*a, "netns=", 6)) {
 			facts.netns_fd = netns = open(*a + 6, O_RDONLY | O_CLOEXEC);
 		}
 	}
 	preflight_dest(received, &facts, &list);
+	if (unbind)
+		preflight_dest_unbind(received, &facts);
 	ovl__mig_plan__free_unpacked(received, NULL);
 	return show(&list);
 }

@@ -128,6 +128,13 @@ static void do_unix_server(char **a)
 	}
 }
 
+/* PATH: bind it and end */
+static void do_unix_bind(char **a)
+{
+	unix_bind(a[0], SOCK_STREAM);
+	exit(0);
+}
+
 static void do_unix_client(char **a)
 {
 	struct sockaddr_un un = un_addr(a[0]);
@@ -288,6 +295,55 @@ static void do_foreign_socket(char **a)
 	CHECK(setns((int)CHECK(open(a[0], O_RDONLY | O_CLOEXEC)), CLONE_NEWNET));
 }
 
+/* ADDRESS: listen there */
+static void do_listen(char **a)
+{
+	struct sockaddr_in sin = { .sin_family = AF_INET };
+	struct sockaddr_in6 sin6 = { .sin6_family = AF_INET6 };
+	int fd;
+
+	if (inet_pton(AF_INET, a[0], &sin.sin_addr) == 1) {
+		fd = (int)CHECK(socket(AF_INET, SOCK_STREAM, 0));
+		CHECK(bind(fd, (struct sockaddr *)&sin, sizeof(sin)));
+	} else {
+		inet_pton(AF_INET6, a[0], &sin6.sin6_addr);
+		fd = (int)CHECK(socket(AF_INET6, SOCK_STREAM, 0));
+		CHECK(bind(fd, (struct sockaddr *)&sin6, sizeof(sin6)));
+	}
+	CHECK(listen(fd, 1));
+}
+
+/* the master of a terminal in one tree, the slave in another */
+static void do_split_pty(char **a)
+{
+	int m, s;
+
+	(void)a;
+	CHECK(openpty(&m, &s, NULL, NULL, NULL));
+	if (!CHECK(fork())) {
+		close(m);
+		if (CHECK(fork()))
+			_exit(0);
+		hold();
+	}
+	close(s);
+	CHECK(wait(NULL));
+}
+
+/* FILE: a flock, and somebody else (who leaves the namespace) that waits for it */
+static void do_lock_waiter(char **a)
+{
+	CHECK(flock((int)CHECK(open(a[0], O_RDWR)), LOCK_EX));
+}
+
+/* N children that have inherited an io_uring */
+static void do_many(char **a)
+{
+	do_io_uring(NULL);
+	for (int i = 0; i < atoi(a[0]); i++)
+		child_holds();
+}
+
 /* a connection over loopback with an unread urgent byte */
 static void do_urgent(char **a)
 {
@@ -325,6 +381,13 @@ static void do_userns(char **a)
 {
 	(void)a;
 	CHECK(unshare(CLONE_NEWUSER));
+}
+
+/* a mount namespace of its own, made without exec: what is mapped stays on the old one's mounts */
+static void do_own_mnt(char **a)
+{
+	(void)a;
+	CHECK(unshare(CLONE_NEWNS));
 }
 
 /* "mnt" "ipc" "pid" "net": a child that has made itself such a namespace */
@@ -500,16 +563,17 @@ int main(int argc, char **argv)
 {
 	static const struct { const char *name; void (*fn)(char **); int args; } table[] = {
 		{ "plain", do_plain, 0 }, { "io_uring", do_io_uring, 0 }, { "mptcp", do_mptcp, 0 },
-		{ "unix-server", do_unix_server, 1 }, { "unix-client", do_unix_client, 1 }, { "unix-inside", do_unix_inside, 1 },
+		{ "unix-server", do_unix_server, 1 }, { "unix-client", do_unix_client, 1 }, { "unix-bind", do_unix_bind, 1 }, { "unix-inside", do_unix_inside, 1 },
 		{ "unix-dgram-server", do_unix_dgram_server, 1 }, { "unix-dgram-client", do_unix_dgram_client, 1 },
 		{ "daemon", do_daemon, 0 }, { "shm", do_shm, 0 }, { "flock", do_flock, 1 }, { "ofd", do_ofd, 1 },
 		{ "posix", do_posix, 1 }, { "deleted", do_deleted, 2 }, { "open", do_open, 1 }, { "chdir", do_chdir, 1 },
 		{ "threads", do_threads, 1 }, { "crowd", do_crowd, 2 }, { "foreign-socket", do_foreign_socket, 1 },
-		{ "urgent", do_urgent, 0 }, { "backlog", do_backlog, 0 }, { "userns", do_userns, 0 }, { "child-ns", do_child_ns, 1 },
+		{ "urgent", do_urgent, 0 }, { "backlog", do_backlog, 0 }, { "userns", do_userns, 0 }, { "child-ns", do_child_ns, 1 }, { "own-mnt", do_own_mnt, 0 },
 		{ "thread-ns", do_thread_ns, 0 }, { "vfork", do_vfork, 0 }, { "trace", do_trace, 1 },
 		{ "zombie-leader", do_zombie_leader, 0 }, { "zombie-child", do_zombie_child, 0 }, { "fine", do_fine, 0 },
 		{ "pidfd", do_pidfd, 1 }, { "vsock", do_vsock, 0 }, { "ring", do_ring, 0 }, { "mqueue", do_mqueue, 1 },
-		{ "tty", do_tty, 1 }, { "fifo", do_fifo, 1 }, { "memory", do_memory, 1 },
+		{ "tty", do_tty, 1 }, { "fifo", do_fifo, 1 }, { "memory", do_memory, 1 }, { "listen", do_listen, 1 }, { "split-pty", do_split_pty, 0 },
+		{ "lock-waiter", do_lock_waiter, 1 }, { "many", do_many, 1 },
 	};
 
 	close_range(3, ~0u, 0);		/* what a test's surroundings leave open is no part of the situation */
