@@ -181,6 +181,10 @@ static int fp_apply_one(struct fastpath *fp, const struct fp_update *u, uint64_t
 		return forward_set_remote(fp->fwd, u->vip, u->gen, &u->node, now_us);
 	case FP_SET_HOLD:
 		return forward_set_hold(fp->fwd, u->vip, u->gen, now_us);
+	case FP_ARRIVING:
+	case FP_NOT_ARRIVING:
+		forward_set_arriving(fp->fwd, u->vip, u->kind == FP_ARRIVING, now_us);
+		return 0;
 	case FP_SET_UNREACHABLE:
 		return forward_set_unreachable(fp->fwd, u->vip, u->gen, now_us);
 	case FP_DEL:

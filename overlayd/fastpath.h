@@ -9,9 +9,9 @@
  * A vIP that moves away: activate it at the other node, post FP_SET_REMOTE with the new generation; packets that still come for
  * it are forwarded once, and op straggler names who sent them. FP_SET_HOLD before that holds everything (bounded) until the
  * next update for the vIP; without it, packets that fall through to overlay0 after the kernel's routes went are held all the same.
- * A vIP that arrives: post FP_SET_HOLD with its old generation before the commit (from then on others may learn that it is here and
- * send), activate the routes, then post FP_SET_LOCAL with the new one; what was held for it is written to overlay0. If it does not
- * arrive after all, post FP_SET_REMOTE with the old generation and holder.
+ * A vIP that arrives: post FP_ARRIVING before the commit, for from then on others may learn that it is here, and send: what nodes
+ * send for it waits, while this node's own packets still go to where it is. After the commit activate the routes, then post
+ * FP_SET_LOCAL with the new generation; what was held is written to overlay0. If it does not arrive after all, post FP_NOT_ARRIVING.
  */
 #ifndef OVERLAYD_FASTPATH_H
 #define OVERLAYD_FASTPATH_H
@@ -30,6 +30,8 @@ enum fp_update_kind {
 	FP_SET_LOCAL,		/* vip, gen: lives here */
 	FP_SET_REMOTE,		/* vip, gen, node: lives there */
 	FP_SET_HOLD,		/* vip, gen: hold everything for it until the next update */
+	FP_ARRIVING,		/* vip: a migration is bringing it here; what nodes send for it is held */
+	FP_NOT_ARRIVING,	/* vip: it is not coming after all */
 	FP_SET_UNREACHABLE,	/* vip, gen (0 = whatever is known): nobody has it, for fp_cfg.unreachable_ms */
 	FP_DEL,			/* vip: forget it, whatever the generation; the next packet asks again */
 	FP_SUBNET_ADD,		/* subnet */

@@ -10,6 +10,7 @@
  *              good until the next fib_set_*() of another vIP or fib_del(). Nodes are a table of their own, counted by the
  *              entries that name them; an index stays the same as long as it is in use.
  *   States     absent -> PENDING -> LOCAL | REMOTE | UNREACHABLE; LOCAL | REMOTE <-> HOLD; any -> absent (fib_del).
+ *   Arriving   a mark beside the state: a migration's destination before the commit, when the vIP still lives elsewhere.
  *   Generation an entry remembers the highest it has seen and refuses (-ESTALE) any update with a lower one. An equal one is
  *              accepted: it repeats, or corrects an address. PENDING keeps the number; only fib_del() forgets it.
  *   Held       a FIFO per entry, within four bounds (struct fib_limits); a packet beyond is refused, so order is kept.
@@ -225,6 +226,7 @@ int fib_set_local(struct fib *f, vip_t vip, uint64_t gen)
 	if (!e)
 		return -ESTALE;
 	entry_set_state(f, e, FIB_LOCAL);
+	e->arriving = false;
 	return 0;
 }
 
@@ -300,6 +302,20 @@ int fib_set_pending(struct fib *f, vip_t vip, uint64_t now_us)
 	entry_set_state(f, e, FIB_PENDING);
 	e->time_us = now_us;
 	return 0;
+}
+
+/**
+ * fib_set_arriving() - @vip is on its way here, or is not after all
+ *
+ * Has no generation and no influence on where it is now; ends by itself when the vIP becomes LOCAL, or is deleted. A vIP that was
+ * unknown becomes PENDING without having been asked for.
+ */
+void fib_set_arriving(struct fib *f, vip_t vip, bool on)
+{
+	struct fib_entry *e = on ? entry_ensure(f, vip) : fib_find(f, vip);
+
+	if (e)
+		e->arriving = on && e->state != FIB_LOCAL;
 }
 
 /** fib_del() - forget @vip, its generation and what is held for it; Return: 0, -ENOENT */

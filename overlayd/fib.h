@@ -48,6 +48,7 @@ struct fib_entry {
 	vip_t vip;			/* key; 0 = free slot */
 	uint8_t state;			/* enum fib_state */
 	bool automatic;			/* HOLD that the fast path entered by itself, see forward.c */
+	bool arriving;			/* on its way here: what nodes send for it waits, whatever the state, until it is LOCAL */
 	uint32_t hop;			/* REMOTE: see fib_hop() */
 	uint64_t gen;			/* highest generation seen */
 	uint64_t time_us;		/* PENDING, REMOTE: last asked; HOLD: entered; UNREACHABLE: ends; monotonic */
@@ -65,6 +66,7 @@ int fib_set_remote(struct fib *f, vip_t vip, uint64_t gen, const struct sockaddr
 int fib_set_hold(struct fib *f, vip_t vip, uint64_t gen, bool automatic, uint64_t now_us);
 int fib_set_unreachable(struct fib *f, vip_t vip, uint64_t gen, uint64_t until_us);
 int fib_set_pending(struct fib *f, vip_t vip, uint64_t now_us);
+void fib_set_arriving(struct fib *f, vip_t vip, bool on);
 int fib_del(struct fib *f, vip_t vip);
 const struct sockaddr_in *fib_hop(const struct fib *f, const struct fib_entry *e);
 

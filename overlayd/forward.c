@@ -4,7 +4,7 @@
  * Theory of operation
  *   Purpose    every rule about a packet in one place, without descriptors or threads, so that a test can call it.
  *   Not here   reading and polling (fastpath.c), datagrams and runs (tunnel.c), the table (fib.c), who tells us where a vIP is.
- *   From overlay0 (the kernel routed it here, so its destination is no workload the kernel knows):
+ *   From overlay0 (the kernel routed it here, so its destination is no workload the kernel knows), for a vIP that is
  *              REMOTE       cut into inner packets and sent as DATA; as FORWARDED if the source lives elsewhere, for then the packet came
  *                           from a node and fell through to us when the destination left
  *              absent       held, PENDING, op miss
@@ -12,15 +12,17 @@
  *              HOLD         held
  *              LOCAL        the kernel's routes went before our table was told: held, HOLD by ourselves ("automatic")
  *              UNREACHABLE  ICMP host unreachable
- *   From a node:
+ *   From a node, for a vIP that is
  *              LOCAL        delivered: coalesced, written to overlay0
  *              absent, PENDING, HOLD  held as above
- *              REMOTE       sent on as FORWARDED, op straggler. But if it came as FORWARDED (somebody says the vIP is here), or from the very
- *                           node we believe to hold it, one of us is behind: held, op miss, and the entry stays, for a stranger's
+ *              any, arriving held: a migration is bringing the vIP here, and others may know that before we do
+ *              REMOTE       sent on as FORWARDED, op straggler; even back to the sender, to whom the vIP may be on its way. But if it came
+ *                           as FORWARDED (somebody says the vIP is here) it is held, op miss, and the entry stays, for a stranger's
  *                           datagram must not make us forget. So a packet makes one detour at most
  *              UNREACHABLE  dropped; a FORWARDED one asks again, somebody says the vIP is coming here
- *   Held       until an update says where to; then, in order, through the same rules (nothing is forwarded twice, nothing goes back to
- *              where it came from). Given up after HOLD_MAX_US, but for HOLD asked for by the control thread.
+ *   Held       until an update says where to; then, in order, through the same rules. What came as FORWARDED, and what nodes sent for
+ *              an arriving vIP, can only be delivered here: an update that says otherwise leaves it waiting. Given up after
+ *              HOLD_MAX_US, but for arriving vIPs and HOLD asked for by the control thread: those last until they are ended.
  *   Automatic  HOLD that nobody ends turns LOCAL again after HOLD_AUTO_US and what was held is written to overlay0; if the kernel
  *              still has no route it comes back with a lower TTL, so this ends.
  *   Order      of one sender's packets to one vIP is kept: held ones go before later ones, overlay0 gets them in the order they came.
@@ -84,7 +86,6 @@ static const char *const drop_names[] = {
 	[FORWARD_DROP_HOLD_EXPIRED] = "hold-expired",
 	[FORWARD_DROP_HOLD_FORGOTTEN] = "hold-forgotten",
 	[FORWARD_DROP_PENDING_FULL] = "pending-full",
-	[FORWARD_DROP_TWICE] = "forwarded-twice",
 	[FORWARD_DROP_TYPE] = "datagram-type",
 	[FORWARD_DROP_TUN_WRITE] = "tun-write",
 };
@@ -198,11 +199,6 @@ static bool in_subnets(const struct forward *fw, vip_t vip)
 static void drop(struct forward *fw, enum forward_drop why)
 {
 	fw->stats.drops[why]++;
-}
-
-static bool same_node(const struct sockaddr_in *a, const struct sockaddr_in *b)
-{
-	return a->sin_addr.s_addr == b->sin_addr.s_addr && a->sin_port == b->sin_port;
 }
 
 /* one frame to overlay0; @packets is what it counts for when it is lost */
@@ -348,13 +344,9 @@ static void tell_straggler(struct forward *fw, const struct flight *f)
 	fw->ops->straggler(fw->arg, f->pkt.dst, &f->from);
 }
 
-/* one detour at most, and never back, whatever the update said that released it; Return: true, or false dropped and counted */
+/* to where it went; Return: true, or false dropped and counted */
 static bool send_on(struct forward *fw, const struct flight *f, const struct fib_entry *e)
 {
-	if (f->forwarded || same_node(fib_hop(fw->fib, e), &f->from)) {
-		drop(fw, FORWARD_DROP_TWICE);
-		return false;
-	}
 	if (!send_to(fw, f, fib_hop(fw->fib, e), TUNNEL_FORWARDED))
 		return false;
 	fw->stats.forwarded++;
@@ -487,15 +479,6 @@ static bool check_datagram(struct forward *fw, const struct tunnel_rx *rx, struc
 	return check_addresses(fw, f);
 }
 
-/* a packet whose destination is at another node as far as we know */
-static void from_udp_remote(struct forward *fw, const struct flight *f, struct fib_entry *e)
-{
-	if (f->forwarded || same_node(fib_hop(fw->fib, e), &f->from))
-		hold_and_ask(fw, f, e);
-	else
-		send_on(fw, f, e);
-}
-
 /** forward_from_udp() - a datagram from a node; rx->packet must stay until forward_flush_tun() */
 void forward_from_udp(struct forward *fw, const struct tunnel_rx *rx, uint64_t now_us)
 {
@@ -508,12 +491,19 @@ void forward_from_udp(struct forward *fw, const struct tunnel_rx *rx, uint64_t n
 	if (!check_datagram(fw, rx, &f))
 		return;
 	e = fib_find(fw->fib, f.pkt.dst);
+	if (e && e->arriving) {
+		hold(fw, &f, e);
+		return;
+	}
 	switch (e ? (enum fib_state)e->state : FIB_STATE_COUNT) {
 	case FIB_LOCAL:
 		deliver(fw, rx->packet, &f.pkt, rx->hdr.partial);
 		break;
 	case FIB_REMOTE:
-		from_udp_remote(fw, &f, e);
+		if (f.forwarded)
+			hold_and_ask(fw, &f, e);
+		else
+			send_on(fw, &f, e);
 		break;
 	case FIB_HOLD:
 		hold(fw, &f, e);
@@ -557,7 +547,13 @@ static bool release_one(struct forward *fw, struct fib_held *h, const struct fib
 	return false;
 }
 
-/* all that waits for a vIP that just became LOCAL, REMOTE or UNREACHABLE */
+/* nothing but delivery here can become of it */
+static bool only_here(const struct fib_held *h, const struct fib_entry *e)
+{
+	return !h->from_tun && (e->arriving || (h->forwarded && e->state == FIB_REMOTE));
+}
+
+/* what waits for a vIP that just became LOCAL, REMOTE or UNREACHABLE, as far as that helps it */
 static void release(struct forward *fw, vip_t vip, uint64_t now_us)
 {
 	struct fib_entry *e = fib_find(fw->fib, vip);
@@ -565,7 +561,10 @@ static void release(struct forward *fw, vip_t vip, uint64_t now_us)
 
 	for (; h; h = next) {
 		next = h->next;
-		if (release_one(fw, h, e, now_us))
+		/* there was room for it a moment ago */
+		if (e->state != FIB_LOCAL && only_here(h, e))
+			fib_hold_packet(fw->fib, e, h, h->packet);
+		else if (release_one(fw, h, e, now_us))
 			fw->stats.released++;
 		free(h);
 	}
@@ -595,6 +594,17 @@ int forward_set_remote(struct forward *fw, vip_t vip, uint64_t gen, const struct
 int forward_set_hold(struct forward *fw, vip_t vip, uint64_t gen, uint64_t now_us)
 {
 	return fib_set_hold(fw->fib, vip, gen, false, now_us);
+}
+
+/** forward_set_arriving() - a migration is bringing @vip here, or (@on false) is not any more */
+void forward_set_arriving(struct forward *fw, vip_t vip, bool on, uint64_t now_us)
+{
+	struct fib_entry *e;
+
+	fib_set_arriving(fw->fib, vip, on);
+	e = fib_find(fw->fib, vip);
+	if (e && !on && (e->state == FIB_REMOTE || e->state == FIB_UNREACHABLE))
+		release(fw, vip, now_us);
 }
 
 /** forward_set_unreachable() - nobody has @vip: what waited is refused; Return: as fib_set_unreachable() */
@@ -627,6 +637,8 @@ static void tick_entry(struct forward *fw, struct fib_entry *e, uint64_t now_us)
 			forward_set_local(fw, e->vip, e->gen, now_us);
 		return;
 	}
+	if (e->arriving)
+		return;
 	fw->stats.drops[FORWARD_DROP_HOLD_EXPIRED] += fib_expire_held(fw->fib, e, oldest);
 	if ((e->state == FIB_UNREACHABLE && now_us >= e->time_us) ||
 	    (e->state == FIB_PENDING && !e->held && e->time_us < oldest))

@@ -26,7 +26,6 @@ enum forward_drop {
 	FORWARD_DROP_HOLD_EXPIRED,	/* held, and no answer came in time */
 	FORWARD_DROP_HOLD_FORGOTTEN,	/* held, and the vIP was deleted */
 	FORWARD_DROP_PENDING_FULL,	/* too many unknown vIPs at once */
-	FORWARD_DROP_TWICE,		/* already forwarded once, and not here after all */
 	FORWARD_DROP_TYPE,		/* datagram of a type not in use */
 	FORWARD_DROP_TUN_WRITE,		/* overlay0 did not take it */
 	FORWARD_DROP_COUNT
@@ -77,6 +76,7 @@ bool forward_merges(const struct forward *fw);
 int forward_set_local(struct forward *fw, vip_t vip, uint64_t gen, uint64_t now_us);
 int forward_set_remote(struct forward *fw, vip_t vip, uint64_t gen, const struct sockaddr_in *node, uint64_t now_us);
 int forward_set_hold(struct forward *fw, vip_t vip, uint64_t gen, uint64_t now_us);
+void forward_set_arriving(struct forward *fw, vip_t vip, bool on, uint64_t now_us);
 int forward_set_unreachable(struct forward *fw, vip_t vip, uint64_t gen, uint64_t now_us);
 int forward_del(struct forward *fw, vip_t vip);
 

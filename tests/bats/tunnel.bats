@@ -276,8 +276,9 @@ while True:
 	tell 1 "remote 192.168.5.9 1 10.9.0.3"
 	run_fail in_i 1 ping -c 1 -W 1 192.168.5.9
 	wait_for 5 said_more 2 "miss 192.168.5.9" 0
-	tell 2 "remote 192.168.5.9 3 10.9.0.1"
-	assert_eq "$(stat 2 '.drops."forwarded-twice"')" 1
+	one_given_up() { [ "$(stat 2 '.drops."hold-expired"')" = 1 ]; }
+	wait_for 6 one_given_up
+	assert_eq "$(stat 2 .forwarded)" 0
 	ip -n "$(i 2)" addr del 192.168.5.9/32 dev overlay0
 }
 
@@ -324,17 +325,25 @@ while True:
 	ip netns del "$TAG-w"
 }
 
-@test "packets for a vIP that is arriving wait for it" {
+@test "a vIP arrives: everybody's packets wait for it, whoever knows first" {
+	# 3 -> 2. The commit has been, and the news travels: 1 knows, 3 knows, 2 is the last to know
 	all_known
-	for n in 1 3; do tell $n "remote 192.168.5.9 1 10.9.0.2"; done
-	tell 2 "hold 192.168.5.9 1"
-	spawn ping ip netns exec "$(i 1)" ping -c 1 -W 5 192.168.5.9
-	one_held() { [ "$(stat 2 .held_now)" = 1 ]; }
-	wait_for 5 one_held
+	tell 1 "remote 192.168.5.9 2 10.9.0.2"
+	tell 2 "remote 192.168.5.9 1 10.9.0.3"
+	tell 2 "arriving 192.168.5.9"
+	tell 3 "remote 192.168.5.9 2 10.9.0.2"
+	# in a fabric 192.168.5.2 would be a workload's, here it is the kernel's own: let it come in from outside
+	in_i 2 sysctl -qw net.ipv4.conf.overlay0.accept_local=1 net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.overlay0.rp_filter=0
+	for n in 1 2 3; do spawn ping$n ip netns exec "$(i $n)" ping -c 1 -W 5 192.168.5.9; done
+	# 1's and 3's came straight, 2's own by way of 3
+	three_held() { [ "$(stat 2 .held_now)" = 3 ]; }
+	wait_for 5 three_held
 	ip -n "$(i 2)" addr add 192.168.5.9/32 dev overlay0
 	tell 2 "local 192.168.5.9 2"
-	finish ping none
-	assert_eq "$status" 0 "ping"
+	for n in 1 2 3; do
+		finish ping$n none
+		assert_eq "$status" 0 "ping from node $n"
+	done
 	ip -n "$(i 2)" addr del 192.168.5.9/32 dev overlay0
 }
 

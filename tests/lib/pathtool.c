@@ -6,6 +6,7 @@
  * overlay0's part is played by TUN in INNER_NETNS (made if need be, left down), the UDP socket is in UNDERLAY_NETNS; both are names
  * under /run/netns. Commands are lines on FIFO, each awaited (applied) and then answered "ok COMMAND":
  *     local VIP GEN | remote VIP GEN NODE | hold VIP GEN | unreachable VIP GEN | del VIP
+ *     arriving VIP | not-arriving VIP
  *     offloads LETTERS                 of t(so) u(so) g(so) r(eceive: gro); "-" = none
  *     resolve VIP MS remote GEN NODE   answer each miss of VIP after MS milliseconds so
  *     stats FILE                       counters as JSON, written whole or not at all
@@ -135,7 +136,7 @@ static struct fp_update parse_update(const char **words)
 {
 	static const struct { const char *name; enum fp_update_kind kind; } kinds[] = {
 		{ "local", FP_SET_LOCAL }, { "remote", FP_SET_REMOTE }, { "hold", FP_SET_HOLD }, { "unreachable", FP_SET_UNREACHABLE },
-		{ "del", FP_DEL },
+		{ "del", FP_DEL }, { "arriving", FP_ARRIVING }, { "not-arriving", FP_NOT_ARRIVING },
 	};
 	struct fp_update u = { .kind = FP_UPDATE_COUNT };
 

@@ -361,39 +361,90 @@ static void test_moved_is_forwarded_once(void **state)
 	from_node(r, &r->stranger, TUNNEL_DATA, &syn);
 	assert_int_equal(peer_gets(r, NULL, NULL), TUNNEL_FORWARDED);
 	assert_int_equal(r->stragglers, 2);
-	/* one detour at most: held, for somebody says it is here, and dropped when that is not so */
+	/* one detour at most: held, for somebody says it is here; and no answer can make a second one of it */
 	from_node(r, &r->stranger, TUNNEL_FORWARDED, &syn);
 	assert_int_equal(peer_gets(r, NULL, NULL), 0);
 	assert_int_equal(r->misses, 1);
 	forward_set_remote(r->fw, PACKET_DST, 2, &r->peer, r->now_us);
+	forward_set_remote(r->fw, PACKET_DST, 3, &r->stranger, r->now_us);
 	assert_int_equal(peer_gets(r, NULL, NULL), 0);
-	assert_int_equal(dropped(r, FORWARD_DROP_TWICE), 1);
+	r->now_us += 4 * SECOND;
+	forward_tick(r->fw, r->now_us);
+	assert_int_equal(dropped(r, FORWARD_DROP_HOLD_EXPIRED), 1);
 	assert_int_equal(r->writes, 0);
 }
 
-/* the node we believe to hold the vIP sends us packets for it: held and asked, and local traffic goes on */
-static void test_contradiction(void **state)
+/* the node we believe to hold the vIP sends us packets for it: it may be on its way there. Back once, and never a third time */
+static void test_back_to_the_sender(void **state)
 {
 	struct rig *r = *state;
 
 	forward_set_remote(r->fw, PACKET_DST, 1, &r->peer, r->now_us);
-	from_node(r, &r->peer, TUNNEL_FORWARDED, &syn);
 	from_node(r, &r->peer, TUNNEL_DATA, &syn);
-	assert_int_equal(r->misses, 1);
+	assert_int_equal(peer_gets(r, NULL, NULL), TUNNEL_FORWARDED);
+	from_node(r, &r->peer, TUNNEL_FORWARDED, &syn);
 	assert_int_equal(peer_gets(r, NULL, NULL), 0);
+	assert_int_equal(r->misses, 1);
 	from_tun(r, &syn);
 	assert_int_equal(peer_gets(r, NULL, NULL), TUNNEL_DATA);
+	/* an answer without news leaves it waiting, until the vIP is here */
+	forward_set_remote(r->fw, PACKET_DST, 1, &r->peer, r->now_us);
+	assert_int_equal(fib_held_packets(forward_fib(r->fw)), 1);
 	forward_set_local(r->fw, PACKET_DST, 2, r->now_us);
-	assert_int_equal(r->writes, 2);
-	/* and if nothing had changed after all, they are not sent back to where they came from */
-	forward_set_remote(r->fw, PACKET_DST, 3, &r->peer, r->now_us);
-	from_node(r, &r->peer, TUNNEL_DATA, &syn);
-	forward_set_remote(r->fw, PACKET_DST, 3, &r->peer, r->now_us);
-	assert_int_equal(peer_gets(r, NULL, NULL), 0);
-	assert_int_equal(dropped(r, FORWARD_DROP_TWICE), 1);
+	assert_int_equal(r->writes, 1);
 }
 
-static void test_arriving_is_held(void **state)
+/* a migration's destination, before and around the commit */
+static void test_arriving(void **state)
+{
+	struct rig *r = *state;
+
+	forward_set_remote(r->fw, PACKET_DST, 1, &r->peer, r->now_us);
+	forward_set_arriving(r->fw, PACKET_DST, true, r->now_us);
+	from_tun(r, &syn);
+	assert_int_equal(peer_gets(r, NULL, NULL), TUNNEL_DATA);
+	from_node(r, &r->peer, TUNNEL_FORWARDED, &syn);
+	from_node(r, &r->stranger, TUNNEL_DATA, &syn);
+	forward_set_remote(r->fw, PACKET_DST, 1, &r->peer, r->now_us);
+	r->now_us += 60 * SECOND;
+	forward_tick(r->fw, r->now_us);
+	assert_int_equal(fib_held_packets(forward_fib(r->fw)), 2);
+	assert_int_equal(r->misses, 0);
+	assert_int_equal(peer_gets(r, NULL, NULL), 0);
+	forward_set_local(r->fw, PACKET_DST, 2, r->now_us);
+	assert_int_equal(r->writes, 2);
+	/* it is here: the mark is gone */
+	forward_set_remote(r->fw, PACKET_DST, 3, &r->peer, r->now_us);
+	from_node(r, &r->stranger, TUNNEL_DATA, &syn);
+	assert_int_equal(peer_gets(r, NULL, NULL), TUNNEL_FORWARDED);
+	/* it is not coming: what has no other way waits no longer than anything else */
+	forward_set_arriving(r->fw, PACKET_DST, true, r->now_us);
+	from_node(r, &r->stranger, TUNNEL_DATA, &syn);
+	from_node(r, &r->stranger, TUNNEL_FORWARDED, &syn);
+	forward_set_arriving(r->fw, PACKET_DST, false, r->now_us);
+	assert_int_equal(peer_gets(r, NULL, NULL), TUNNEL_FORWARDED);
+	assert_int_equal(peer_gets(r, NULL, NULL), 0);
+	r->now_us += 4 * SECOND;
+	forward_tick(r->fw, r->now_us);
+	assert_int_equal(dropped(r, FORWARD_DROP_HOLD_EXPIRED), 1);
+	/* unknown until now: this node's packets ask, the nodes' wait */
+	forward_del(r->fw, PACKET_DST);
+	forward_set_arriving(r->fw, PACKET_DST, true, r->now_us);
+	from_node(r, &r->stranger, TUNNEL_DATA, &syn);
+	assert_int_equal(r->misses, 0);
+	from_tun(r, &syn);
+	assert_int_equal(r->misses, 1);
+	forward_set_remote(r->fw, PACKET_DST, 3, &r->peer, r->now_us);
+	assert_int_equal(peer_gets(r, NULL, NULL), TUNNEL_DATA);
+	assert_int_equal(peer_gets(r, NULL, NULL), 0);
+	assert_int_equal(fib_held_packets(forward_fib(r->fw)), 1);
+	forward_set_unreachable(r->fw, PACKET_DST, 4, r->now_us);
+	assert_int_equal(fib_held_packets(forward_fib(r->fw)), 1);
+	forward_set_arriving(r->fw, PACKET_DST, false, r->now_us);
+	assert_int_equal(fib_held_packets(forward_fib(r->fw)), 0);
+}
+
+static void test_hold(void **state)
 {
 	struct rig *r = *state;
 
@@ -537,8 +588,9 @@ int main(void)
 		RIG_TEST(test_too_big),
 		RIG_TEST(test_delivered_and_merged),
 		RIG_TEST(test_moved_is_forwarded_once),
-		RIG_TEST(test_contradiction),
-		RIG_TEST(test_arriving_is_held),
+		RIG_TEST(test_back_to_the_sender),
+		RIG_TEST(test_arriving),
+		RIG_TEST(test_hold),
 		RIG_TEST(test_leaving_is_held),
 		RIG_TEST(test_forgotten),
 		RIG_TEST(test_drops),
