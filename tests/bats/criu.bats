@@ -333,7 +333,7 @@ inside() { "$BUILD/bin/ms-init" --exec --netns "/run/netns/$TAG-a" "$@"; }
 }
 
 @test "exec: signals reach the command, and what it leaves behind stays in the workload" {
-	spawn trap inside -- sh -c 'trap "echo got it; exit 7" TERM; echo up; while :; do sleep 0.05; done'
+	spawn trap "$BUILD/bin/ms-init" --exec --netns "/run/netns/$TAG-a" -- sh -c 'trap "echo got it; exit 7" TERM; echo up; while :; do sleep 0.05; done'
 	wait_for 5 grep -q up "$BATS_TEST_TMPDIR/trap.out"
 	finish trap TERM
 	assert_eq "$status" 7

@@ -648,9 +648,16 @@ static bool restore(void)
 	return wait_all(true, "post-restore");
 }
 
-static int roll_back(void)
+static void lift_fence(void)
 {
 	struct oerr err = { 0 };
+
+	if (T.fence && (cgroup_fence_thaw(T.fence, &err) || cgroup_fence_restore(T.fence, &err) || cgroup_fence_remove(T.fence, &err)))
+		fail("fence", &err);
+}
+
+static int roll_back(void)
+{
 
 	if (T.init) {
 		ms_init_kill(T.init);
@@ -663,8 +670,7 @@ static int roll_back(void)
 			answer(&T.trees[i].src, false);
 	wait_all(false, "done");
 	printf("frozen_ms=%.1f\n", (double)(monotime_us() - T.frozen_us) / 1000.0);
-	if (T.fence && (cgroup_fence_thaw(T.fence, &err) || cgroup_fence_restore(T.fence, &err) || cgroup_fence_remove(T.fence, &err)))
-		fail("fence", &err);
+	lift_fence();
 	printf("outcome=rolled-back\n");
 	return 3;
 }
@@ -737,6 +743,7 @@ static int move(void)
 	if (T.leave_running) {
 		answer(&T.trees[0].src, true);
 		wait_all(false, "done");
+		lift_fence();
 		printf("outcome=%s\n", T.trees[0].src.result.ok && T.trees[0].src.result.resumed ? "dumped" : "failed");
 		return 0;
 	}
