@@ -316,9 +316,13 @@ static int src_read_sockets(struct migrate_src *m, struct oerr *err)
 		return ret;
 	free(m->images);
 	m->images = xcalloc(m->sockets.n, sizeof(*m->images));
-	for (size_t i = 0; i < m->sockets.n && !ret; i++) {
+	for (size_t i = 0; i < m->sockets.n; i++) {
 		sock_image_init(&m->images[i]);
-		ret = sock_repair_export_ref(&m->sockets.refs[i], SOCK_EXPORT_HASH, &m->images[i], err);
+		if (!ret)
+			ret = sock_repair_export_ref(&m->sockets.refs[i], SOCK_EXPORT_HASH, &m->images[i], err);
+		/* kept open here, a socket that the program closes would live on, in the program's epoll sets as well */
+		close(m->sockets.refs[i].fd);
+		m->sockets.refs[i].fd = -1;
 	}
 	return ret;
 }
