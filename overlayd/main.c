@@ -24,6 +24,7 @@
 #include "overlayd/ctlclient.h"
 #include "overlayd/fabric.h"
 #include "overlayd/overlayd.h"
+#include "overlayd/purge.h"
 #include "overlayd/show.h"
 
 #define MAIN_TIMEOUT_MS 15000
@@ -119,6 +120,15 @@ static int main_await_end(pid_t pid)
 	return 1;
 }
 
+static bool main_daemon_answers(void)
+{
+	struct ctlclient *cc = ctlclient_open(CTLCLIENT_SOCKET, NULL);
+
+	if (cc)
+		ctlclient_free(cc);
+	return cc;
+}
+
 static int main_stop(const struct main_options *o)
 {
 	Ovl__CtlMsg req = OVL__CTL_MSG__INIT;
@@ -128,8 +138,8 @@ static int main_stop(const struct main_options *o)
 	struct oerr err = { 0 };
 	int status;
 
-	if (o->purge && (pid <= 0 || kill(pid, 0)))
-		return fabric_purge(&err) ? main_fail(&err) : 0;
+	if (o->purge && !main_daemon_answers())
+		return purge_node(&err) ? main_fail(&err) : 0;
 	req.body_case = OVL__CTL_MSG__BODY_STOP;
 	req.stop = &stop;
 	stop.purge = o->purge;
