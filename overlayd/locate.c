@@ -60,6 +60,16 @@ void locate_forget(struct overlayd *ov, vip_t vip)
 	locate_post(ov, &(struct fp_update){ .kind = FP_DEL, .vip = vip });
 }
 
+/**
+ * locate_set_arriving() - a migration is bringing @vip here, or (@on false) is not any more
+ *
+ * Others may learn of the commit before this node does; what they send here meanwhile waits. Ends by itself with locate_set_local().
+ */
+void locate_set_arriving(struct overlayd *ov, vip_t vip, bool on)
+{
+	locate_post(ov, &(struct fp_update){ .kind = on ? FP_ARRIVING : FP_NOT_ARRIVING, .vip = vip });
+}
+
 static void locate_set_unreachable(struct overlayd *ov, vip_t vip)
 {
 	locate_post(ov, &(struct fp_update){ .kind = FP_SET_UNREACHABLE, .vip = vip });

@@ -14,6 +14,7 @@ struct overlayd;
 void locate_set_local(struct overlayd *ov, vip_t vip, uint64_t generation);
 void locate_set_remote(struct overlayd *ov, vip_t vip, uint64_t generation, const char *addr);
 void locate_forget(struct overlayd *ov, vip_t vip);
+void locate_set_arriving(struct overlayd *ov, vip_t vip, bool on);
 
 void locate_miss(struct overlayd *ov, vip_t vip);
 void locate_changed(struct overlayd *ov, const struct dir_binding *b);

@@ -347,6 +347,13 @@ static void workload_announce(struct workload *w)
 	}
 }
 
+/* mute: packets that others send here already wait until it is activated (or, @on false, go where they can) */
+static void workload_expect(struct workload *w, bool on)
+{
+	for (size_t i = 0; i < w->net.nvips; i++)
+		locate_set_arriving(w->ov, w->net.vips[i], on);
+}
+
 static void workload_withdraw(struct workload *w)
 {
 	for (size_t i = 0; i < w->net.nvips; i++) {
@@ -620,6 +627,7 @@ int workload_prepare(struct overlayd *ov, const char *name, const vip_t *vips, s
 	}
 	for (size_t i = 0; i < nvips; i++)
 		dirclient_use(ov->dirclient, vips[i]);
+	workload_expect(*w, true);
 	return 0;
 }
 
@@ -679,6 +687,8 @@ int workload_discard(struct workload *w, struct oerr *err)
 	workload_kill_all(w);
 	if (w->state == WORKLOAD_LIVE)
 		workload_withdraw(w);
+	else if (w->state == WORKLOAD_MUTE)
+		workload_expect(w, false);
 	workload_tunstack_stop(w);
 	ret = fabric_workload_remove(ov->fabric, name, err);
 	workload_remove_files(name);
@@ -775,6 +785,8 @@ static void workload_adopt_one(struct overlayd *ov, const char *name)
 	}
 	if (w->state == WORKLOAD_LIVE)
 		workload_announce(w);
+	else if (w->state == WORKLOAD_MUTE)
+		workload_expect(w, true);
 	log_info("workload", "%s: adopted, %s", name, workload_state_name(w->state));
 }
 
