@@ -29,3 +29,6 @@ tsan-fastpath:	## the fast path's thread under ThreadSanitizer
 		$(test_fastpath_LIBS) -lcmocka
 	$(BUILD)/tests/test_fastpath.tsan
 .PHONY: tsan-fastpath
+
+UNIT_TESTS		+= test_tun
+test_tun_SRC		:= tests/unit/test_tun.c tests/lib/packet.c tunstack/tun.c tunstack/offload.c $(common_SRC)
