@@ -10,8 +10,8 @@
  *   States     STARTING -(VERSION answered)-> READY -(dump, restore)-> BUSY <-(notification, answer)-> ASKING;
  *              BUSY -(result, timeout)-> FINISHED; any -(end-of-file)-> GONE.
  *   Time       one timer: a restore's, stopped while in ASKING.
- *   Invariants waiting[0] != 0 exactly in ASKING; done() was called exactly once when a request was sent and the state is
- *              FINISHED or GONE; nothing is sent but in READY and ASKING.
+ *   Invariants waiting[0] != 0 exactly in ASKING; done() was called exactly once when the state is FINISHED or GONE; nothing is sent
+ *              but in READY and ASKING.
  *   Namespaces the source's CRIU enters the target's mount namespace, so that paths are the target's and mounts are not dumped, and
  *              its PID namespace if that differs; it stays in our network namespace, because only a namespace that is not CRIU's own
  *              gets the network-lock notification (the workload's is passed as external). IPC is not entered either: SysV objects
@@ -167,6 +167,7 @@ static void criu_explain(const struct criu_proc *p, struct criu_result *r, const
 	}
 	snprintf(r->text, sizeof(r->text), "%s", r->code == -ETIMEDOUT ? "no result in the time given"
 						 : r->code == -EPIPE   ? "CRIU ended without a result"
+						 : r->code == -ENOEXEC ? "CRIU ended before it was asked for anything"
 								       : "CRIU failed without saying why");
 }
 
@@ -269,7 +270,9 @@ static void criu_handle_eof(struct criu_proc *p)
 	ev_timer_stop(p->loop, &p->timer);
 	close(p->sock);
 	p->sock = -1;
-	if ((p->state == CRIU_BUSY || p->state == CRIU_ASKING) && !criu_finish(p, &r, NULL, "end of file"))
+	if (p->state == CRIU_STARTING || p->state == CRIU_READY)
+		r.code = -ENOEXEC;
+	if (p->state != CRIU_FINISHED && !criu_finish(p, &r, NULL, "end of file"))
 		return;
 	criu_set_state(p, CRIU_GONE, "end of file");
 	if (!p->ops->eof)
@@ -622,21 +625,6 @@ const char *criu_waiting(const struct criu_proc *p)
 pid_t criu_pid(const struct criu_proc *p)
 {
 	return p->pid;
-}
-
-bool criu_is_gone(const struct criu_proc *p)
-{
-	return p->state == CRIU_GONE;
-}
-
-const char *criu_why(const struct criu_proc *p, char *text, size_t size)
-{
-	cleanup_free char *log = criu_read_log(p);
-
-	text[0] = '\0';
-	if (log)
-		criu_log_cause(log, text, size);
-	return text;
 }
 
 pid_t criu_root_pid(const struct criu_proc *p)

@@ -15,9 +15,10 @@
  *                                             commit, and only then answer: true = the tasks die silently, false = they go on
  *                         and others (query-ext-files, network-unlock, ...), which are answered with true by this room itself unless
  *                         ops->notify_all is set.
- *   ops->done()           exactly once for each criu_dump()/criu_restore() that returned 0. A dump that ends with -EPIPE (CRIU crashed)
+ *   ops->done()           exactly once: how criu_dump() or criu_restore() ended; -ENOEXEC: CRIU ended before it was asked for either
+ *                         (it could not be started; result.text says why). A dump that ends with -EPIPE (CRIU crashed)
  *                         may have left sockets in TCP_REPAIR: switch that off on all of them before the tasks go on.
- *   ops->eof()            CRIU is gone (it could not be started, when ready() never came: criu_why()). Then, or at any time: criu_free().
+ *   ops->eof()            CRIU is gone. Then, or at any time: criu_free().
  *
  * If this process dies, or calls criu_free() while a dump is unfinished, CRIU reads end-of-file and resumes the tasks by itself
  * with live sockets. The source's CRIU is never killed: a killed one leaves every socket in TCP_REPAIR.
@@ -53,7 +54,7 @@ struct ms_init;
 
 struct criu_result {
 	bool ok;		/* the request did what was asked */
-	int code;		/* 0 or a negative errno: -EIO CRIU refused, -EPIPE it died, -ETIMEDOUT */
+	int code;		/* 0 or a negative errno: -EIO CRIU refused, -EPIPE it died, -ETIMEDOUT, -ENOEXEC */
 	int cr_errno;		/* CRIU's own number, 0 if none */
 	pid_t pid;		/* restore: the root's pid inside its PID namespace */
 	bool resumed;		/* dump: the tasks are running again (or never stopped); false only when they were killed */
@@ -128,8 +129,6 @@ int criu_restore(struct criu_proc *p, const struct criu_restore_opts *opts, stru
 int criu_answer(struct criu_proc *p, bool ok);
 const char *criu_waiting(const struct criu_proc *p);	/* the notification that waits for an answer, or NULL */
 pid_t criu_pid(const struct criu_proc *p);		/* source: host pid of the criu process; destination: 0 */
-bool criu_is_gone(const struct criu_proc *p);
-const char *criu_why(const struct criu_proc *p, char *text, size_t size);	/* first error in its log so far, "" = none */
 pid_t criu_root_pid(const struct criu_proc *p);		/* source: the root's pid in its own PID namespace */
 
 /* blocking helpers for pre-flight */

@@ -32,6 +32,7 @@
 #define CRIU_CPUINFO_NAME "cpuinfo.img"
 #define CRIU_CPUINFO_MAX 65536
 #define CRIU_PIDS_NEEDED 1000	/* criu and its helpers, generously */
+#define CRIU_PIDS_MARGIN 4000	/* left for threads, groups and sessions whose numbers the caller may not know */
 
 /* a child of ours that runs criu once and whose output we read */
 struct criu_tool {
@@ -379,7 +380,8 @@ static int criu_pid_compare(const void *a, const void *b)
  * @used:    inner pids and tids of all trees, any order
  * @pid_max: /proc/sys/kernel/pid_max
  *
- * Return: the pid to set as last one used: right above the highest of @used when there is room, else the start of the largest gap.
+ * Return: the pid to set as last one used: above the highest of @used, with a margin when there is room, else the start of the
+ * largest gap.
  */
 pid_t criu_pid_gap(const pid_t *used, size_t n, pid_t pid_max)
 {
@@ -390,6 +392,8 @@ pid_t criu_pid_gap(const pid_t *used, size_t n, pid_t pid_max)
 		memcpy(sorted, used, n * sizeof(*sorted));
 	sorted[n] = 300;	/* the kernel's own restart point after a wrap: RESERVED_PIDS */
 	qsort(sorted, n + 1, sizeof(*sorted), criu_pid_compare);
+	if (pid_max - sorted[n] > CRIU_PIDS_MARGIN + CRIU_PIDS_NEEDED)
+		return sorted[n] + CRIU_PIDS_MARGIN;
 	if (pid_max - sorted[n] > CRIU_PIDS_NEEDED)
 		return sorted[n];
 	for (size_t i = 0; i < n; i++) {

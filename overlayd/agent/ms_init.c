@@ -25,6 +25,7 @@
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 
 #include "overlayd/agent/criu_exec.h"
@@ -66,22 +67,31 @@ static bool init_is_criu(const struct ms_init_main *m, pid_t pid)
 
 /* ---- requests ---- */
 
+static int init_open_file(struct ms_init_main *m, const struct ms_init_request *req)
+{
+	int flags = (int)req->flags & ~(O_CREAT | O_EXCL | O_TRUNC);
+	struct stat st;
+	int fd;
+
+	/* opening one would wait for somebody at the other end */
+	if (!stat(req->path, &st) && S_ISFIFO(st.st_mode))
+		return relay_new_fifo(&m->relays, req->path, req->flags);
+	fd = open(req->path, flags | O_NOCTTY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	if (req->pos > 0 && lseek(fd, req->pos, SEEK_SET) < 0 && errno != ESPIPE) {
+		close(fd);
+		return -errno;
+	}
+	return fd;
+}
+
 /* Opens what @req says; Return: the descriptor the workload will have, or -errno */
 static int init_open(struct ms_init_main *m, const struct ms_init_request *req)
 {
-	int flags = (int)req->flags & ~(O_CREAT | O_EXCL | O_TRUNC);
-	int fd;
-
 	switch (req->kind) {
 	case MS_INIT_FILE:
-		fd = open(req->path, flags | O_NOCTTY | O_CLOEXEC);
-		if (fd < 0)
-			return -errno;
-		if (req->pos > 0 && lseek(fd, req->pos, SEEK_SET) < 0 && errno != ESPIPE) {
-			close(fd);
-			return -errno;
-		}
-		return fd;
+		return init_open_file(m, req);
 	case MS_INIT_TTY:
 		return relay_new_pty(&m->relays);
 	case MS_INIT_PIPE:
@@ -113,14 +123,6 @@ static int init_handle_open(struct ms_init_main *m, const struct ms_init_request
 	m->externals[m->n_externals++] = place;
 	reply->fd = place;
 	return 0;
-}
-
-static int init_handle_seek(const struct ms_init_main *m, const struct ms_init_request *req)
-{
-	for (size_t i = 0; i < m->n_externals; i++)
-		if (m->externals[i] == req->fd)
-			return lseek(req->fd, req->pos, SEEK_SET) < 0 && errno != ESPIPE ? -errno : 0;
-	return -EBADF;
 }
 
 /* criu's own processes must not take pids that the tree needs */
@@ -195,8 +197,6 @@ static int init_dispatch(struct ms_init_main *m, const struct ms_init_request *r
 	switch ((enum ms_init_op)req->op) {
 	case MS_INIT_OP_OPEN:
 		return init_handle_open(m, req, reply);
-	case MS_INIT_OP_SEEK:
-		return init_handle_seek(m, req);
 	case MS_INIT_OP_START:
 		return n_fds == MS_INIT_START_FDS ? init_handle_start(m, req, fds) : -EINVAL;
 	case MS_INIT_OP_KEEP:

@@ -8,7 +8,6 @@
  *                            other end it copies to the output log, and says under which descriptor number criu will find it.
  *                            Must come before criu_start_dest() of that tree (criu inherits it at its fork).
  *   criu_start_dest()        (criu.h) once for each tree
- *   ms_init_seek()           the file's position at the freeze, if it moved since it was opened
  *   criu_restore() ... "post-restore"
  *   ms_init_keep()           after the commit, BEFORE answering "post-restore": from here on the death of the agent does not end the
  *                            workload. Before it, a closed control socket kills everything in the namespace.
@@ -36,7 +35,7 @@
 #define MS_INIT_EXTERNALS_MAX 512
 
 enum ms_init_kind {
-	MS_INIT_FILE = 1,	/* opened by path with flags and position */
+	MS_INIT_FILE = 1,	/* opened by path; criu opens it again through the descriptor, with flags and position of the dump */
 	MS_INIT_TTY,		/* a terminal that ended outside: new pty, what is written goes to the log */
 	MS_INIT_PIPE,		/* a pipe that ended outside; flags: O_RDONLY or O_WRONLY = the end the tree has */
 	MS_INIT_FIFO,		/* a named FIFO whose other end was outside */
@@ -48,7 +47,7 @@ struct ms_init_external {
 	const char *key;	/* CRIU's name of it, for the log only: "file[19:2f]", "tty[8803:17]", "pipe:[4711]" */
 	const char *path;	/* MS_INIT_FILE, MS_INIT_FIFO; else NULL */
 	uint32_t flags;		/* as in /proc/PID/fdinfo; O_CREAT, O_EXCL and O_TRUNC are ignored */
-	int64_t pos;		/* MS_INIT_FILE */
+	int64_t pos;		/* MS_INIT_FILE: for who has no images to take it from */
 };
 
 struct ms_init;
@@ -64,7 +63,6 @@ struct ms_init_cfg {
 
 struct ms_init *ms_init_start(const struct ms_init_cfg *cfg, struct oerr *err);
 int ms_init_open_external(struct ms_init *mi, const struct ms_init_external *ext, int *fd, struct oerr *err);
-int ms_init_seek(struct ms_init *mi, int fd, int64_t pos, struct oerr *err);
 int ms_init_start_criu(struct ms_init *mi, uint32_t tree, const char *path, const char *preload, pid_t pid_base, int swrk_fd,
 		       int images_fd, int log_fd, struct oerr *err);	/* used by criu_start_dest() */
 int ms_init_keep(struct ms_init *mi, struct oerr *err);

@@ -225,15 +225,6 @@ int ms_init_open_external(struct ms_init *mi, const struct ms_init_external *ext
 	return r;
 }
 
-/** ms_init_seek() - the position of a file opened before; Return: 0 or -errno */
-int ms_init_seek(struct ms_init *mi, int fd, int64_t pos, struct oerr *err)
-{
-	struct ms_init_request req = { .op = MS_INIT_OP_SEEK, .fd = fd, .pos = pos };
-	struct ms_init_reply reply;
-
-	return ms_init_call(mi, &req, NULL, 0, &reply, err);
-}
-
 int ms_init_start_criu(struct ms_init *mi, uint32_t tree, const char *path, const char *preload, pid_t pid_base, int swrk_fd,
 		       int images_fd, int log_fd, struct oerr *err)
 {

@@ -19,7 +19,6 @@
 enum ms_init_op {
 	MS_INIT_OP_READY = 1,	/* ms-init, unasked, once its mounts stand */
 	MS_INIT_OP_OPEN,
-	MS_INIT_OP_SEEK,
 	MS_INIT_OP_START,
 	MS_INIT_OP_KEEP,
 	MS_INIT_OP_RELEASE,
@@ -31,9 +30,9 @@ struct ms_init_request {
 	uint32_t kind;		/* OPEN */
 	uint32_t flags;		/* OPEN */
 	uint32_t tree;		/* START */
-	int64_t pos;		/* OPEN, SEEK */
-	int32_t fd;		/* SEEK */
+	int64_t pos;		/* OPEN */
 	int32_t pid_base;	/* START */
+	uint32_t reserved;
 	char key[MS_INIT_KEY_MAX];	/* OPEN */
 	char path[MS_INIT_PATH_MAX];	/* OPEN: the file; START: criu */
 	char preload[MS_INIT_PATH_MAX];	/* START; "" = none */

@@ -49,8 +49,6 @@ struct ext {
 	char path[4096];
 	uint32_t flags;
 	int64_t pos;
-	pid_t pid;	/* somebody who has it, to read the position again */
-	int pid_fd;
 	int fd;		/* in ms-init */
 	int ends;	/* pipes: bit 0 = a reader in the tree, bit 1 = a writer */
 };
@@ -248,8 +246,6 @@ static void scan_fd(pid_t root, pid_t pid, int fd)
 	x->kind = kind;
 	x->flags = flags;
 	x->pos = pos;
-	x->pid = pid;
-	x->pid_fd = fd;
 	x->ends |= (flags & O_ACCMODE) == O_RDONLY ? 1 : 2;
 	snprintf(x->path, sizeof(x->path), "%s", kind == MS_INIT_FILE ? link : "");
 }
@@ -623,15 +619,9 @@ static bool restore(void)
 	struct oerr err = { 0 };
 
 	for (size_t i = 0; i < T.n_exts; i++) {
-		struct ext *x = &T.exts[i];
-		uint32_t flags;
-		int64_t pos;
-		int mnt;
+		const struct ext *x = &T.exts[i];
 
 		inherits[i] = (struct criu_inherit){ .key = x->key, .fd = x->fd };
-		if (x->kind == MS_INIT_FILE && read_fdinfo(x->pid, x->pid_fd, &mnt, &flags, &pos) && pos != x->pos &&
-		    ms_init_seek(T.init, x->fd, pos, &err))
-			fail("seek", &err);
 	}
 	for (size_t i = 0; i < T.n_trees; i++) {
 		struct tree *t = &T.trees[i];

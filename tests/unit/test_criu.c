@@ -49,10 +49,11 @@ static void test_pid_gap(void **state)
 	static const pid_t dense[] = { 900, 600, 1200, 1500, 2400, 1800 };
 
 	(void)state;
-	assert_int_equal(criu_pid_gap(NULL, 0, 32768), 300);
-	assert_int_equal(criu_pid_gap(low, 3, 32768), 300);
+	assert_int_equal(criu_pid_gap(NULL, 0, 32768), 4300);
+	assert_int_equal(criu_pid_gap(low, 3, 32768), 4300);
+	assert_int_equal(criu_pid_gap(low, 3, 3000), 300);
 	assert_int_equal(criu_pid_gap(high, 4, 32768), 5000);
-	assert_int_equal(criu_pid_gap(high, 4, 4194304), 32767);
+	assert_int_equal(criu_pid_gap(high, 4, 4194304), 36767);
 	assert_int_equal(criu_pid_gap(dense, 6, 2500), 1800);
 }
 
