@@ -29,6 +29,7 @@ static void htab_grow(struct htab *t)
 	free(t->buckets);
 	t->buckets = buckets;
 	t->size = size;
+	t->empty = 0;
 }
 
 /** htab_insert() - add @e, which is in no table, under @hash; equal keys are the caller's affair */
@@ -40,6 +41,7 @@ void htab_insert(struct htab *t, struct htab_entry *e, uint32_t hash)
 	e->next = t->buckets[hash & (t->size - 1)];
 	t->buckets[hash & (t->size - 1)] = e;
 	t->n++;
+	t->empty = 0;
 }
 
 /** htab_remove() - take @e, which is in @t, out */
@@ -80,6 +82,18 @@ static struct htab_entry *htab_from(const struct htab *t, uint32_t bucket)
 		if (t->buckets[bucket])
 			return t->buckets[bucket];
 	return NULL;
+}
+
+/** htab_pop() - take some entry out, NULL when there is none; emptying a table so takes one pass over its buckets */
+struct htab_entry *htab_pop(struct htab *t)
+{
+	struct htab_entry *e = htab_from(t, t->empty);
+
+	if (!e)
+		return NULL;
+	t->empty = e->hash & (t->size - 1);
+	htab_remove(t, e);
+	return e;
 }
 
 /** htab_any() - the first entry of a walk in no particular order; htab_after() gives the next, NULL at the end */

@@ -14,12 +14,14 @@ struct htab {
 	struct htab_entry **buckets;	/* @size of them, a power of two; NULL until the first insert */
 	uint32_t size;
 	uint32_t n;			/* entries */
+	uint32_t empty;			/* buckets below this one are empty, as far as htab_pop() knows */
 };
 
 void htab_insert(struct htab *t, struct htab_entry *e, uint32_t hash);
 void htab_remove(struct htab *t, struct htab_entry *e);
 struct htab_entry *htab_first(const struct htab *t, uint32_t hash);
 struct htab_entry *htab_next(const struct htab_entry *e);
+struct htab_entry *htab_pop(struct htab *t);
 struct htab_entry *htab_any(const struct htab *t);
 struct htab_entry *htab_after(const struct htab *t, const struct htab_entry *e);
 void htab_fini(struct htab *t);

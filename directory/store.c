@@ -80,7 +80,7 @@ struct workload {
 	struct htab_entry by_name;
 	struct rec_list recs;
 	bool busy;		/* a batch that changes its set of records is on its way */
-	char name[DIR_NAME_MAX];
+	char name[];		/* there may be a million of these */
 };
 
 struct op {
@@ -209,8 +209,8 @@ static struct workload *workload_get(struct store *s, const char *name)
 
 	if (w)
 		return w;
-	w = xcalloc(1, sizeof(*w));
-	snprintf(w->name, sizeof(w->name), "%s", name);
+	w = xcalloc(1, sizeof(*w) + strlen(name) + 1);
+	strcpy(w->name, name);
 	htab_insert(&s->workloads, &w->by_name, htab_hash_str(name));
 	return w;
 }
@@ -252,7 +252,7 @@ static void rec_fill(const struct store *s, const struct rec *r, struct dir_bind
 	b->state_ms = r->state_ms;
 	memcpy(b->migration, r->migration, sizeof(b->migration));
 	if (r->workload)
-		memcpy(b->name, r->workload->name, sizeof(b->name));
+		snprintf(b->name, sizeof(b->name), "%s", r->workload->name);
 	if (r->node) {
 		memcpy(b->node, r->node->name, sizeof(b->node));
 		memcpy(b->addr, r->node->addr, sizeof(b->addr));
@@ -1257,14 +1257,10 @@ void store_free(struct store *s)
 	for (size_t i = 0; i < s->n_sorted; i++)
 		free(s->sorted[i]);
 	free(s->sorted);
-	while ((e = htab_any(&s->nodes))) {
-		htab_remove(&s->nodes, e);
+	while ((e = htab_pop(&s->nodes)))
 		free(container_of(e, struct node, by_name));
-	}
-	while ((e = htab_any(&s->workloads))) {
-		htab_remove(&s->workloads, e);
+	while ((e = htab_pop(&s->workloads)))
 		free(container_of(e, struct workload, by_name));
-	}
 	htab_fini(&s->vips);
 	htab_fini(&s->nodes);
 	htab_fini(&s->workloads);

@@ -72,6 +72,7 @@ static void sub_mark(struct watch_sub *sub)
 	TAILQ_INSERT_TAIL(&sub->watcher->pending, sub, due);
 }
 
+/* @sub has been taken out of its watcher's table */
 static void sub_free(struct watch_sub *sub)
 {
 	struct watcher *w = sub->watcher;
@@ -80,7 +81,6 @@ static void sub_free(struct watch_sub *sub)
 	if (sub->pending)
 		TAILQ_REMOVE(&w->pending, sub, due);
 	LIST_REMOVE(sub, of_vip);
-	htab_remove(&w->subs, &sub->by_vip);
 	w->watch->n_subs--;
 	free(sub);
 	if (!LIST_EMPTY(&wd->subs))
@@ -149,7 +149,7 @@ void watcher_fini(struct watcher *w)
 	struct htab_entry *e;
 
 	watcher_undue(w);
-	while ((e = htab_any(&w->subs)))
+	while ((e = htab_pop(&w->subs)))
 		sub_free(container_of(e, struct watch_sub, by_vip));
 	htab_fini(&w->subs);
 }
@@ -183,8 +183,10 @@ void watcher_remove(struct watcher *w, vip_t vip)
 {
 	struct watch_sub *sub = sub_find(w, vip);
 
-	if (sub)
-		sub_free(sub);
+	if (!sub)
+		return;
+	htab_remove(&w->subs, &sub->by_vip);
+	sub_free(sub);
 }
 
 /**

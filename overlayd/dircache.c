@@ -93,9 +93,7 @@ void dircache_fini(struct dircache *c)
 {
 	struct htab_entry *e;
 
-	while ((e = htab_any(&c->vips))) {
-		htab_remove(&c->vips, e);
+	while ((e = htab_pop(&c->vips)))
 		free(container_of(e, struct dircache_entry, by_vip));
-	}
 	htab_fini(&c->vips);
 }

@@ -1138,12 +1138,8 @@ void dirclient_free(struct dirclient *dc)
 		return;
 	ev_timer_stop(dc->loop, &dc->deadline);
 	ev_timer_stop(dc->loop, &dc->soon);
-	while ((e = htab_any(&dc->by_id))) {
-		struct dc_request *r = container_of(e, struct dc_request, by_id);
-
-		request_forget(dc, r);
-		request_free(r);
-	}
+	while ((e = htab_pop(&dc->by_id)))
+		request_free(container_of(e, struct dc_request, by_id));
 	for (unsigned int i = 0; i < dc->n_sites; i++)
 		site_free(dc->sites[i]);
 	htab_fini(&dc->by_id);

@@ -15,9 +15,9 @@
 #include <string.h>
 
 #include "overlayd/common/log.h"
-#include "overlayd/common/tls.h"
 #include "overlayd/common/util.h"
 #include "overlayd/dirclient.h"
+#include "tests/lib/clientpki.h"
 
 #define SUBNETS_MAX 8
 
@@ -197,22 +197,6 @@ static void ended_cb(struct ev_loop *loop, ev_signal *w, int revents)
 	ev_break(loop, EVBREAK_ALL);
 }
 
-static SSL_CTX *pki_open(const char *dir, const char *node)
-{
-	char ca[256], cert[256], key[256];
-	const struct tls_files files = { ca, cert, key };
-	struct oerr err = { 0 };
-	SSL_CTX *tls;
-
-	snprintf(ca, sizeof(ca), "%s/ca.crt", dir);
-	snprintf(cert, sizeof(cert), "%s/%s.crt", dir, node);
-	snprintf(key, sizeof(key), "%s/%s.key", dir, node);
-	tls = tls_ctx_new(&files, &err);
-	if (!tls)
-		die(err.text);
-	return tls;
-}
-
 int main(int argc, char **argv)
 {
 	static const struct dirclient_ops ops = { changed_cb, lost_cb };
@@ -244,7 +228,9 @@ int main(int argc, char **argv)
 	}
 	if (!cfg.node || optind == argc)
 		die("-n NODE and a command are needed");
-	cfg.tls = tls = pki_open(pki, cfg.node);
+	cfg.tls = tls = clientpki_open(pki, cfg.node, &err);
+	if (!tls)
+		die(err.text);
 	t.dc = dirclient_new(t.loop, &cfg, &ops, &t, &err);
 	if (!t.dc)
 		die(err.text);

@@ -6,7 +6,8 @@ test_dirclient_SRC	:= tests/unit/test_dirclient.c tests/unit/testpki.c $(dirserv
 test_dirclient_PB	:= dir
 test_dirclient_LIBS	:= $(LIBS_dirtest)
 
-UNIT_TESTS	+= test_dirlease test_dirstore
+UNIT_TESTS	+= test_dirlease test_dirstore test_htab
+test_htab_SRC	:= tests/unit/test_htab.c directory/htab.c $(common_SRC)
 test_dirlease_SRC	:= tests/unit/test_dirlease.c directory/lease.c $(common_SRC)
 test_dirstore_SRC	:= tests/unit/test_dirstore.c $(dircore_SRC) directory/backend_mem.c $(common_SRC)
 test_dirstore_PB	:= dir
@@ -31,8 +32,11 @@ test_dirconf_SRC	:= tests/unit/test_dirconf.c directory/conf.c $(common_SRC)
 test_dirconf_PB		:= dir
 test_dirconf_LIBS	:= $(LIBS_pb) -lconfuse -lm
 
-# a client for shell tests
-PROGRAMS		+= ms-dirtool
-ms-dirtool_SRC	:= tests/lib/dirtool.c $(dirclient_SRC) $(conn_SRC) $(common_SRC)
+# a client for shell tests, and one that measures
+PROGRAMS		+= ms-dirtool ms-dirload
+ms-dirtool_SRC	:= tests/lib/dirtool.c tests/lib/clientpki.c $(dirclient_SRC) $(conn_SRC) $(common_SRC)
 ms-dirtool_PB	:= dir
 ms-dirtool_LIBS	:= $(LIBS_dirtest)
+ms-dirload_SRC	:= tests/lib/dirload.c tests/lib/clientpki.c $(dirclient_SRC) $(conn_SRC) $(common_SRC)
+ms-dirload_PB	:= dir
+ms-dirload_LIBS	:= $(LIBS_dirtest)
