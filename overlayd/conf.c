@@ -2,18 +2,24 @@
 /* conf.c - overlayd.conf as plain typed data
  *
  * Theory of operation
- *   Purpose    turn the file into a struct conf whose every field has been checked, or say in one line where it is wrong and what
- *              was expected there. Nothing outside this file looks at libconfuse.
- *   Not here   what the machine looks like (a subnet that overlaps a real network: fabric.c; certificates: tls.c). Only account
- *              names and the presence of a criu program are looked up.
- *   How        libconfuse does the grammar and knows every option as a string; conf_items[] is the one table of options with the
- *              parser and the words of each. libconfuse calls conf_value_cb() right after each value, while it still knows the
- *              line; the value goes straight into the struct conf being built. conf_section_cb() closes a section.
- *   Lines      libconfuse miscounts comments, so conf_blank_comments() takes them out first; and it forgets where a section began, which
- *              conf_line_of() finds again by counting the keyword.
- *   Failure    the first error wins and ends the parse; no half-read configuration is ever returned.
- *   Storage    struct conf is one tree, conf_free()d as a whole. conf_ctx (file static) exists while conf_parse() runs because
- *              libconfuse's callbacks carry no pointer of ours; configuration is read by one thread.
+ *   Purpose    turn the file into a struct conf whose every field has been checked, or say in one
+ *              line where it is wrong and what was expected there. Nothing outside this file looks
+ *              at libconfuse.
+ *   Not here   what the machine looks like (a subnet that overlaps a real network: fabric.c;
+ *              certificates: tls.c). Only account names and the presence of a criu program are
+ *              looked up.
+ *   How        libconfuse does the grammar and knows every option as a string; conf_items[] is the
+ *              one table of options with the parser and the words of each. libconfuse calls
+ *              conf_value_cb() right after each value, while it still knows the line; the value
+ *              goes straight into the struct conf being built. conf_section_cb() closes a section.
+ *   Lines      libconfuse miscounts comments, so conf_blank_comments() takes them out first; and it
+ *              forgets where a section began, which conf_line_of() finds again by counting the
+ *              keyword.
+ *   Failure    the first error wins and ends the parse; no half-read configuration is ever
+ *              returned.
+ *   Storage    struct conf is one tree, conf_free()d as a whole. conf_ctx (file static) exists
+ *              while conf_parse() runs because libconfuse's callbacks carry no pointer of ours;
+ *              configuration is read by one thread.
  *   Guarded by tests/unit/test_conf.c, tests/fuzz/fuzz_conf.c
  */
 #include "overlayd/conf.h"
@@ -52,8 +58,8 @@ struct conf_ctx {
 	bool failed;
 	bool have_address;
 	uint16_t port;
-	struct conf_subnet *subnet;	/* the section being read, an element of conf->subnets; NULL between sections */
-	struct conf_peer *peer;
+	struct conf_subnet *subnet;	/* the section being read, in conf->subnets; else NULL */
+	struct conf_peer *peer;		/* likewise */
 	bool peer_has_addr;
 };
 
@@ -63,14 +69,16 @@ struct conf_item {
 	const char *section;		/* "" = top level */
 	const char *name;
 	const char *expected;		/* ends "expected ..., not 'value'" */
-	int (*set)(struct conf_ctx *x, const char *text, unsigned int index);	/* 0; 1 = has said what is wrong; -errno */
+	/* 0; 1 = has said what is wrong; -errno. @index: place in a list */
+	int (*set)(struct conf_ctx *x, const char *text, unsigned int index);
 	cfg_flag_t flags;
 };
 
 /* ---- saying what is wrong ---- */
 
 /* first error wins; Return: 1 */
-static int __attribute__((format(printf, 3, 4))) conf_error(struct conf_ctx *x, unsigned int line, const char *fmt, ...)
+static int __attribute__((format(printf, 3, 4)))
+conf_error(struct conf_ctx *x, unsigned int line, const char *fmt, ...)
 {
 	char text[OERR_TEXT_MAX];
 	va_list ap;
@@ -105,7 +113,8 @@ static char *skip_quoted(char *s)
 	return *s ? s + 1 : NULL;
 }
 
-/* overwrite the comment that begins at @s with blanks, keeping its line ends; behind it, or NULL when it does not end */
+/* overwrite the comment that begins at @s with blanks, keeping its line ends; behind it, or NULL
+ * when it does not end */
 static char *blank_comment(char *s)
 {
 	bool block = s[0] == '/' && s[1] == '*';
@@ -120,8 +129,8 @@ static char *blank_comment(char *s)
 	return end;
 }
 
-/* libconfuse 3.3 counts a comment's lines more than once, echoes a stray backslash to standard output, and remembers an open
- * string for the next text: it gets none of these to see. 0 or 1 */
+/* libconfuse 3.3 counts a comment's lines more than once, echoes a stray backslash to standard
+ * output, and remembers an open string for the next text: it gets none of these to see. 0 or 1 */
 static int conf_blank_comments(struct conf_ctx *x)
 {
 	for (char *s = x->text; *s;) {
@@ -136,15 +145,16 @@ static int conf_blank_comments(struct conf_ctx *x)
 		else if (memchr(s, '\\', n))
 			return conf_error(x, 1 + count_lines(x->text, s), "unexpected '\\'");
 		if (!next)
-			return conf_error(x, 1 + count_lines(s, s + strlen(s)) + count_lines(x->text, s), "end of file inside of %s",
+			return conf_error(x, 1 + count_lines(x->text, s + strlen(s)),
+					  "end of file inside of %s",
 					  quoted ? "quotes" : "a comment");
 		s = next;
 	}
 	return 0;
 }
 
-/* Line of the @nth (from 1) @word at the top level of comment-free @text; of its end when there is none. @open: braces that
- * are open there, or NULL. */
+/* Line of the @nth (from 1) @word at the top level of comment-free @text; of its end when there is
+ * none. @open: braces that are open there, or NULL. */
 static unsigned int conf_line_of(char *text, const char *word, unsigned int nth, unsigned int *open)
 {
 	unsigned int depth = 0;
@@ -191,9 +201,13 @@ static int conf_set_number(unsigned int *to, const char *text, uint64_t min, uin
 }
 
 /* "250ms", "30s" or "30", "2m" */
-static int conf_set_duration(unsigned int *to_ms, const char *text, uint64_t min_ms, uint64_t max_ms)
+static int conf_set_duration(unsigned int *to_ms, const char *text, uint64_t min_ms,
+			     uint64_t max_ms)
 {
-	static const struct { const char *suffix; unsigned int ms; } units[] = { { "ms", 1 }, { "s", 1000 }, { "m", 60000 }, { "", 1000 } };
+	static const struct {
+		const char *suffix;
+		unsigned int ms;
+	} units[] = { { "ms", 1 }, { "s", 1000 }, { "m", 60000 }, { "", 1000 } };
 	size_t digits = strspn(text, "0123456789");
 	char number[16];
 	uint64_t v;
@@ -245,7 +259,8 @@ static int conf_set_size(uint64_t *to, const char *text, uint64_t min, uint64_t 
 
 static int conf_set_bool(bool *to, const char *text)
 {
-	static const char *const yes[] = { "yes", "true", "on" }, *const no[] = { "no", "false", "off" };
+	static const char *const yes[] = { "yes", "true", "on" };
+	static const char *const no[] = { "no", "false", "off" };
 
 	for (size_t i = 0; i < ARRAY_SIZE(yes); i++) {
 		if (strcasecmp(text, yes[i]) && strcasecmp(text, no[i]))
@@ -314,7 +329,8 @@ SIMPLE(set_listen, endpoint_parse(text, CONF_DIRECTORY_PORT, &x->conf->directory
 SIMPLE(set_database, conf_set_path(&x->conf->directory.database, text))
 SIMPLE(set_timeout, conf_set_duration(&x->conf->migration.timeout_ms, text, 1000, 86400000))
 SIMPLE(set_standin_after, conf_set_duration(&x->conf->migration.standin_after_ms, text, 0, 600000))
-SIMPLE(set_hold_limit, conf_set_size(&x->conf->migration.hold_limit_bytes, text, 64u << 10, 1ull << 32))
+SIMPLE(set_hold_limit,
+       conf_set_size(&x->conf->migration.hold_limit_bytes, text, 64u << 10, 1ull << 32))
 
 /* "alice" or "@wheel" */
 SETTER(set_operator)
@@ -336,7 +352,9 @@ SETTER(set_operator)
 		c->operators = xrealloc(c->operators, (c->n_operators + 1) * sizeof(*c->operators));
 		c->operators[c->n_operators++] = pw->pw_uid;
 	} else {
-		c->operator_groups = xrealloc(c->operator_groups, (c->n_operator_groups + 1) * sizeof(*c->operator_groups));
+		c->operator_groups =
+			xrealloc(c->operator_groups,
+				 (c->n_operator_groups + 1) * sizeof(*c->operator_groups));
 		c->operator_groups[c->n_operator_groups++] = gr->gr_gid;
 	}
 	return 0;
@@ -367,7 +385,9 @@ static bool conf_is_host_of(struct addr_prefix prefix, vip_t vip)
 SETTER(set_node_vip)
 {
 	(void)index;
-	return vip_parse(text, &x->subnet->node_vip) || !conf_is_host_of(x->subnet->prefix, x->subnet->node_vip) ? -EINVAL : 0;
+	if (vip_parse(text, &x->subnet->node_vip))
+		return -EINVAL;
+	return conf_is_host_of(x->subnet->prefix, x->subnet->node_vip) ? 0 : -EINVAL;
 }
 
 SETTER(set_peer_address)
@@ -428,12 +448,16 @@ static int conf_begin_subnet(struct conf_ctx *x, const char *title)
 	unsigned int line = conf_line_of(x->text, "subnet", c->n_subnets + 1, NULL);
 	struct addr_prefix prefix;
 
-	if (prefix_parse(title, &prefix) || prefix.len < PREFIX_LEN_MIN || prefix.len > PREFIX_LEN_MAX)
-		return conf_error(x, line, "subnet: expected a prefix like \"192.168.5.0/24\" (length 8..30, host bits zero), not '%s'", title);
+	if (prefix_parse(title, &prefix) || prefix.len < PREFIX_LEN_MIN ||
+	    prefix.len > PREFIX_LEN_MAX)
+		return conf_error(x, line,
+				  "subnet: expected a prefix like \"192.168.5.0/24\" (length 8..30, host bits zero), not '%s'",
+				  title);
 	for (unsigned int i = 0; i < c->n_subnets; i++)
 		if (prefix_overlaps(prefix, c->subnets[i].prefix))
-			return conf_error(x, line, "subnet %s overlaps subnet %s of line %u", prefix_fmt(prefix).s,
-					  prefix_fmt(c->subnets[i].prefix).s, conf_line_of(x->text, "subnet", i + 1, NULL));
+			return conf_error(x, line, "subnet %s overlaps subnet %s of line %u",
+					  prefix_fmt(prefix).s, prefix_fmt(c->subnets[i].prefix).s,
+					  conf_line_of(x->text, "subnet", i + 1, NULL));
 	if (c->n_subnets == SUBNETS_MAX)
 		return conf_error(x, line, "more than %d subnets", SUBNETS_MAX);
 	c->subnets = xrealloc(c->subnets, (c->n_subnets + 1) * sizeof(*c->subnets));
@@ -500,8 +524,8 @@ static int conf_value_cb(cfg_t *cfg, cfg_opt_t *opt)
 		return -1;
 	ret = item->set(x, text ? text : "", index);
 	if (ret < 0)
-		conf_error(x, (unsigned int)cfg->line, "%s%s%s: expected %s, not '%s'", section, *section ? " " : "", item->name,
-			   item->expected, text ? text : "");
+		conf_error(x, (unsigned int)cfg->line, "%s%s%s: expected %s, not '%s'", section,
+			   *section ? " " : "", item->name, item->expected, text ? text : "");
 	return ret ? -1 : 0;
 }
 
@@ -515,7 +539,8 @@ static int conf_section_cb(cfg_t *cfg, cfg_opt_t *opt)
 		return -1;
 	if (x->peer && !x->peer_has_addr)
 		return -conf_error(x, conf_line_of(x->text, "peer", x->conf->n_peers, NULL),
-				   "peer %s: address is missing: expected address = " ENDPOINT_TEXT, x->peer->name);
+				   "peer %s: address is missing: expected address = " ENDPOINT_TEXT,
+				   x->peer->name);
 	x->subnet = NULL;
 	x->peer = NULL;
 	return 0;
@@ -555,7 +580,8 @@ static struct conf *conf_new(const char *name)
 static char *conf_find_criu(void)
 {
 	static const char *const places[] = {
-		"/opt/overlayd/criu/criu", "/usr/local/sbin/criu", "/usr/local/bin/criu", "/usr/sbin/criu", "/usr/bin/criu", "/sbin/criu",
+		"/opt/overlayd/criu/criu", "/usr/local/sbin/criu", "/usr/local/bin/criu",
+		"/usr/sbin/criu", "/usr/bin/criu", "/sbin/criu",
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(places); i++)
@@ -576,15 +602,18 @@ static int conf_complete_subnet(struct conf_ctx *x, unsigned int i)
 	unsigned int line = conf_line_of(x->text, "subnet", i + 1, NULL);
 
 	if (prefix_has(s->prefix, ntohl(c->addr.sin_addr.s_addr)))
-		return conf_error(x, line, "subnet %s contains this node's own address %s", prefix_fmt(s->prefix).s,
+		return conf_error(x, line, "subnet %s contains this node's own address %s",
+				  prefix_fmt(s->prefix).s,
 				  vip_fmt(ntohl(c->addr.sin_addr.s_addr)).s);
 	if (!s->directories && !c->directory.embedded)
-		return conf_error(x, line, "subnet %s: directory is missing: expected directory = {\"ADDRESS:PORT\"}, or directory { embedded = yes }",
+		return conf_error(x, line,
+				  "subnet %s: directory is missing: expected directory = {\"ADDRESS:PORT\"}, or directory { embedded = yes }",
 				  prefix_fmt(s->prefix).s);
 	if (!s->directories)
 		s->directory[s->directories++] = c->directory.listen;
 	for (unsigned int d = 0; d < s->directories; d++)
-		s->embedded |= c->directory.embedded && same_endpoint(&s->directory[d], &c->directory.listen);
+		s->embedded |= c->directory.embedded &&
+			       same_endpoint(&s->directory[d], &c->directory.listen);
 	return 0;
 }
 
@@ -597,9 +626,11 @@ static int conf_complete(struct conf_ctx *x)
 	if (open)
 		return conf_error(x, end, "end of file, and a closing brace is missing");
 	if (!c->node)
-		return conf_error(x, end, "end of file, and node is missing: expected node = \"NAME\"");
+		return conf_error(x, end,
+				  "end of file, and node is missing: expected node = \"NAME\"");
 	if (!x->have_address)
-		return conf_error(x, end, "end of file, and address is missing: expected address = \"IPV4 ADDRESS OF THIS MACHINE\"");
+		return conf_error(x, end,
+				  "end of file, and address is missing: expected address = \"IPV4 ADDRESS OF THIS MACHINE\"");
 	c->addr.sin_port = htons(x->port);
 	if (!c->directory.listen.sin_family) {
 		c->directory.listen = c->addr;
@@ -613,7 +644,8 @@ static int conf_complete(struct conf_ctx *x)
 	return 0;
 }
 
-/* libconfuse's view of conf_items[]: every value a string, checked by us; @opts has room for all of them and an end per section */
+/* libconfuse's view of conf_items[]: every value a string, checked by us; @opts has room for all
+ * of them and an end per section */
 static cfg_opt_t *conf_build_opts(cfg_opt_t *opts)
 {
 	cfg_opt_t *tops = opts, *o = opts + ARRAY_SIZE(conf_items) + ARRAY_SIZE(conf_sections);
@@ -625,14 +657,20 @@ static cfg_opt_t *conf_build_opts(cfg_opt_t *opts)
 			if (strcmp(conf_items[i].section, conf_sections[s].name))
 				continue;
 			*(s ? o++ : tops++) = (cfg_opt_t){
-				.name = conf_items[i].name, .type = CFGT_STR, .flags = conf_items[i].flags | CFGF_NODEFAULT, .validcb = conf_value_cb,
+				.name = conf_items[i].name,
+				.type = CFGT_STR,
+				.flags = conf_items[i].flags | CFGF_NODEFAULT,
+				.validcb = conf_value_cb,
 			};
 		}
 		*(s ? o++ : tops) = (cfg_opt_t){ .type = CFGT_NONE };
 		if (s)
 			*tops++ = (cfg_opt_t){
-				.name = conf_sections[s].name, .type = CFGT_SEC, .flags = conf_sections[s].flags | CFGF_NODEFAULT,
-				.subopts = first, .validcb = conf_section_cb,
+				.name = conf_sections[s].name,
+				.type = CFGT_SEC,
+				.flags = conf_sections[s].flags | CFGF_NODEFAULT,
+				.subopts = first,
+				.validcb = conf_section_cb,
 			};
 	}
 	return opts;
@@ -642,12 +680,17 @@ static cfg_opt_t *conf_build_opts(cfg_opt_t *opts)
  * conf_parse() - a configuration from text
  * @name: what to call it in messages, normally the path
  *
- * Return: the configuration, conf_free() by the caller; NULL with @err "name:line: what was expected".
+ * Return: the configuration, conf_free() by the caller; NULL with @err "name:line: what was
+ * expected".
  */
 struct conf *conf_parse(const char *name, const char *text, struct oerr *err)
 {
 	cfg_opt_t opts[2 * (ARRAY_SIZE(conf_items) + ARRAY_SIZE(conf_sections)) + 1];
-	struct conf_ctx x = { .conf = conf_new(name), .name = name, .text = xstrdup(text), .err = err, .port = CONF_PORT };
+	struct conf_ctx x = { .conf = conf_new(name),
+			      .name = name,
+			      .text = xstrdup(text),
+			      .err = err,
+			      .port = CONF_PORT };
 	cfg_t *cfg = cfg_init(conf_build_opts(opts), CFGF_NONE);
 
 	if (!cfg)
@@ -736,7 +779,10 @@ const struct conf_peer *conf_find_peer(const struct conf *c, const char *name)
 	return NULL;
 }
 
-/** conf_is_operator() - root, a listed user, or a member of a listed group (by the user database, not by the process) */
+/**
+ * conf_is_operator() - root, a listed user, or a member of a listed group (by the user database,
+ * not by the process)
+ */
 bool conf_is_operator(const struct conf *c, uid_t uid)
 {
 	const struct passwd *pw;
@@ -775,7 +821,8 @@ static bool same_subnets(const struct conf *a, const struct conf *b)
 	for (unsigned int i = 0; i < a->n_subnets; i++) {
 		const struct conf_subnet *s = &a->subnets[i], *t = conf_subnet_of(b, s->prefix.net);
 
-		if (!t || t->prefix.len != s->prefix.len || t->node_vip != s->node_vip || t->directories != s->directories)
+		if (!t || t->prefix.len != s->prefix.len || t->node_vip != s->node_vip ||
+		    t->directories != s->directories)
 			return false;
 		for (unsigned int j = 0; j < s->directories; j++)
 			if (!same_endpoint(&s->directory[j], &t->directory[j]))
@@ -799,37 +846,51 @@ static bool same_peers(const struct conf *a, const struct conf *b)
 
 static bool same_operators(const struct conf *a, const struct conf *b)
 {
-	return same_bytes(a->operators, a->n_operators, b->operators, b->n_operators, sizeof(uid_t)) &&
-	       same_bytes(a->operator_groups, a->n_operator_groups, b->operator_groups, b->n_operator_groups, sizeof(gid_t));
+	return same_bytes(a->operators, a->n_operators, b->operators, b->n_operators,
+			  sizeof(uid_t)) &&
+	       same_bytes(a->operator_groups, a->n_operator_groups, b->operator_groups,
+			  b->n_operator_groups, sizeof(gid_t));
 }
 
 /**
  * conf_diff_reloadable() - what a changed configuration asks for
  * @a, @b: old and new
- * @what:  names of what needs a restart, or else of what has changed, comma separated; "" when nothing has
+ * @what:  names of what needs a restart, or else of what has changed, comma separated; "" when
+ *         nothing has
  *
  * Certificates are read again on every reload, so a new file at the old path needs no change here.
  */
-enum conf_change conf_diff_reloadable(const struct conf *a, const struct conf *b, char *what, size_t size)
+enum conf_change conf_diff_reloadable(const struct conf *a, const struct conf *b, char *what,
+				      size_t size)
 {
-	const struct { const char *name; enum conf_change need; bool same; } parts[] = {
+	const struct {
+		const char *name;
+		enum conf_change need;
+		bool same;
+	} parts[] = {
 		{ "node", CONF_RESTART, same_text(a->node, b->node) },
 		{ "address", CONF_RESTART, a->addr.sin_addr.s_addr == b->addr.sin_addr.s_addr },
 		{ "port", CONF_RESTART, a->addr.sin_port == b->addr.sin_port },
 		{ "mtu", CONF_RESTART, a->mtu == b->mtu },
 		{ "log-file", CONF_RESTART, same_text(a->log_file, b->log_file) },
 		{ "subnet", CONF_RESTART, same_subnets(a, b) },
-		{ "directory", CONF_RESTART, a->directory.embedded == b->directory.embedded &&
-		  (!a->directory.embedded || (same_endpoint(&a->directory.listen, &b->directory.listen) &&
-					      same_text(a->directory.database, b->directory.database))) },
+		{ "directory", CONF_RESTART,
+		  a->directory.embedded == b->directory.embedded &&
+			  (!a->directory.embedded ||
+			   (same_endpoint(&a->directory.listen, &b->directory.listen) &&
+			    same_text(a->directory.database, b->directory.database))) },
 		{ "log-level", CONF_RELOADABLE, a->log_level == b->log_level },
 		{ "keepalive", CONF_RELOADABLE, a->keepalive_ms == b->keepalive_ms },
-		{ "pki", CONF_RELOADABLE, same_text(a->pki.ca, b->pki.ca) && same_text(a->pki.cert, b->pki.cert) &&
-		  same_text(a->pki.key, b->pki.key) },
-		{ "criu", CONF_RELOADABLE, same_text(a->criu.path, b->criu.path) && same_text(a->criu.preload, b->criu.preload) },
-		{ "migration", CONF_RELOADABLE, a->migration.timeout_ms == b->migration.timeout_ms &&
-		  a->migration.standin_after_ms == b->migration.standin_after_ms &&
-		  a->migration.hold_limit_bytes == b->migration.hold_limit_bytes },
+		{ "pki", CONF_RELOADABLE,
+		  same_text(a->pki.ca, b->pki.ca) && same_text(a->pki.cert, b->pki.cert) &&
+			  same_text(a->pki.key, b->pki.key) },
+		{ "criu", CONF_RELOADABLE,
+		  same_text(a->criu.path, b->criu.path) &&
+			  same_text(a->criu.preload, b->criu.preload) },
+		{ "migration", CONF_RELOADABLE,
+		  a->migration.timeout_ms == b->migration.timeout_ms &&
+			  a->migration.standin_after_ms == b->migration.standin_after_ms &&
+			  a->migration.hold_limit_bytes == b->migration.hold_limit_bytes },
 		{ "peer", CONF_RELOADABLE, same_peers(a, b) },
 		{ "operators", CONF_RELOADABLE, same_operators(a, b) },
 	};
@@ -842,6 +903,7 @@ enum conf_change conf_diff_reloadable(const struct conf *a, const struct conf *b
 			worst = parts[i].need;
 	for (size_t i = 0; i < ARRAY_SIZE(parts) && n < size; i++)
 		if (!parts[i].same && parts[i].need == worst)
-			n += (size_t)snprintf(what + n, size - n, "%s%s", n ? ", " : "", parts[i].name);
+			n += (size_t)snprintf(what + n, size - n, "%s%s", n ? ", " : "",
+					      parts[i].name);
 	return worst;
 }

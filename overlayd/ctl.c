@@ -2,16 +2,23 @@
 /* ctl.c - the operator's UNIX socket: who may ask, what was asked, and the answer
  *
  * Theory of operation
- *   Purpose    take requests from commands and agents on this machine, ask the owner's table, send the answers.
- *   Not here   what a request does (the handlers, by struct ctl_method); the calling side (ctlclient.c).
- *   Who        SO_PEERCRED at connect time: uid 0 and whoever cfg.is_operator() accepts. The socket's mode is 0666 on purpose: a
- *              stranger shall read why he is refused. He may call methods marked `anyone`, is hung up on after IDLE_MS, and
- *              strangers together hold at most STRANGERS_MAX connections, so they cannot keep operators out.
- *   Storage    a list of clients in struct ctl; each holds its open requests. A request outlives its client (client == NULL:
- *              the answer goes nowhere) and even the ctl, and ends in exactly one of ctl_reply() and ctl_request_detach_fd().
- *   Socket     a leftover file is replaced only when nobody answers on it. The daemon's lock file keeps two starts apart.
- *   Failure    a malformed message is answered once and the client hung up on; a handler's -errno becomes the answer.
- *   Invariants every request in client->requests has request->client == client; n_strangers == clients with !operator.
+ *   Purpose    take requests from commands and agents on this machine, ask the owner's table, send
+ *              the answers.
+ *   Not here   what a request does (the handlers, by struct ctl_method); the calling side
+ *              (ctlclient.c).
+ *   Who        SO_PEERCRED at connect time: uid 0 and whoever cfg.is_operator() accepts. The
+ *              socket's mode is 0666 on purpose: a stranger shall read why he is refused. He may
+ *              call methods marked `anyone`, is hung up on after IDLE_MS, and strangers together
+ *              hold at most STRANGERS_MAX connections, so they cannot keep operators out.
+ *   Storage    a list of clients in struct ctl; each holds its open requests. A request outlives
+ *              its client (client == NULL: the answer goes nowhere) and even the ctl, and ends in
+ *              exactly one of ctl_reply() and ctl_request_detach_fd().
+ *   Socket     a leftover file is replaced only when nobody answers on it. The daemon's lock file
+ *              keeps two starts apart.
+ *   Failure    a malformed message is answered once and the client hung up on; a handler's -errno
+ *              becomes the answer.
+ *   Invariants every request in client->requests has request->client == client; n_strangers ==
+ *              clients with !trusted.
  *   Guarded by tests/unit/test_ctl.c, tests/fuzz/fuzz_ctl.c
  */
 #include "overlayd/ctl.h"
@@ -53,7 +60,7 @@ struct ctl_client {
 	struct ctl_req *requests;
 	uid_t uid;
 	pid_t pid;
-	bool operator;
+	bool trusted;
 };
 
 struct ctl {
@@ -112,7 +119,7 @@ static void ctl_client_free(struct ctl_client *client)
 	if (client->next)
 		client->next->pprev = client->pprev;
 	client->ctl->n_clients--;
-	if (!client->operator)
+	if (!client->trusted)
 		client->ctl->n_strangers--;
 	free(client);
 }
@@ -126,7 +133,8 @@ static void ctl_client_finish(struct ctl_client *client)
 	conn_finish(conn);
 }
 
-static int ctl_client_send(struct ctl_client *client, uint32_t reply_to, int code, const char *text, const char *json)
+static int ctl_client_send(struct ctl_client *client, uint32_t reply_to, int code, const char *text,
+			   const char *json)
 {
 	Ovl__CtlReply body = OVL__CTL_REPLY__INIT;
 	Ovl__CtlMsg msg = OVL__CTL_MSG__INIT;
@@ -164,16 +172,19 @@ void ctl_reply(struct ctl_request *req, int code, const char *text, const char *
 	if (code && !text)
 		text = strerror(-code);
 	if (client && ctl_client_send(client, r->msg->id, code, text, json) == -EMSGSIZE)
-		ctl_client_send(client, r->msg->id, -EMSGSIZE, "the answer is too long for one message", NULL);
+		ctl_client_send(client, r->msg->id, -EMSGSIZE,
+				"the answer is too long for one message", NULL);
 	ctl_req_free(r);
 }
 
 /**
  * ctl_request_detach_fd() - take the caller's connection away, to hand it to another process
  *
- * Nothing the caller sent after this request has been read; answers already given to it have been sent. Other open requests of the
- * same connection are answered into the void. On success @req is gone.
- * Return: the descriptor, the caller's; -ENOTCONN the caller hung up, -EAGAIN it does not read; @req stays valid then.
+ * Nothing the caller sent after this request has been read; answers already given to it have been
+ * sent. Other open requests of the same connection are answered into the void. On success @req is
+ * gone.
+ * Return: the descriptor, the caller's; -ENOTCONN the caller hung up, -EAGAIN it does not read;
+ * @req stays valid then.
  */
 int ctl_request_detach_fd(struct ctl_request *req)
 {
@@ -206,17 +217,22 @@ static void ctl_dispatch(struct ctl_client *client, Ovl__CtlMsg *msg)
 	int ret;
 
 	if (!method) {
-		ctl_reply(&r->pub, -ENOSYS, "this overlayd does not know that request; is the command newer than the daemon?", NULL);
+		ctl_reply(&r->pub, -ENOSYS,
+			  "this overlayd does not know that request; is the command newer than the daemon?",
+			  NULL);
 		return;
 	}
-	if (!client->operator && !method->anyone) {
-		snprintf(text, sizeof(text), "%s: uid %u may not: only root and the operators named in overlayd.conf may", method->name,
-			 (unsigned int)client->uid);
-		LOG_LIMITED(LOG_LVL_WARN, "ctl", monotime_us(), "pid %d: %s", (int)client->pid, text);
+	if (!client->trusted && !method->anyone) {
+		snprintf(text, sizeof(text),
+			 "%s: uid %u may not: only root and the operators named in overlayd.conf may",
+			 method->name, (unsigned int)client->uid);
+		LOG_LIMITED(LOG_LVL_WARN, "ctl", monotime_us(), "pid %d: %s", (int)client->pid,
+			    text);
 		ctl_reply(&r->pub, -EPERM, text, NULL);
 		return;
 	}
-	log_debug("ctl", "pid %d uid %u: %s", (int)client->pid, (unsigned int)client->uid, method->name);
+	log_debug("ctl", "pid %d uid %u: %s", (int)client->pid, (unsigned int)client->uid,
+		  method->name);
 	ret = method->handle(ctl->cfg.ctx, &r->pub);
 	if (ret < 0)
 		ctl_reply(&r->pub, ret, NULL, NULL);
@@ -232,7 +248,9 @@ static void ctl_frame(struct conn *c, uint8_t channel, const uint8_t *data, size
 		ctl_dispatch(client, msg);
 		return;
 	}
-	LOG_LIMITED(LOG_LVL_WARN, "ctl", monotime_us(), "pid %d: not a request, %zu bytes on channel %u", (int)client->pid, len, channel);
+	LOG_LIMITED(LOG_LVL_WARN, "ctl", monotime_us(),
+		    "pid %d: not a request, %zu bytes on channel %u", (int)client->pid, len,
+		    channel);
 	ctl_client_send(client, 0, -EBADMSG, "that is not a request to overlayd", NULL);
 	ctl_client_finish(client);
 }
@@ -263,22 +281,24 @@ static void ctl_accept(struct ctl *ctl, int fd)
 	socklen_t len = sizeof(cred);
 	struct ctl_client *client;
 	struct oerr err;
-	bool operator;
+	bool trusted;
 
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len)) {
 		close(fd);
 		return;
 	}
-	operator = cred.uid == 0 || (ctl->cfg.is_operator && ctl->cfg.is_operator(ctl->cfg.ctx, cred.uid, cred.pid));
-	if (ctl->n_clients >= CLIENTS_MAX || (!operator && ctl->n_strangers >= STRANGERS_MAX)) {
-		LOG_LIMITED(LOG_LVL_WARN, "ctl", monotime_us(), "pid %d uid %u: too many connections", (int)cred.pid,
+	trusted = cred.uid == 0 ||
+		  (ctl->cfg.is_operator && ctl->cfg.is_operator(ctl->cfg.ctx, cred.uid, cred.pid));
+	if (ctl->n_clients >= CLIENTS_MAX || (!trusted && ctl->n_strangers >= STRANGERS_MAX)) {
+		LOG_LIMITED(LOG_LVL_WARN, "ctl", monotime_us(),
+			    "pid %d uid %u: too many connections", (int)cred.pid,
 			    (unsigned int)cred.uid);
 		close(fd);
 		return;
 	}
 	client = xcalloc(1, sizeof(*client));
 	cfg.arg = client;
-	cfg.idle_ms = operator ? 0 : IDLE_MS;
+	cfg.idle_ms = trusted ? 0 : IDLE_MS;
 	client->conn = conn_new_unix(&cfg, fd, &err);
 	if (!client->conn) {
 		free(client);
@@ -287,14 +307,14 @@ static void ctl_accept(struct ctl *ctl, int fd)
 	client->ctl = ctl;
 	client->uid = cred.uid;
 	client->pid = cred.pid;
-	client->operator = operator;
+	client->trusted = trusted;
 	client->next = ctl->clients;
 	client->pprev = &ctl->clients;
 	if (client->next)
 		client->next->pprev = &client->next;
 	ctl->clients = client;
 	ctl->n_clients++;
-	ctl->n_strangers += !operator;
+	ctl->n_strangers += !trusted;
 }
 
 static void ctl_io_cb(struct ev_loop *loop, ev_io *w, int revents)
@@ -310,7 +330,8 @@ static void ctl_io_cb(struct ev_loop *loop, ev_io *w, int revents)
 			continue;
 		}
 		if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
-			LOG_LIMITED(LOG_LVL_ERROR, "ctl", monotime_us(), "cannot accept: %s", strerror(errno));
+			LOG_LIMITED(LOG_LVL_ERROR, "ctl", monotime_us(), "cannot accept: %s",
+				    strerror(errno));
 			ev_io_stop(loop, w);
 			ev_timer_set(&ctl->pause, ACCEPT_PAUSE_MS / 1000., 0.);
 			ev_timer_start(loop, &ctl->pause);
@@ -327,7 +348,8 @@ static void ctl_pause_cb(struct ev_loop *loop, ev_timer *w, int revents)
 	ev_io_start(loop, &ctl->io);
 }
 
-/* a socket file is in the way: does somebody listen behind it? 0 = it is stale and gone, -EADDRINUSE, -errno */
+/* a socket file is in the way: does somebody listen behind it? 0 = it is stale and gone,
+ * -EADDRINUSE, -errno */
 static int ctl_replace_stale(const char *path, const struct sockaddr_un *un, struct oerr *err)
 {
 	cleanup_close int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -361,7 +383,8 @@ static int ctl_listen(const char *path, struct oerr *err)
 	ret = ctl_replace_stale(path, &un, err);
 	if (ret)
 		return ret;
-	if (fd < 0 || bind(fd, (struct sockaddr *)&un, sizeof(un)) || chmod(path, 0666) || listen(fd, SOMAXCONN))
+	if (fd < 0 || bind(fd, (struct sockaddr *)&un, sizeof(un)) || chmod(path, 0666) ||
+	    listen(fd, SOMAXCONN))
 		return oerr_set(err, -errno, "cannot listen on %s: %s", path, strerror(errno));
 	return steal_fd(&fd);
 }
@@ -392,8 +415,8 @@ struct ctl *ctl_new(const struct ctl_cfg *cfg, struct oerr *err)
 /**
  * ctl_free() - stop listening, remove the socket, hang up on everybody
  *
- * Answers given before go out as far as they can without waiting. Requests that handlers still keep stay valid; their answers go
- * nowhere. NULL is fine.
+ * Answers given before go out as far as they can without waiting. Requests that handlers still keep
+ * stay valid; their answers go nowhere. NULL is fine.
  */
 void ctl_free(struct ctl *ctl)
 {

@@ -8,9 +8,10 @@
  *		[OVL__CTL_MSG__BODY_MIGRATE] = { "migrate", migrate_handle },
  *	};
  *
- * A handler reads req->msg and either answers before it returns (ctl_reply), or keeps @req and answers later, or takes the
- * connection away (ctl_request_detach_fd). Each request is ended by exactly one of these; it is gone afterwards. When the caller hangs
- * up first, the request stays valid and the answer goes nowhere.
+ * A handler reads req->msg and either answers before it returns (ctl_reply), or keeps @req and
+ * answers later, or takes the connection away (ctl_request_detach_fd). Each request is ended by
+ * exactly one of these; it is gone afterwards. When the caller hangs up first, the request stays
+ * valid and the answer goes nowhere.
  */
 #ifndef OVERLAYD_CTL_H
 #define OVERLAYD_CTL_H
@@ -35,7 +36,8 @@ struct ctl_request {
 
 struct ctl_method {
 	const char *name;	/* for logs and refusals */
-	int (*handle)(void *ctx, struct ctl_request *req);	/* 0 = answered or kept; -errno = nothing done, ctl answers with it */
+	/* 0 = answered or kept; -errno = nothing done, ctl answers with it */
+	int (*handle)(void *ctx, struct ctl_request *req);
 	bool anyone;		/* harmless: callers who are neither root nor operators may, too */
 };
 

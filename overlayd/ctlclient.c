@@ -4,10 +4,11 @@
  * Theory of operation
  *   Purpose    commands and agents ask their node's daemon something and wait for the answer.
  *   Not here   what is asked (callers fill an Ovl__CtlMsg); the other end (ctl.c).
- *   Storage    one descriptor and one framer. No byte behind the frame at hand is ever read, so the descriptor can be taken away
- *              at any time (ctlclient_take_fd) and goes on elsewhere.
+ *   Storage    one descriptor and one framer. No byte behind the frame at hand is ever read, so the
+ *              descriptor can be taken away at any time (ctlclient_take_fd) and goes on elsewhere.
  *   Timers     poll() with what is left of the caller's timeout; negative = for ever.
- *   Failure    a timeout or a broken stream ends the usefulness of the client: later calls fail, too.
+ *   Failure    a timeout or a broken stream ends the usefulness of the client: later calls fail,
+ *              too.
  *   Guarded by tests/unit/test_ctl.c
  */
 #include "overlayd/ctlclient.h"
@@ -34,10 +35,13 @@ struct ctlclient {
 static int ctlclient_connect_error(const char *path, int code, struct oerr *err)
 {
 	if (code == -ENOENT || code == -ECONNREFUSED)
-		return oerr_set(err, code, "overlayd is not running on this node (nobody answers at %s); start it with: overlayd start",
+		return oerr_set(err, code,
+				"overlayd is not running on this node (nobody answers at %s); start it with: overlayd start",
 				path);
 	if (code == -EACCES || code == -EPERM)
-		return oerr_set(err, code, "no permission to talk to overlayd at %s: run this as root or as one of its operators", path);
+		return oerr_set(err, code,
+				"no permission to talk to overlayd at %s: run this as root or as one of its operators",
+				path);
 	return oerr_set(err, code, "cannot connect to overlayd at %s: %s", path, strerror(-code));
 }
 
@@ -45,7 +49,8 @@ static int ctlclient_connect_error(const char *path, int code, struct oerr *err)
  * ctlclient_open() - connect to the daemon
  * @path: socket, NULL = CTLCLIENT_SOCKET
  *
- * Return: a client, ctlclient_free() by the caller; NULL with @err, which says so when no daemon runs.
+ * Return: a client, ctlclient_free() by the caller; NULL with @err, which says so when no daemon
+ * runs.
  */
 struct ctlclient *ctlclient_open(const char *path, struct oerr *err)
 {
@@ -61,7 +66,8 @@ struct ctlclient *ctlclient_open(const char *path, struct oerr *err)
 	}
 	strcpy(un.sun_path, path);
 	/* a full accept queue makes connect() of a UNIX socket wait for the send timeout */
-	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof(tv)) || connect(fd, (struct sockaddr *)&un, sizeof(un))) {
+	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof(tv)) ||
+	    connect(fd, (struct sockaddr *)&un, sizeof(un))) {
 		ctlclient_connect_error(path, -errno, err);
 		return NULL;
 	}
@@ -97,8 +103,8 @@ int ctlclient_fd(const struct ctlclient *cc)
 /**
  * ctlclient_take_fd() - go on with the connection elsewhere
  *
- * Return: the descriptor, the caller's, standing right behind the last frame taken; -EBUSY in the middle of one. The client
- * is only good for ctlclient_free() afterwards.
+ * Return: the descriptor, the caller's, standing right behind the last frame taken; -EBUSY in the
+ * middle of one. The client is only good for ctlclient_free() afterwards.
  */
 int ctlclient_take_fd(struct ctlclient *cc)
 {
@@ -114,7 +120,8 @@ static int ctlclient_wait(struct ctlclient *cc, short events, uint64_t deadline_
 		int r, wait_ms = -1;
 
 		if (deadline_us != UINT64_MAX)
-			wait_ms = deadline_us > now_us ? (int)((deadline_us - now_us + 999) / 1000) : 0;
+			wait_ms = deadline_us > now_us ? (int)((deadline_us - now_us + 999) / 1000)
+						       : 0;
 		r = poll(&pfd, 1, wait_ms);
 		if (r > 0)
 			return 0;
@@ -158,7 +165,8 @@ static int ctlclient_write(struct ctlclient *cc, const uint8_t *p, size_t len)
  *
  * Return: 0 or -errno with @err.
  */
-int ctlclient_send_frame(struct ctlclient *cc, uint8_t channel, const void *data, size_t len, struct oerr *err)
+int ctlclient_send_frame(struct ctlclient *cc, uint8_t channel, const void *data, size_t len,
+			 struct oerr *err)
 {
 	struct conn_frame_wire head;
 	int ret;
@@ -170,11 +178,16 @@ int ctlclient_send_frame(struct ctlclient *cc, uint8_t channel, const void *data
 	if (!ret)
 		ret = ctlclient_write(cc, data, len);
 	if (ret)
-		return oerr_set(err, ret, "overlayd hung up or does not listen: %s", strerror(-ret));
+		return oerr_set(err, ret, "overlayd hung up or does not listen: %s",
+				strerror(-ret));
 	return 0;
 }
 
-/** ctlclient_send() - send a request without waiting for its answer; numbers it (req->id); Return: 0 or -errno with @err */
+/**
+ * ctlclient_send() - send a request without waiting for its answer; numbers it (req->id)
+ *
+ * Return: 0 or -errno with @err
+ */
 int ctlclient_send(struct ctlclient *cc, Ovl__CtlMsg *req, struct oerr *err)
 {
 	cleanup_free uint8_t *buf = NULL;
@@ -194,7 +207,8 @@ int ctlclient_send(struct ctlclient *cc, Ovl__CtlMsg *req, struct oerr *err)
  *
  * Return: 1 a frame, 0 the other side has closed, -ETIMEDOUT or -errno with @err.
  */
-int ctlclient_next(struct ctlclient *cc, uint8_t *channel, const uint8_t **data, size_t *len, int timeout_ms, struct oerr *err)
+int ctlclient_next(struct ctlclient *cc, uint8_t *channel, const uint8_t **data, size_t *len,
+		   int timeout_ms, struct oerr *err)
 {
 	uint64_t deadline_us = ctlclient_deadline(timeout_ms);
 
@@ -216,23 +230,29 @@ int ctlclient_next(struct ctlclient *cc, uint8_t *channel, const uint8_t **data,
 			continue;
 		}
 		if (r == 0)
-			return cc->rx.len ? oerr_set(err, -EPIPE, "overlayd hung up in the middle of a frame") : 0;
+			break;
 		if (errno != EAGAIN && errno != EINTR)
 			return oerr_set(err, -errno, "connection to overlayd: %s", strerror(errno));
 		r = ctlclient_wait(cc, POLLIN, deadline_us);
 		if (r)
-			return oerr_set(err, (int)r, "overlayd: %s", r == -ETIMEDOUT ? "no answer in time" : strerror((int)-r));
+			return oerr_set(err, (int)r, "overlayd: %s",
+					r == -ETIMEDOUT ? "no answer in time" : strerror((int)-r));
 	}
+	if (cc->rx.len)
+		return oerr_set(err, -EPIPE, "overlayd hung up in the middle of a frame");
+	return 0;
 }
 
 /* wait for the message that answers request @id; others are not for us and dropped */
-static int ctlclient_await(struct ctlclient *cc, uint32_t id, Ovl__CtlMsg **reply, int timeout_ms, struct oerr *err)
+static int ctlclient_await(struct ctlclient *cc, uint32_t id, Ovl__CtlMsg **reply, int timeout_ms,
+			   struct oerr *err)
 {
 	uint64_t deadline_us = ctlclient_deadline(timeout_ms);
 
 	for (;;) {
 		uint64_t now_us = monotime_us();
-		int left_ms = timeout_ms < 0 ? -1 : deadline_us > now_us ? (int)((deadline_us - now_us) / 1000) : 0;
+		uint64_t left_us = deadline_us > now_us ? deadline_us - now_us : 0;
+		int left_ms = timeout_ms < 0 ? -1 : (int)(left_us / 1000);
 		const uint8_t *data;
 		uint8_t channel;
 		size_t len;
@@ -242,7 +262,8 @@ static int ctlclient_await(struct ctlclient *cc, uint32_t id, Ovl__CtlMsg **repl
 		if (r < 0)
 			return r;
 		if (r == 0)
-			return oerr_set(err, -ECONNRESET, "overlayd hung up without an answer; see its log");
+			return oerr_set(err, -ECONNRESET,
+					"overlayd hung up without an answer; see its log");
 		if (channel != 0)
 			continue;
 		msg = ovl__ctl_msg__unpack(NULL, len, data);
@@ -259,12 +280,14 @@ static int ctlclient_await(struct ctlclient *cc, uint32_t id, Ovl__CtlMsg **repl
 /**
  * ctlclient_call() - ask and wait
  * @req:        the body filled in; numbered here
- * @reply:      the answer, ovl__ctl_msg__free_unpacked() by the caller; NULL when it does not matter. Only set when 0 is returned
+ * @reply:      the answer, ovl__ctl_msg__free_unpacked() by the caller; NULL when it does not
+ *              matter. Only set when 0 is returned
  * @timeout_ms: negative = for ever
  *
  * Return: 0; a refusal's own code with its text in @err; -ETIMEDOUT; -errno.
  */
-int ctlclient_call(struct ctlclient *cc, Ovl__CtlMsg *req, Ovl__CtlMsg **reply, int timeout_ms, struct oerr *err)
+int ctlclient_call(struct ctlclient *cc, Ovl__CtlMsg *req, Ovl__CtlMsg **reply, int timeout_ms,
+		   struct oerr *err)
 {
 	Ovl__CtlMsg *msg = NULL;
 	int ret = ctlclient_send(cc, req, err);
@@ -274,7 +297,8 @@ int ctlclient_call(struct ctlclient *cc, Ovl__CtlMsg *req, Ovl__CtlMsg **reply, 
 	if (ret)
 		return ret;
 	if (msg->body_case == OVL__CTL_MSG__BODY_REPLY && msg->reply->code)
-		ret = oerr_set(err, msg->reply->code < 0 ? msg->reply->code : -EIO, "%s", msg->reply->text);
+		ret = oerr_set(err, msg->reply->code < 0 ? msg->reply->code : -EIO, "%s",
+			       msg->reply->text);
 	if (!ret && reply)
 		*reply = steal_ptr(msg);
 	if (msg)
@@ -283,7 +307,8 @@ int ctlclient_call(struct ctlclient *cc, Ovl__CtlMsg *req, Ovl__CtlMsg **reply, 
 }
 
 /** ctlclient_call_once() - connect, ctlclient_call(), hang up; @path: NULL = CTLCLIENT_SOCKET */
-int ctlclient_call_once(const char *path, Ovl__CtlMsg *req, Ovl__CtlMsg **reply, int timeout_ms, struct oerr *err)
+int ctlclient_call_once(const char *path, Ovl__CtlMsg *req, Ovl__CtlMsg **reply, int timeout_ms,
+			struct oerr *err)
 {
 	struct ctlclient *cc = ctlclient_open(path, err);
 	int ret;

@@ -2,29 +2,39 @@
 /* peer.c - the other nodes: one mutual TLS control connection to each that we talk to
  *
  * Theory of operation
- *   Purpose    requests to other nodes' daemons and theirs to us, over connections that come, go and are replaced underneath.
- *   Not here   what requests mean (struct peer_ops, callbacks); the listener (whoever reads prefaces calls peer_adopt); bytes
- *              (conn.c).
- *   Storage    struct peers owns a list of peers (one per node name ever met, kept until the end) and a list of links (one per
- *              connection, dialled or adopted). A peer has at most one link in use (`cur`) and one being dialled (`out`); adopted
- *              ones belong to nobody until their certificate has named the node. Requests hang at their peer, packed.
- *   States     of a peer, derived from facts by peer_derive_state() and never set otherwise:
- *              UP cur exists | HELLO out has finished TLS | CONNECT out exists | WAIT wanted, retry timer runs | IDLE.
- *              peer_settle() recomputes it after every event, logs the change and arms or stops the retry timer.
- *   Wanted     while peer_want() is on, or a request is open. An unwanted connection that stands is kept.
- *   Hello      both ends send it as soon as TLS stands; a link is ready when the other's has come. Its node must be the
- *              certificate's, and the name that was dialled; the version ranges must overlap, else both sides say so and part.
- *   Two links  when both nodes dial at once, both keep the one dialled by the node whose name is smaller. One that comes up beside
- *              a link older than CROSS_US, from another run of the daemon, or dialled by the same side, replaces it: its
- *              dialler had lost the old one. The one given up is retired: nothing is sent on it any more, what still comes counts,
- *              RETIRE_MS later it is closed. So neither end sees its only link go while the other comes up.
- *   Requests   idempotent by contract: sent on the link in use, again on each new one, until answered or timed out. Answers are
- *              found by number, whichever link they come on. A oneway message is sent once, when there is a link.
- *   Timers     per link: HELLO_MS until ready, then every keepalive_ms a ping; DEAD_AFTER unanswered ones end the link. Anything
- *              received counts as an answer. Per peer: retry, RETRY_MIN_MS doubling to RETRY_MAX_MS, a quarter of jitter either
- *              way; the doubling ends with the first pong. Per request: its timeout.
+ *   Purpose    requests to other nodes' daemons and theirs to us, over connections that come, go
+ *              and are replaced underneath.
+ *   Not here   what requests mean (struct peer_ops, callbacks); the listener (whoever reads
+ *              prefaces calls peer_adopt); bytes (conn.c).
+ *   Storage    struct peers owns a list of peers (one per node name ever met, kept until the end)
+ *              and a list of links (one per connection, dialled or adopted). A peer has at most one
+ *              link in use (`cur`) and one being dialled (`out`); adopted ones belong to nobody
+ *              until their certificate has named the node. Requests hang at their peer, packed.
+ *   States     of a peer, derived from facts by peer_derive_state() and never set otherwise: UP cur
+ *              exists | HELLO out has finished TLS | CONNECT out exists | WAIT wanted, retry timer
+ *              runs | IDLE. peer_settle() recomputes it after every event, logs the change and arms
+ *              or stops the retry timer.
+ *   Wanted     while peer_want() is on, or a request is open. An unwanted connection that stands is
+ *              kept.
+ *   Hello      both ends send it as soon as TLS stands; a link is ready when the other's has come.
+ *              Its node must be the certificate's, and the name that was dialled; the version
+ *              ranges must overlap, else both sides say so and part.
+ *   Two links  when both nodes dial at once, both keep the one dialled by the node whose name is
+ *              smaller. One that comes up beside a link older than CROSS_US, from another run of
+ *              the daemon, or dialled by the same side, replaces it: its dialler had lost the old
+ *              one. The one given up is retired: nothing is sent on it any more, what still comes
+ *              counts, RETIRE_MS later it is closed. So neither end sees its only link go while the
+ *              other comes up.
+ *   Requests   idempotent by contract: sent on the link in use, again on each new one, until
+ *              answered or timed out. Answers are found by number, whichever link they come on. A
+ *              oneway message is sent once, when there is a link.
+ *   Timers     per link: HELLO_MS until ready, then every keepalive_ms a ping; DEAD_AFTER
+ *              unanswered ones end the link. Anything received counts as an answer. Per peer:
+ *              retry, RETRY_MIN_MS doubling to RETRY_MAX_MS, a quarter of jitter either way; the
+ *              doubling ends with the first pong. Per request: its timeout.
  *   Callbacks  ops and reply callbacks may ask, tell, answer and cancel, but not peers_free().
- *   Invariants cur->ready && !cur->retired; out implies !out->ready; cur and out have ->peer == the peer; a request is in exactly one list.
+ *   Invariants cur->ready && !cur->retired; out implies !out->ready; cur and out have ->peer == the
+ *              peer; a request is in exactly one list.
  *   Guarded by tests/unit/test_peer.c, tests/fuzz/fuzz_peer.c
  */
 #include "overlayd/peer.h"
@@ -64,12 +74,20 @@ enum peer_event {
 };
 
 static const char *const state_names[] = {
-	[PEER_IDLE] = "idle", [PEER_WAIT] = "waiting", [PEER_CONNECT] = "connecting", [PEER_HELLO] = "greeting", [PEER_UP] = "up",
+	[PEER_IDLE] = "idle",
+	[PEER_WAIT] = "waiting",
+	[PEER_CONNECT] = "connecting",
+	[PEER_HELLO] = "greeting",
+	[PEER_UP] = "up",
 };
 _Static_assert(ARRAY_SIZE(state_names) == PEER_STATE_COUNT, "a name for each state");
 
 static const char *const event_names[] = {
-	[PEER_EV_WANTED] = "wanted", [PEER_EV_DIALLED] = "dialled", [PEER_EV_TLS] = "tls", [PEER_EV_READY] = "ready", [PEER_EV_LOST] = "lost",
+	[PEER_EV_WANTED] = "wanted",
+	[PEER_EV_DIALLED] = "dialled",
+	[PEER_EV_TLS] = "tls",
+	[PEER_EV_READY] = "ready",
+	[PEER_EV_LOST] = "lost",
 };
 _Static_assert(ARRAY_SIZE(event_names) == PEER_EV_COUNT, "a name for each event");
 
@@ -133,7 +151,8 @@ struct peers {
 
 static void peer_settle(struct peer *p, enum peer_event event);
 
-/* words of another node on their way to a log or a terminal: one line, nothing but printable bytes */
+/* words of another node on their way to a log or a terminal: one line, nothing but printable
+ * bytes */
 static void peer_copy_text(char *to, size_t size, const char *from)
 {
 	snprintf(to, size, "%s", from);
@@ -257,9 +276,11 @@ static void req_timer_cb(struct ev_loop *loop, ev_timer *w, int revents)
 	if (r->fail == -ENOBUFS)
 		snprintf(text, sizeof(text), "too many requests to node %s are open", p->name);
 	else if (p->cur)
-		snprintf(text, sizeof(text), "node %s did not answer in %u ms", p->name, r->timeout_ms);
+		snprintf(text, sizeof(text), "node %s did not answer in %u ms", p->name,
+			 r->timeout_ms);
 	else
-		snprintf(text, sizeof(text), "node %s is not reached: %s", p->name, p->why[0] ? p->why : "no answer");
+		snprintf(text, sizeof(text), "node %s is not reached: %s", p->name,
+			 p->why[0] ? p->why : "no answer");
 	req_finish(r, r->fail, NULL, text);
 }
 
@@ -278,7 +299,8 @@ static struct peer_req *req_find(struct peer *p, uint32_t id)
 	return r;
 }
 
-static struct peer_req *req_new(struct peer *p, Ovl__PeerMsg *body, uint32_t id, unsigned int timeout_ms)
+static struct peer_req *req_new(struct peer *p, Ovl__PeerMsg *body, uint32_t id,
+				unsigned int timeout_ms)
 {
 	struct peer_req *r;
 	size_t len;
@@ -342,12 +364,14 @@ static void link_lost(struct peer_link *l, const char *why, bool last_words)
 		return;
 	}
 	if (!p) {
-		LOG_LIMITED(LOG_LVL_WARN, "peer", monotime_us(), "%s: %s", conn_peer_addr(l->conn).s, why);
+		LOG_LIMITED(LOG_LVL_WARN, "peer", monotime_us(), "%s: %s",
+			    conn_peer_addr(l->conn).s, why);
 	} else if (was_up) {
 		log_info("peer", "%s: connection lost: %s", p->name, why);
 	} else if (l->ours) {
 		/* said once per outage, not once per attempt */
-		log_line(p->failures ? LOG_LVL_DEBUG : LOG_LVL_WARN, "peer", "%s at %s: %s", p->name, endpoint_fmt(&p->addr).s, why);
+		log_line(p->failures ? LOG_LVL_DEBUG : LOG_LVL_WARN, "peer", "%s at %s: %s",
+			 p->name, endpoint_fmt(&p->addr).s, why);
 		p->failures++;
 	} else {
 		LOG_LIMITED(LOG_LVL_WARN, "peer", monotime_us(), "%s: %s", p->name, why);
@@ -389,7 +413,8 @@ static bool link_wins(const struct peer_link *l, const struct peer_link *cur, ui
 {
 	bool we_are_smaller = strcmp(l->peers->cfg.node, l->peer->name) < 0;
 
-	if (l->ours == cur->ours || now_us - cur->ready_us > CROSS_US || memcmp(l->instance, cur->instance, PEER_INSTANCE_LEN))
+	if (l->ours == cur->ours || now_us - cur->ready_us > CROSS_US ||
+	    memcmp(l->instance, cur->instance, PEER_INSTANCE_LEN))
 		return true;
 	return l->ours == we_are_smaller;
 }
@@ -398,7 +423,8 @@ static void link_retire(struct peer_link *l)
 {
 	struct ev_loop *loop = l->peers->cfg.loop;
 
-	log_debug("peer", "%s: two connections, the one dialled by %s is given up", l->peer->name, l->ours ? "us" : "them");
+	log_debug("peer", "%s: two connections, the one dialled by %s is given up", l->peer->name,
+		  l->ours ? "us" : "them");
 	l->retired = true;
 	ev_timer_stop(loop, &l->timer);
 	ev_timer_set(&l->timer, RETIRE_MS / 1000., 0.);
@@ -410,7 +436,8 @@ static void link_use(struct peer_link *l)
 {
 	struct peers *ps = l->peers;
 	struct peer *p = l->peer;
-	bool was_up = p->state == PEER_UP, restarted = p->met && memcmp(p->instance, l->instance, PEER_INSTANCE_LEN);
+	bool was_up = p->state == PEER_UP,
+	     restarted = p->met && memcmp(p->instance, l->instance, PEER_INSTANCE_LEN);
 	double keepalive = ps->cfg.keepalive_ms / 1000.;
 
 	p->cur = l;
@@ -427,8 +454,8 @@ static void link_use(struct peer_link *l)
 	peer_settle(p, PEER_EV_READY);
 	if (was_up && !restarted)
 		return;
-	log_info("peer", "%s at %s: connected (%s%s)", p->name, conn_peer_addr(l->conn).s, l->ours ? "by us" : "by them",
-		 restarted ? ", its daemon was restarted" : "");
+	log_info("peer", "%s at %s: connected (%s%s)", p->name, conn_peer_addr(l->conn).s,
+		 l->ours ? "by us" : "by them", restarted ? ", its daemon was restarted" : "");
 	if (was_up && ps->cfg.ops->down)
 		ps->cfg.ops->down(ps->cfg.ctx, p, "its daemon was restarted");
 	if (ps->cfg.ops->up)
@@ -461,14 +488,15 @@ static int hello_check(const struct peer_link *l, const Ovl__PeerHello *h, char 
 	const struct peers_cfg *cfg = &l->peers->cfg;
 
 	if (strcmp(h->node, l->peer->name)) {
-		snprintf(why, size, "it calls itself '%s', its certificate says '%s'", util_name_valid(h->node) ? h->node : "?",
-			 l->peer->name);
+		snprintf(why, size, "it calls itself '%s', its certificate says '%s'",
+			 util_name_valid(h->node) ? h->node : "?", l->peer->name);
 		return -EPERM;
 	}
 	if (h->version < cfg->min_version || cfg->version < h->min_version) {
-		snprintf(why, size, "version mismatch: node %s speaks versions %u to %u of the peer protocol, node %s %u to %u; upgrade %s",
-			 h->node, h->min_version, h->version, cfg->node, cfg->min_version, cfg->version,
-			 h->version < cfg->min_version ? h->node : cfg->node);
+		snprintf(why, size,
+			 "version mismatch: node %s speaks versions %u to %u of the peer protocol, node %s %u to %u; upgrade %s",
+			 h->node, h->min_version, h->version, cfg->node, cfg->min_version,
+			 cfg->version, h->version < cfg->min_version ? h->node : cfg->node);
 		return -EPROTONOSUPPORT;
 	}
 	if (h->instance.len != PEER_INSTANCE_LEN) {
@@ -536,7 +564,8 @@ static void link_request(struct peer_link *l, const Ovl__PeerMsg *msg)
 		return;
 	snprintf(call.node, sizeof(call.node), "%s", l->peer->name);
 	if (msg->body_case == OVL__PEER_MSG__BODY__NOT_SET || !cfg->ops->request)
-		link_send_reply(l, msg->id, -ENOSYS, "this node's overlayd does not know that request");
+		link_send_reply(l, msg->id, -ENOSYS,
+				"this node's overlayd does not know that request");
 	else
 		cfg->ops->request(cfg->ctx, &call, msg);
 }
@@ -610,13 +639,16 @@ static void link_down(struct conn *c, const char *why, void *arg)
 	link_lost(arg, why, false);
 }
 
-/* TLS stands: the certificate says who it is; Return: false when that will not do and the link is gone */
+/* TLS stands: the certificate says who it is; Return: false when that will not do and the link
+ * is gone */
 static bool link_identify(struct peer_link *l, const char *name)
 {
 	char why[WHY_MAX];
 
 	if (!strcmp(name, l->peers->cfg.node)) {
-		snprintf(why, sizeof(why), "it has our own name, %s: two nodes with one certificate, or a connection to ourselves", name);
+		snprintf(why, sizeof(why),
+			 "it has our own name, %s: two nodes with one certificate, or a connection to ourselves",
+			 name);
 		link_lost(l, why, false);
 		return false;
 	}
@@ -642,7 +674,9 @@ static void link_up(struct conn *c, void *arg)
 	peer_settle(l->peer, PEER_EV_TLS);
 }
 
-static const struct conn_ops link_conn_ops = { .up = link_up, .frame = link_frame, .down = link_down };
+static const struct conn_ops link_conn_ops = { .up = link_up,
+					       .frame = link_frame,
+					       .down = link_down };
 
 static struct peer_link *link_new(struct peers *ps, struct peer *p)
 {
@@ -664,7 +698,10 @@ static struct peer_link *link_new(struct peers *ps, struct peer *p)
 
 static struct conn_cfg link_conn_cfg(struct peer_link *l)
 {
-	return (struct conn_cfg){ .loop = l->peers->cfg.loop, .ops = &link_conn_ops, .arg = l, .tls = l->peers->cfg.tls };
+	return (struct conn_cfg){ .loop = l->peers->cfg.loop,
+				  .ops = &link_conn_ops,
+				  .arg = l,
+				  .tls = l->peers->cfg.tls };
 }
 
 /* ---- the peer's state ---- */
@@ -700,10 +737,12 @@ static void peer_settle(struct peer *p, enum peer_event event)
 {
 	enum peer_state state = peer_derive_state(p), old = p->state;
 	struct ev_loop *loop = p->peers->cfg.loop;
+	unsigned int wait_ms = 0;
 	uint32_t random = 0;
 
 	if (state != old) {
-		log_debug("peer", "%s: %s -> %s on %s", p->name, state_names[old], state_names[state], event_names[event]);
+		log_debug("peer", "%s: %s -> %s on %s", p->name, state_names[old],
+			  state_names[state], event_names[event]);
 		p->state = state;
 		p->since_ms = monotime_wall_ms();
 	}
@@ -711,14 +750,18 @@ static void peer_settle(struct peer *p, enum peer_event event)
 		ev_timer_stop(loop, &p->retry);
 		return;
 	}
-	if (old == PEER_WAIT && event == PEER_EV_WANTED && p->failures && monotime_us() - p->dialled_us > RETRY_EAGER_US)
+	if (old == PEER_WAIT && event == PEER_EV_WANTED && p->failures &&
+	    monotime_us() - p->dialled_us > RETRY_EAGER_US) {
 		ev_timer_stop(loop, &p->retry); /* somebody new asks, and it has been a while */
-	else if (ev_is_active(&p->retry))
+	} else if (ev_is_active(&p->retry)) {
 		return;
-	else
-		random = getrandom(&random, sizeof(random), 0) == sizeof(random) ? random : 0;
+	} else {
+		if (getrandom(&random, sizeof(random), 0) != sizeof(random))
+			random = 0;
+		wait_ms = peer_backoff_ms(p->failures, random);
+	}
 	ev_now_update(loop);
-	ev_timer_set(&p->retry, old == PEER_WAIT && event == PEER_EV_WANTED ? 0. : peer_backoff_ms(p->failures, random) / 1000., 0.);
+	ev_timer_set(&p->retry, wait_ms / 1000., 0.);
 	ev_timer_start(loop, &p->retry);
 }
 
@@ -772,7 +815,10 @@ struct peers *peers_new(const struct peers_cfg *cfg)
 	return ps;
 }
 
-/** peers_free() - hang up on everybody; open requests end with -ECANCELED, whose callbacks must ask nothing more; NULL is fine */
+/**
+ * peers_free() - hang up on everybody; open requests end with -ECANCELED, whose callbacks must ask
+ * nothing more; NULL is fine
+ */
 void peers_free(struct peers *ps)
 {
 	if (!ps)
@@ -883,7 +929,8 @@ void peer_want(struct peer *p, bool wanted)
  *
  * Return: the request's number, never 0.
  */
-uint32_t peer_request(struct peer *p, Ovl__PeerMsg *body, unsigned int timeout_ms, peer_reply_fn cb, void *arg)
+uint32_t peer_request(struct peer *p, Ovl__PeerMsg *body, unsigned int timeout_ms, peer_reply_fn cb,
+		      void *arg)
 {
 	struct peers *ps = p->peers;
 	struct peer_req *r;
@@ -899,7 +946,9 @@ uint32_t peer_request(struct peer *p, Ovl__PeerMsg *body, unsigned int timeout_m
 	return ps->last_id;
 }
 
-/** peer_cancel() - the answer to request @id is of no interest any more; unknown numbers are ignored */
+/**
+ * peer_cancel() - the answer to request @id is of no interest any more; unknown numbers are ignored
+ */
 void peer_cancel(struct peer *p, uint32_t id)
 {
 	struct peer_req *r = id ? req_find(p, id) : NULL;
@@ -914,10 +963,12 @@ void peer_cancel(struct peer *p, uint32_t id)
  * peer_tell_moved() - on-use correction: @vip has left us
  * @node, @node_addr: where to, and "ip:port" of its overlayd ("" = not known)
  *
- * Sent once, as soon as there is a connection, if that is within MOVED_TIMEOUT_MS. The caller limits the rate.
+ * Sent once, as soon as there is a connection, if that is within MOVED_TIMEOUT_MS. The caller
+ * limits the rate.
  * Return: 0, -ENOBUFS too much is open already.
  */
-int peer_tell_moved(struct peer *p, vip_t vip, uint64_t generation, const char *node, const char *node_addr)
+int peer_tell_moved(struct peer *p, vip_t vip, uint64_t generation, const char *node,
+		    const char *node_addr)
 {
 	Ovl__PeerMoved moved = OVL__PEER_MOVED__INIT;
 	Ovl__PeerMsg msg = OVL__PEER_MSG__INIT;
@@ -952,7 +1003,9 @@ void peer_answer(const struct peer_call *call, int code, const char *text)
 		link_send_reply(p->cur, call->id, code, text);
 }
 
-/** peer_answer_msg() - end another node's request with a message; @msg: id and reply_to are set here */
+/**
+ * peer_answer_msg() - end another node's request with a message; @msg: id and reply_to are set here
+ */
 void peer_answer_msg(const struct peer_call *call, Ovl__PeerMsg *msg)
 {
 	const struct peer *p = peer_find(call->peers, call->node);
@@ -997,18 +1050,27 @@ void peer_foreach(struct peers *ps, void (*fn)(struct peer *p, void *arg), void 
 		fn(p, arg);
 }
 
+static json_t *peer_json(const struct peer *p)
+{
+	bool known = p->addr.sin_family == AF_INET;
+
+	return json_pack("{s:s, s:s, s:s, s:I, s:I, s:i, s:s, s:s}",
+			 "name", p->name,
+			 "addr", known ? endpoint_fmt(&p->addr).s : "",
+			 "state", state_names[p->state],
+			 "rtt_us", (json_int_t)p->rtt_us,
+			 "since_ms", (json_int_t)p->since_ms,
+			 "open_requests", (int)p->n_reqs,
+			 "software", p->software,
+			 "last_error", p->cur ? "" : p->why);
+}
+
 /** peers_json() - for status: an array with one object per peer, a new reference */
 json_t *peers_json(const struct peers *ps)
 {
 	json_t *array = json_array();
 
-	for (const struct peer *p = ps->list; p; p = p->next) {
-		struct addr_buf addr = p->addr.sin_family == AF_INET ? endpoint_fmt(&p->addr) : (struct addr_buf){ "" };
-
-		json_array_append_new(array, json_pack("{s:s, s:s, s:s, s:I, s:I, s:i, s:s, s:s}", "name", p->name, "addr", addr.s,
-						       "state", state_names[p->state], "rtt_us", (json_int_t)p->rtt_us, "since_ms",
-						       (json_int_t)p->since_ms, "open_requests", (int)p->n_reqs, "software", p->software,
-						       "last_error", p->cur ? "" : p->why));
-	}
+	for (const struct peer *p = ps->list; p; p = p->next)
+		json_array_append_new(array, peer_json(p));
 	return array;
 }

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* peer.h - the other nodes: one mutual TLS control connection to each that we talk to
  *
- * peer_get() names a node and where it is; the connection is made when something is asked of it (peer_request, peer_tell) or
- * wanted (peer_want), and remade with back-off as long as anything waits. Inbound connections come in by peer_adopt(). Requests are
- * idempotent by contract: one that was under way when a connection died is sent again on the next, until its own timeout.
+ * peer_get() names a node and where it is; the connection is made when something is asked of it
+ * (peer_request, peer_tell) or wanted (peer_want), and remade with back-off as long as anything
+ * waits. Inbound connections come in by peer_adopt(). Requests are idempotent by contract: one that
+ * was under way when a connection died is sent again on the next, until its own timeout.
  */
 #ifndef OVERLAYD_PEER_H
 #define OVERLAYD_PEER_H
@@ -47,7 +48,8 @@ struct peer_ops {
 	void (*request)(void *ctx, const struct peer_call *call, const Ovl__PeerMsg *msg);
 	/* on-use correction from the node that used to hold the vIP */
 	void (*moved)(void *ctx, const char *from_node, const Ovl__PeerMoved *moved);
-	void (*up)(void *ctx, struct peer *p, bool restarted);	/* restarted: another run of its daemon than the last time */
+	/* @restarted: another run of its daemon than the last time */
+	void (*up)(void *ctx, struct peer *p, bool restarted);
 	void (*down)(void *ctx, struct peer *p, const char *why);
 };
 
@@ -63,7 +65,8 @@ struct peers_cfg {
 	uint32_t version, min_version;	/* 0 = PEER_VERSION, PEER_MIN_VERSION; others for tests */
 };
 
-/* answer to a request: @code 0 and @msg (good during the call; a PeerReply, PeerMigStatus...), or -errno, @msg NULL and @text why */
+/* answer to a request: @code 0 and @msg (good during the call; a PeerReply, PeerMigStatus...),
+ * or -errno, @msg NULL and @text why */
 typedef void (*peer_reply_fn)(void *arg, int code, const Ovl__PeerMsg *msg, const char *text);
 
 struct peers *peers_new(const struct peers_cfg *cfg);
@@ -76,9 +79,11 @@ struct peer *peer_find(struct peers *ps, const char *name);
 int peer_adopt(struct peers *ps, int fd, struct oerr *err);
 void peer_want(struct peer *p, bool wanted);
 
-uint32_t peer_request(struct peer *p, Ovl__PeerMsg *body, unsigned int timeout_ms, peer_reply_fn cb, void *arg);
+uint32_t peer_request(struct peer *p, Ovl__PeerMsg *body, unsigned int timeout_ms, peer_reply_fn cb,
+		      void *arg);
 void peer_cancel(struct peer *p, uint32_t id);
-int peer_tell_moved(struct peer *p, vip_t vip, uint64_t generation, const char *node, const char *node_addr);
+int peer_tell_moved(struct peer *p, vip_t vip, uint64_t generation, const char *node,
+		    const char *node_addr);
 void peer_answer(const struct peer_call *call, int code, const char *text);
 void peer_answer_msg(const struct peer_call *call, Ovl__PeerMsg *msg);
 

@@ -2,27 +2,36 @@
 /* conn.c - frames over a stream: mutual TLS 1.3 between nodes, a plain UNIX socket on one node
  *
  * Theory of operation
- *   Purpose    one object for every stream of the system: frames in, frames out, one word when it ends. Never blocks.
- *   Not here   what frames mean; reconnecting (peer.c, dirclient.c); accepting (conn_listen.c); bytes to frames (conn_frame.c).
- *   States     CONNECT -> HANDSHAKE -> UP -> OVER. An accepted one begins in HANDSHAKE, a UNIX one in START, which lasts until the
- *              loop's next turn. A conn_finish()ed one is LINGER: sends its queue, shuts down its side, reads and discards until
- *              the other end closes.
- *   Timers     one ev_timer: handshake_ms from creation to UP; then idle_ms since the last byte received (re-armed lazily, not
- *              per byte, and only after one more look at the socket: the program may have been busy elsewhere); LINGER_MS.
- *   Sending    conn_send() copies into the queue's last chunk and asks for a flush at the end of this loop turn: many small
- *              frames become one write and one TLS record. What the socket does not take waits for EV_WRITE. Bounded.
- *   Receiving  at most READ_BATCH reads a wakeup; what has been read is always processed to the end unless the owner pauses, so
- *              level-triggered EV_READ tells the truth. conn_has_input() knows what a pause has left behind.
- *   TLS bytes  pass through two buffers of IO_BUF, in our BIO: one system call moves several records. Memory that is not needed
- *              is not touched.
- *   Callbacks  never from within conn_send(), conn_free() or a constructor: always from the loop. `busy` counts those on the
- *              stack; conn_free() with busy != 0 marks the conn dead, whoever leaves last frees it. A callback may free, finish,
- *              detach, pause and send; should it run the loop, reading stays off meanwhile and the frame's bytes stay good.
- *   Signals    sockets are written with MSG_NOSIGNAL (TLS through a BIO of ours): no SIGPIPE, whatever the program does with it.
- *   Failure    the first cause wins, becomes the text of ops->down(), and closes the descriptor. A failed write only stops the
- *              sending: the reading end knows more (a TLS alert that says why). A TLS 1.3 client is UP before the server has
- *              judged its certificate; a refusal then is the `why` of down().
- *   Invariants q_bytes == sum of the chunks' fill - off; state OVER => fd == -1 and no watcher runs.
+ *   Purpose    one object for every stream of the system: frames in, frames out, one word when it
+ *              ends. Never blocks.
+ *   Not here   what frames mean; reconnecting (peer.c, dirclient.c); accepting (conn_listen.c);
+ *              bytes to frames (conn_frame.c).
+ *   States     CONNECT -> HANDSHAKE -> UP -> OVER. An accepted one begins in HANDSHAKE, a UNIX one
+ *              in START, which lasts until the loop's next turn. A conn_finish()ed one is LINGER:
+ *              sends its queue, shuts down its side, reads and discards until the other end closes.
+ *   Timers     one ev_timer: handshake_ms from creation to UP; then idle_ms since the last byte
+ *              received (re-armed lazily, not per byte, and only after one more look at the socket:
+ *              the program may have been busy elsewhere); LINGER_MS.
+ *   Sending    conn_send() copies into the queue's last chunk and asks for a flush at the end of
+ *              this loop turn: many small frames become one write and one TLS record. What the
+ *              socket does not take waits for EV_WRITE. Bounded.
+ *   Receiving  at most READ_BATCH reads a wakeup; what has been read is always processed to the end
+ *              unless the owner pauses, so level-triggered EV_READ tells the truth.
+ *              conn_has_input() knows what a pause has left behind.
+ *   TLS bytes  pass through two buffers of IO_BUF, in our BIO: one system call moves several
+ *              records. Memory that is not needed is not touched.
+ *   Callbacks  never from within conn_send(), conn_free() or a constructor: always from the loop.
+ *              `busy` counts those on the stack; conn_free() with busy != 0 marks the conn dead,
+ *              whoever leaves last frees it. A callback may free, finish, detach, pause and send;
+ *              should it run the loop, reading stays off meanwhile and the frame's bytes stay good.
+ *   Signals    sockets are written with MSG_NOSIGNAL (TLS through a BIO of ours): no SIGPIPE,
+ *              whatever the program does with it.
+ *   Failure    the first cause wins, becomes the text of ops->down(), and closes the descriptor. A
+ *              failed write only stops the sending: the reading end knows more (a TLS alert that
+ *              says why). A TLS 1.3 client is UP before the server has judged its certificate; a
+ *              refusal then is the `why` of down().
+ *   Invariants q_bytes == sum of the chunks' fill - off; state OVER => fd == -1 and no watcher
+ *              runs.
  *   Guarded by tests/unit/test_conn.c
  */
 #include "overlayd/common/conn.h"
@@ -72,11 +81,11 @@ struct conn {
 	unsigned int reads_left;	/* recv() calls the TLS may still make in this callback */
 	ev_io io;
 	ev_timer timer;
-	ev_prepare flush;	/* end of a turn in which something was queued; also starts a UNIX conn */
+	ev_prepare flush;	/* end of a turn that queued something; starts a UNIX conn, too */
 	struct conn_framer rx;
 	struct conn_chunk *q_head, *q_tail;
 	size_t q_bytes;
-	short wants;		/* EV_READ or EV_WRITE that the handshake or the pending send waits for, 0 = nothing */
+	short wants;		/* EV_READ or EV_WRITE that handshake or sending waits for, or 0 */
 	bool above_high;	/* drained() is due once below the low mark */
 	bool broken;		/* a write failed: nothing is sent any more, reading finds out why */
 	bool paused;		/* owner wants no frames */
@@ -247,7 +256,8 @@ static void conn_leave(struct conn *c)
 		conn_destroy(c);
 }
 
-/* Close so that our last words (an alert) arrive: unread input would turn the close into a reset that can overtake them. */
+/* Close so that our last words (an alert) arrive: unread input would turn the close into a reset
+ * that can overtake them. */
 static void conn_close_fd(struct conn *c)
 {
 	char junk[4096];
@@ -329,7 +339,8 @@ static void conn_ssl_fail(struct conn *c, int e, int saved)
 	else if (e == SSL_ERROR_SYSCALL)
 		conn_fail(c, "connection lost%s: %s", where, strerror(saved));
 	else if (verify != X509_V_OK)
-		conn_fail(c, "the other side's certificate is refused: %s", tls_verify_text(verify));
+		conn_fail(c, "the other side's certificate is refused: %s",
+			  tls_verify_text(verify));
 	else if (strstr(text, "alert"))
 		conn_fail(c, "refused by the other side: %s", text);
 	else
@@ -362,7 +373,8 @@ static ssize_t conn_read_some(struct conn *c, void *buf, size_t len)
 	if (r < 0)
 		conn_fail(c, "connection lost: %s", strerror(errno));
 	else
-		conn_fail(c, "closed by the other side%s", c->rx.len ? " in the middle of a frame" : "");
+		conn_fail(c, "closed by the other side%s",
+			  c->rx.len ? " in the middle of a frame" : "");
 	return -1;
 }
 
@@ -466,7 +478,8 @@ static void conn_deliver(struct conn *c)
 		if (r == 0)
 			break;
 		if (r < 0) {
-			conn_fail(c, "protocol error: %s", r == -EMSGSIZE ? "frame longer than allowed" : "not a frame");
+			conn_fail(c, "protocol error: %s",
+				  r == -EMSGSIZE ? "frame longer than allowed" : "not a frame");
 			break;
 		}
 		c->delivering = true;
@@ -506,8 +519,9 @@ static void conn_discard(struct conn *c)
 
 /* ---- the way up ---- */
 
-/* Run conn_flush_cb() before the loop sleeps: as a prepare watcher, and as an event of lowest priority in this very turn, since
- * a prepare watcher started by another one would have to wait for the next. */
+/* Run conn_flush_cb() before the loop sleeps: as a prepare watcher, and as an event of lowest
+ * priority in this very turn, since a prepare watcher started by another one would have to wait for
+ * the next. */
 static void conn_flush_soon(struct conn *c)
 {
 	if (ev_is_active(&c->flush))
@@ -727,18 +741,20 @@ static int conn_add_tls(struct conn *c, bool server, struct oerr *err)
  * @kind: who it is for over there
  * @id:   migration id, or NULL for zeroes
  *
- * Everything after the call is told through cfg->ops: up(), or down() with the reason. Who answered is conn_peer_name():
- * the owner compares it with whom it meant.
+ * Everything after the call is told through cfg->ops: up(), or down() with the reason. Who answered
+ * is conn_peer_name(): the owner compares it with whom it meant.
  * Return: a conn; NULL with @err when it failed at once (no route, no descriptors).
  */
-struct conn *conn_connect(const struct conn_cfg *cfg, const struct sockaddr_in *to, enum conn_kind kind,
-			  const uint8_t id[CONN_ID_LEN], struct oerr *err)
+struct conn *conn_connect(const struct conn_cfg *cfg, const struct sockaddr_in *to,
+			  enum conn_kind kind, const uint8_t id[CONN_ID_LEN], struct oerr *err)
 {
 	cleanup_close int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	struct conn *c;
 
-	if (fd < 0 || (connect(fd, (const struct sockaddr *)to, sizeof(*to)) && errno != EINPROGRESS)) {
-		oerr_set(err, -errno, "cannot connect to %s: %s", endpoint_fmt(to).s, strerror(errno));
+	if (fd < 0 ||
+	    (connect(fd, (const struct sockaddr *)to, sizeof(*to)) && errno != EINPROGRESS)) {
+		oerr_set(err, -errno, "cannot connect to %s: %s", endpoint_fmt(to).s,
+			 strerror(errno));
 		return NULL;
 	}
 	c = conn_new(cfg, steal_fd(&fd), CONN_CONNECT);
@@ -803,7 +819,8 @@ struct conn *conn_new_unix(const struct conn_cfg *cfg, int fd, struct oerr *err)
  * conn_free() - end it now
  * @c: may be NULL; may be the conn whose callback is running
  *
- * What is queued goes out as far as the socket takes it without waiting. No callback comes any more.
+ * What is queued goes out as far as the socket takes it without waiting. No callback comes any
+ * more.
  */
 void conn_free(struct conn *c)
 {
@@ -822,9 +839,11 @@ void conn_free(struct conn *c)
 
 /**
  * conn_finish() - send everything that is queued, then end it
- * @c: may be NULL, over or not up yet (then this is conn_free()); may be the conn whose callback is running
+ * @c: may be NULL, over or not up yet (then this is conn_free()); may be the conn whose callback is
+ *     running
  *
- * The conn belongs to the loop from here on and frees itself, after LINGER_MS at the latest. No callback comes any more.
+ * The conn belongs to the loop from here on and frees itself, after LINGER_MS at the latest. No
+ * callback comes any more.
  */
 void conn_finish(struct conn *c)
 {
@@ -846,8 +865,9 @@ void conn_finish(struct conn *c)
  * @c: a UNIX conn made with cfg.exact; may be the conn whose callback is running
  *
  * What is queued is sent first. Nothing behind the frame being delivered has been read.
- * Return: the descriptor, non-blocking and close-on-exec, the caller's; -EINVAL not such a conn, -ENOTCONN over, -EAGAIN the
- * other end does not take what is queued; on error the conn stays as it was.
+ * Return: the descriptor, non-blocking and close-on-exec, the caller's; -EINVAL not such a conn,
+ * -ENOTCONN over, -EAGAIN the other end does not take what is queued; on error the conn stays as it
+ * was.
  */
 int conn_detach_fd(struct conn *c)
 {
@@ -902,9 +922,10 @@ static void conn_enqueue(struct conn *c, const uint8_t *p, size_t len)
  * conn_send() - queue one frame
  * @data: copied; @len 0..CONN_FRAME_MAX
  *
- * Allowed from creation on: what is queued before up() is sent right after it. Goes out at the end of this loop turn, together
- * with what else was queued in it. Never calls back.
- * Return: 0; -ENOTCONN over or finished, -EMSGSIZE too long, -ENOBUFS the queue would exceed CONN_QUEUE_MAX.
+ * Allowed from creation on: what is queued before up() is sent right after it. Goes out at the end
+ * of this loop turn, together with what else was queued in it. Never calls back.
+ * Return: 0; -ENOTCONN over or finished, -EMSGSIZE too long, -ENOBUFS the queue would exceed
+ * CONN_QUEUE_MAX.
  */
 int conn_send(struct conn *c, uint8_t channel, const void *data, size_t len)
 {
@@ -926,16 +947,20 @@ int conn_send(struct conn *c, uint8_t channel, const void *data, size_t len)
 	return 0;
 }
 
-/** conn_send_queued() - bytes accepted by conn_send() and not yet by the socket, headers included */
+/**
+ * conn_send_queued() - bytes accepted by conn_send() and not yet by the socket, headers included
+ */
 size_t conn_send_queued(const struct conn *c)
 {
 	return c->q_bytes + c->out.len;
 }
 
 /**
- * conn_read_pause() - stop or resume the delivery of frames; the kernel's window then holds the sender back
+ * conn_read_pause() - stop or resume the delivery of frames; the kernel's window then holds the
+ * sender back
  *
- * Works at once, also within frame(). While paused the idle timeout does not run, and an end is noticed only by sending.
+ * Works at once, also within frame(). While paused the idle timeout does not run, and an end is
+ * noticed only by sending.
  */
 void conn_read_pause(struct conn *c, bool paused)
 {
@@ -956,7 +981,9 @@ bool conn_is_up(const struct conn *c)
 	return !c->dead && c->state == CONN_UP;
 }
 
-/** conn_peer_name() - the verified name of the other end once up; "" before, and on a UNIX socket */
+/**
+ * conn_peer_name() - the verified name of the other end once up; "" before, and on a UNIX socket
+ */
 const char *conn_peer_name(const struct conn *c)
 {
 	return c->name;
@@ -968,7 +995,11 @@ struct addr_buf conn_peer_addr(const struct conn *c)
 	return c->addr.sin_family == AF_INET ? endpoint_fmt(&c->addr) : (struct addr_buf){ "unix" };
 }
 
-/** conn_peer_cred() - who is at the other end of a UNIX socket; @pid, @uid may be NULL; Return: 0, -ENOTSUP over TCP */
+/**
+ * conn_peer_cred() - who is at the other end of a UNIX socket; @pid, @uid may be NULL
+ *
+ * Return: 0, -ENOTSUP over TCP
+ */
 int conn_peer_cred(const struct conn *c, pid_t *pid, uid_t *uid)
 {
 	if (c->ssl)

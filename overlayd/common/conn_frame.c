@@ -2,10 +2,13 @@
 /* conn_frame.c - the bytes of a connection: preface and frames
  *
  * Theory of operation
- *   Purpose    turn a stream of foreign bytes into frames, never trusting a length before it was compared with its bound.
- *   Storage    one growing buffer per connection. It grows beyond 2 * CONN_FRAMER_MIN only for a frame whose header announced it, and
- *              never beyond CONN_FRAMER_MAX. Frames are handed out in place, without a copy.
- *   Invariants start + len <= size <= CONN_FRAMER_MAX; start == 0 whenever len == 0 and no frame is handed out.
+ *   Purpose    turn a stream of foreign bytes into frames, never trusting a length before it was
+ *              compared with its bound.
+ *   Storage    one growing buffer per connection. It grows beyond 2 * CONN_FRAMER_MIN only for a
+ *              frame whose header announced it, and never beyond CONN_FRAMER_MAX. Frames are handed
+ *              out in place, without a copy.
+ *   Invariants start + len <= size <= CONN_FRAMER_MAX; start == 0 whenever len == 0 and no frame is
+ *              handed out.
  *   Guarded by tests/unit/test_conn_frame.c, tests/fuzz/fuzz_conn_frame.c
  */
 #include "overlayd/common/conn_frame.h"
@@ -17,7 +20,10 @@
 
 #include "overlayd/common/util.h"
 
-/** conn_preface_encode() - fill the first bytes of a connection; @id: CONN_ID_LEN bytes, or NULL for none */
+/**
+ * conn_preface_encode() - fill the first bytes of a connection; @id: CONN_ID_LEN bytes, or NULL for
+ * none
+ */
 void conn_preface_encode(struct conn_preface_wire *w, enum conn_kind kind, const uint8_t *id)
 {
 	*w = (struct conn_preface_wire){
@@ -31,9 +37,11 @@ void conn_preface_encode(struct conn_preface_wire *w, enum conn_kind kind, const
  * conn_preface_decode() - who a connection is for
  * @buf, @len: what was received, exactly one preface
  *
- * Return: 0; -EBADMSG not ours (length, magic, reserved bits, kind), -EPROTONOSUPPORT another version.
+ * Return: 0; -EBADMSG not ours (length, magic, reserved bits, kind), -EPROTONOSUPPORT another
+ * version.
  */
-int conn_preface_decode(const uint8_t *buf, size_t len, enum conn_kind *kind, uint8_t id[CONN_ID_LEN])
+int conn_preface_decode(const uint8_t *buf, size_t len, enum conn_kind *kind,
+			uint8_t id[CONN_ID_LEN])
 {
 	struct conn_preface_wire w;
 
@@ -77,8 +85,9 @@ static int framer_header(const struct conn_framer *f, uint8_t *channel, size_t *
 /**
  * conn_framer_missing() - how many bytes until the next step
  *
- * Return: bytes to the end of the header, or of the frame whose header is there; 0 when a whole frame (or nonsense) waits.
- * A reader that never asks for more than this leaves everything behind the frame in the kernel.
+ * Return: bytes to the end of the header, or of the frame whose header is there; 0 when a whole
+ * frame (or nonsense) waits. A reader that never asks for more than this leaves everything behind
+ * the frame in the kernel.
  */
 size_t conn_framer_missing(const struct conn_framer *f)
 {
@@ -97,8 +106,9 @@ size_t conn_framer_missing(const struct conn_framer *f)
  * @min:  bytes of room needed at least, 1..CONN_FRAMER_MIN
  * @room: bytes there are
  *
- * Invalidates what conn_framer_next() handed out. There is room for the rest of the frame at hand and @min at least.
- * Precondition: conn_framer_next() returned 0 last, so less than one frame is kept.
+ * Invalidates what conn_framer_next() handed out. There is room for the rest of the frame at hand
+ * and @min at least. Precondition: conn_framer_next() returned 0 last, so less than one frame is
+ * kept.
  */
 uint8_t *conn_framer_space(struct conn_framer *f, size_t min, size_t *room)
 {
@@ -128,8 +138,8 @@ void conn_framer_added(struct conn_framer *f, size_t n)
  * conn_framer_next() - take a whole frame out
  * @data: points into the framer, good until the next call on it
  *
- * Return: 1 a frame; 0 more bytes are needed; -EMSGSIZE longer than CONN_FRAME_MAX, -EBADMSG reserved bits: the stream is
- * beyond repair.
+ * Return: 1 a frame; 0 more bytes are needed; -EMSGSIZE longer than CONN_FRAME_MAX, -EBADMSG
+ * reserved bits: the stream is beyond repair.
  */
 int conn_framer_next(struct conn_framer *f, uint8_t *channel, const uint8_t **data, size_t *len)
 {

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* conn_frame.h - the bytes of a connection: preface and frames; no sockets, no loop, no memory but its buffer
+/* conn_frame.h - the bytes of a connection: preface and frames; no sockets, no loop, no memory but
+ * its buffer
  *
- * Shared by conn.c (loop), ctlclient.c (blocking) and the fuzzer. A framer is filled with what was read and asked for whole frames:
+ * Shared by conn.c (loop), ctlclient.c (blocking) and the fuzzer. A framer is filled with what was
+ * read and asked for whole frames:
  *
  *	p = conn_framer_space(&f, 1, &room);  n = read(fd, p, room);  conn_framer_added(&f, n);
  *	while ((r = conn_framer_next(&f, &channel, &data, &len)) > 0) ...
@@ -53,7 +55,8 @@ struct conn_framer {
 #define CONN_FRAMER_MAX (sizeof(struct conn_frame_wire) + CONN_FRAME_MAX + CONN_FRAMER_MIN)
 
 void conn_preface_encode(struct conn_preface_wire *w, enum conn_kind kind, const uint8_t *id);
-int conn_preface_decode(const uint8_t *buf, size_t len, enum conn_kind *kind, uint8_t id[CONN_ID_LEN]);
+int conn_preface_decode(const uint8_t *buf, size_t len, enum conn_kind *kind,
+			uint8_t id[CONN_ID_LEN]);
 
 void conn_frame_encode(struct conn_frame_wire *w, uint8_t channel, size_t len);
 uint8_t *conn_framer_space(struct conn_framer *f, size_t min, size_t *room);

@@ -1,12 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-/* conn_listen.c - a listening TCP socket that reads each connection's preface and hands the descriptor over
+/* conn_listen.c - a listening TCP socket that reads each connection's preface and hands the
+ * descriptor over
  *
  * Theory of operation
- *   Purpose    learn who a connection is for before anything is spent on it. No TLS here: the descriptor may go to another process.
- *   Storage    a list of pending connections, oldest first, at most PENDING_MAX. Each is a descriptor, 24 bytes and two watchers.
- *   Timers     PREFACE_MS per pending connection from accept on; ACCEPT_PAUSE_MS without accepting after running out of descriptors.
- *   Limits     nobody is authenticated yet, so nothing a stranger does may keep others out: when the list is full its oldest
- *              member goes (a real peer's preface comes with its first segment). Exactly 24 bytes are read, never one more.
+ *   Purpose    learn who a connection is for before anything is spent on it. No TLS here: the
+ *              descriptor may go to another process.
+ *   Storage    a list of pending connections, oldest first, at most PENDING_MAX. Each is a
+ *              descriptor, 24 bytes and two watchers.
+ *   Timers     PREFACE_MS per pending connection from accept on; ACCEPT_PAUSE_MS without accepting
+ *              after running out of descriptors.
+ *   Limits     nobody is authenticated yet, so nothing a stranger does may keep others out: when
+ *              the list is full its oldest member goes (a real peer's preface comes with its first
+ *              segment). Exactly 24 bytes are read, never one more.
  *   Ordering   accepted() is called after the pending entry is gone; it may free the listener.
  *   Guarded by tests/unit/test_conn.c, tests/fuzz/fuzz_conn_frame.c
  */
@@ -73,7 +78,8 @@ static int pending_take(struct conn_pending *p)
 
 static void pending_refuse(struct conn_pending *p, const char *why)
 {
-	LOG_LIMITED(LOG_LVL_WARN, "conn", monotime_us(), "%s: refused before TLS: %s", endpoint_fmt(&p->from).s, why);
+	LOG_LIMITED(LOG_LVL_WARN, "conn", monotime_us(), "%s: refused before TLS: %s",
+		    endpoint_fmt(&p->from).s, why);
 	close(pending_take(p));
 }
 
@@ -99,7 +105,8 @@ static void pending_io_cb(struct ev_loop *loop, ev_io *w, int revents)
 		return;
 	r = conn_preface_decode(p->buf, p->have, &kind, id);
 	if (r)
-		pending_refuse(p, r == -EPROTONOSUPPORT ? "another version of the preface" : "not a preface");
+		pending_refuse(p, r == -EPROTONOSUPPORT ? "another version of the preface"
+							: "not a preface");
 	else
 		l->accepted(pending_take(p), kind, id, &from, l->arg);
 }
@@ -142,14 +149,16 @@ static void listener_io_cb(struct ev_loop *loop, ev_io *w, int revents)
 	for (int i = 0; i < ACCEPT_BATCH; i++) {
 		struct sockaddr_in from = { 0 };
 		socklen_t len = sizeof(from);
-		int fd = accept4(l->fd, (struct sockaddr *)&from, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+		int fd = accept4(l->fd, (struct sockaddr *)&from, &len,
+				 SOCK_NONBLOCK | SOCK_CLOEXEC);
 
 		if (fd >= 0) {
 			pending_add(l, fd, &from);
 			continue;
 		}
 		if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
-			LOG_LIMITED(LOG_LVL_ERROR, "conn", monotime_us(), "cannot accept: %s", strerror(errno));
+			LOG_LIMITED(LOG_LVL_ERROR, "conn", monotime_us(), "cannot accept: %s",
+				    strerror(errno));
 			ev_io_stop(loop, &l->io);
 			ev_timer_set(&l->pause, ACCEPT_PAUSE_MS / 1000., 0.);
 			ev_timer_start(loop, &l->pause);
@@ -169,13 +178,13 @@ static void listener_pause_cb(struct ev_loop *loop, ev_timer *w, int revents)
 /**
  * conn_listener_new() - listen on @at
  * @at:       address and port; port 0 takes a free one, conn_listener_addr() tells which
- * @accepted: gets the descriptor (non-blocking, close-on-exec, its own from then on) right behind the preface, which is not
- *            authenticated: it only says what kind of peer to expect
+ * @accepted: gets the descriptor (non-blocking, close-on-exec, its own from then on) right behind
+ *            the preface, which is not authenticated: it only says what kind of peer to expect
  *
  * Return: the listener; NULL with @err naming address and cause.
  */
-struct conn_listener *conn_listener_new(struct ev_loop *loop, const struct sockaddr_in *at, conn_accepted_fn accepted, void *arg,
-					struct oerr *err)
+struct conn_listener *conn_listener_new(struct ev_loop *loop, const struct sockaddr_in *at,
+					conn_accepted_fn accepted, void *arg, struct oerr *err)
 {
 	cleanup_close int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	struct conn_listener *l;
@@ -183,7 +192,8 @@ struct conn_listener *conn_listener_new(struct ev_loop *loop, const struct socka
 
 	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) ||
 	    bind(fd, (const struct sockaddr *)at, sizeof(*at)) || listen(fd, SOMAXCONN)) {
-		oerr_set(err, -errno, "cannot listen on %s: %s", endpoint_fmt(at).s, strerror(errno));
+		oerr_set(err, -errno, "cannot listen on %s: %s", endpoint_fmt(at).s,
+			 strerror(errno));
 		return NULL;
 	}
 	l = xcalloc(1, sizeof(*l));
@@ -197,7 +207,10 @@ struct conn_listener *conn_listener_new(struct ev_loop *loop, const struct socka
 	return l;
 }
 
-/** conn_listener_free() - stop listening; those still waiting with their preface are closed; NULL is fine */
+/**
+ * conn_listener_free() - stop listening; those still waiting with their preface are closed; NULL is
+ * fine
+ */
 void conn_listener_free(struct conn_listener *l)
 {
 	if (!l)

@@ -2,14 +2,17 @@
 /* tls.c - who a node is: mutual TLS 1.3 with the cluster's CA
  *
  * Theory of operation
- *   Purpose    one SSL_CTX that serves both directions: it shows this node's certificate, trusts the cluster's CA and nothing else
- *              (no system store), and demands a certificate of whoever is at the other end.
- *   Not here   sockets and the loop (conn.c); which name may do what (the caller compares tls_peer_name() with whom it meant).
- *   Names      a certificate's CN is the node's name. Host names and addresses are not looked at: nodes are dialled by address
- *              and identified by name.
- *   Sessions   no tickets, no cache: every connection verifies the certificate again, so a replaced CA or an expired certificate
- *              counts from the next connection on.
- *   Reload     tls_ctx_reload() checks the new files in a context of their own, then puts them into the one everybody shares.
+ *   Purpose    one SSL_CTX that serves both directions: it shows this node's certificate, trusts
+ *              the cluster's CA and nothing else (no system store), and demands a certificate of
+ *              whoever is at the other end.
+ *   Not here   sockets and the loop (conn.c); which name may do what (the caller compares
+ *              tls_peer_name() with whom it meant).
+ *   Names      a certificate's CN is the node's name. Host names and addresses are not looked at:
+ *              nodes are dialled by address and identified by name.
+ *   Sessions   no tickets, no cache: every connection verifies the certificate again, so a replaced
+ *              CA or an expired certificate counts from the next connection on.
+ *   Reload     tls_ctx_reload() checks the new files in a context of their own, then puts them into
+ *              the one everybody shares.
  *   Guarded by tests/unit/test_tls.c, tests/unit/test_conn.c
  */
 #include "overlayd/common/tls.h"
@@ -86,7 +89,8 @@ static int tls_cert_name(X509 *cert, char name[TLS_NODE_NAME_MAX])
 	return strlen(name) == (size_t)len && util_name_valid(name) ? 0 : -EINVAL;
 }
 
-/* our own certificate must pass the test the others will put it to; better said at start than by every peer */
+/* our own certificate must pass the test the others will put it to; better said at start than by
+ * every peer */
 static int tls_check_own(SSL_CTX *ctx, const struct tls_files *files, struct oerr *err)
 {
 	X509_STORE_CTX *store = X509_STORE_CTX_new();
@@ -97,10 +101,12 @@ static int tls_check_own(SSL_CTX *ctx, const struct tls_files *files, struct oer
 	if (!store || X509_STORE_CTX_init(store, SSL_CTX_get_cert_store(ctx), cert, NULL) != 1)
 		ret = tls_fail(err, "certificate", files->cert);
 	else if (X509_verify_cert(store) != 1)
-		ret = oerr_set(err, -EINVAL, "certificate %s does not pass with the CA in %s: %s", files->cert, files->ca,
+		ret = oerr_set(err, -EINVAL, "certificate %s does not pass with the CA in %s: %s",
+			       files->cert, files->ca,
 			       tls_verify_text(X509_STORE_CTX_get_error(store)));
 	else if (tls_cert_name(cert, name))
-		ret = oerr_set(err, -EINVAL, "certificate %s: its common name is not a node name", files->cert);
+		ret = oerr_set(err, -EINVAL, "certificate %s: its common name is not a node name",
+			       files->cert);
 	X509_STORE_CTX_free(store);
 	ERR_clear_error();
 	return ret;
@@ -123,7 +129,8 @@ static int tls_ctx_fill(SSL_CTX *ctx, const struct tls_files *files, struct oerr
  * tls_ctx_new() - read the node's identity
  * @files: PEM files, all three needed; read once, not kept
  *
- * The context serves connecting and accepting alike. Own certificate and key are checked against each other and against the CA.
+ * The context serves connecting and accepting alike. Own certificate and key are checked against
+ * each other and against the CA.
  * Return: the context, SSL_CTX_free() by the caller; NULL with @err naming the file.
  */
 SSL_CTX *tls_ctx_new(const struct tls_files *files, struct oerr *err)
@@ -141,8 +148,8 @@ SSL_CTX *tls_ctx_new(const struct tls_files *files, struct oerr *err)
 	SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
 	SSL_CTX_set_options(ctx, SSL_OP_NO_TICKET);
 	SSL_CTX_set_num_tickets(ctx, 0);
-	SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS |
-			      SSL_MODE_NO_AUTO_CHAIN);
+	SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
+				      SSL_MODE_RELEASE_BUFFERS | SSL_MODE_NO_AUTO_CHAIN);
 	if (tls_ctx_fill(ctx, files, err)) {
 		SSL_CTX_free(ctx);
 		return NULL;
@@ -153,7 +160,8 @@ SSL_CTX *tls_ctx_new(const struct tls_files *files, struct oerr *err)
 /**
  * tls_ctx_reload() - read the node's identity again, into a context that is in use
  *
- * Connections made from now on show the new certificate and trust the new CA; those that stand keep what they have.
+ * Connections made from now on show the new certificate and trust the new CA; those that stand keep
+ * what they have.
  * Return: 0; -errno with @err, and @ctx as it was.
  */
 int tls_ctx_reload(SSL_CTX *ctx, const struct tls_files *files, struct oerr *err)
@@ -166,7 +174,8 @@ int tls_ctx_reload(SSL_CTX *ctx, const struct tls_files *files, struct oerr *err
 	if (!fresh)
 		return err && err->code ? err->code : -EINVAL;
 	SSL_CTX_get0_chain_certs(fresh, &chain);
-	if (SSL_CTX_use_cert_and_key(ctx, SSL_CTX_get0_certificate(fresh), SSL_CTX_get0_privatekey(fresh), chain, 1) != 1) {
+	if (SSL_CTX_use_cert_and_key(ctx, SSL_CTX_get0_certificate(fresh),
+				     SSL_CTX_get0_privatekey(fresh), chain, 1) != 1) {
 		ret = tls_fail(err, "certificate", files->cert);
 	} else {
 		store = SSL_CTX_get_cert_store(fresh);
@@ -191,7 +200,8 @@ int tls_ctx_node_name(SSL_CTX *ctx, char name[TLS_NODE_NAME_MAX], struct oerr *e
  * tls_peer_name() - the verified name of the other end
  * @ssl: handshake done
  *
- * Return: 0; -ENOTCONN no certificate, or one that did not verify; -EINVAL its common name is not a node name.
+ * Return: 0; -ENOTCONN no certificate, or one that did not verify; -EINVAL its common name is not a
+ * node name.
  */
 int tls_peer_name(const SSL *ssl, char name[TLS_NODE_NAME_MAX])
 {

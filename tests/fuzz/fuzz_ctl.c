@@ -47,13 +47,13 @@ static const struct ctl_method methods[] = {
 	[OVL__CTL_MSG__BODY_MIGRATE] = { "migrate", handle_detach }, [OVL__CTL_MSG__BODY_AGENT_PREPARE] = { "prepare", handle_now },
 };
 
-static void client_add(struct ctl *ctl, int fd, bool operator)
+static void client_add(struct ctl *ctl, int fd, bool trusted)
 {
 	ctl_accept(ctl, fd);
 	/* whoever runs the fuzzer: the second one shall be a stranger */
-	if (ctl->clients->operator != operator) {
-		ctl->clients->operator = operator;
-		ctl->n_strangers += operator ? -1 : 1;
+	if (ctl->clients->trusted != trusted) {
+		ctl->clients->trusted = trusted;
+		ctl->n_strangers += trusted ? -1 : 1;
 	}
 }
 
