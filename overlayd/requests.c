@@ -364,28 +364,35 @@ static void requests_expected_cb(void *arg, int code, const Ovl__PeerMsg *msg, c
 	ctl_reply(req, code, code ? text : "", NULL);
 }
 
-static int requests_agent_expect(void *ctx, struct ctl_request *req)
+/* pass an agent's question on to overlayd of @host; @cb answers @req */
+static int requests_ask_node(struct overlayd *ov, const char *host, const char *host_addr, Ovl__PeerMsg *msg, peer_reply_fn cb,
+			     struct ctl_request *req)
 {
-	struct overlayd *ov = ctx;
-	const Ovl__CtlAgentExpect *m = req->msg->agent_expect;
-	Ovl__PeerAgentExpect expect = OVL__PEER_AGENT_EXPECT__INIT;
-	Ovl__PeerMsg msg = OVL__PEER_MSG__INIT;
 	struct sockaddr_in addr;
 	struct peer *p;
 
-	if (endpoint_parse(m->host_addr, CONF_PORT, &addr))
+	if (endpoint_parse(host_addr, CONF_PORT, &addr))
 		return -EINVAL;
-	p = peer_get(ov->peers, m->host, &addr);
+	p = peer_get(ov->peers, host, &addr);
 	if (!p)
 		return -EINVAL;
+	peer_request(p, msg, REQUESTS_EXPECT_MS, cb, req);
+	return 0;
+}
+
+static int requests_agent_expect(void *ctx, struct ctl_request *req)
+{
+	const Ovl__CtlAgentExpect *m = req->msg->agent_expect;
+	Ovl__PeerAgentExpect expect = OVL__PEER_AGENT_EXPECT__INIT;
+	Ovl__PeerMsg msg = OVL__PEER_MSG__INIT;
+
 	expect.migration = m->migration;
 	expect.workload = m->workload;
 	expect.n_vips = m->n_vips;
 	expect.vips = m->vips;
 	msg.body_case = OVL__PEER_MSG__BODY_AGENT_EXPECT;
 	msg.agent_expect = &expect;
-	peer_request(p, &msg, REQUESTS_EXPECT_MS, requests_expected_cb, req);
-	return 0;
+	return requests_ask_node(ctx, m->host, m->host_addr, &msg, requests_expected_cb, req);
 }
 
 static void requests_queried_cb(void *arg, int code, const Ovl__PeerMsg *msg, const char *text)
@@ -405,23 +412,14 @@ static void requests_queried_cb(void *arg, int code, const Ovl__PeerMsg *msg, co
 
 static int requests_agent_query(void *ctx, struct ctl_request *req)
 {
-	struct overlayd *ov = ctx;
 	const Ovl__CtlAgentQuery *m = req->msg->agent_query;
 	Ovl__PeerMigQuery query = OVL__PEER_MIG_QUERY__INIT;
 	Ovl__PeerMsg msg = OVL__PEER_MSG__INIT;
-	struct sockaddr_in addr;
-	struct peer *p;
 
-	if (endpoint_parse(m->host_addr, CONF_PORT, &addr))
-		return -EINVAL;
-	p = peer_get(ov->peers, m->host, &addr);
-	if (!p)
-		return -EINVAL;
 	query.migration = m->migration;
 	msg.body_case = OVL__PEER_MSG__BODY_MIG_QUERY;
 	msg.mig_query = &query;
-	peer_request(p, &msg, REQUESTS_EXPECT_MS, requests_queried_cb, req);
-	return 0;
+	return requests_ask_node(ctx, m->host, m->host_addr, &msg, requests_queried_cb, req);
 }
 
 /* --- other nodes --- */
