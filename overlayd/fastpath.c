@@ -11,7 +11,7 @@
  *              be handled by what was known before. Statistics are asked for in the same way and copied by the thread.
  *   Thread -> control   a ring of upcalls under the lock and an ev_async. Full: the upcall is lost and counted; forward.c makes misses
  *              and stragglers again as packets come.
- *   Batches    one turn: updates; one recvmmsg; at most TUN_FRAMES frames; one flush each way. Nobody starves.
+ *   Batches    one turn: updates; then at most ROUNDS of one recvmmsg, at most TUN_FRAMES frames, one flush each way. Nobody starves.
  *   Time       read once a turn. forward_tick() every TICK_US while something waits, else the thread sleeps without limit.
  *   Spin       with spin_us the thread polls without sleeping, yielding the CPU each time, until so long nothing came (perf.md
  *              section 3: only a yielding spin helps).
@@ -42,6 +42,7 @@
 
 #define UPCALLS 1024u			/* power of two */
 #define TUN_FRAMES 16u			/* read in one turn */
+#define ROUNDS 8u			/* of both between two looks at anything else */
 #define TICK_US 50000u
 #define STATS_WAIT_MS 1000u
 #define UNREACHABLE_MS 2000u
@@ -268,7 +269,8 @@ static bool fp_serve(struct fastpath *fp, uint64_t now_us)
 	return !stop;
 }
 
-static void fp_read_udp(struct fastpath *fp, uint64_t now_us)
+/* one batch from the nodes; Return: whether there was one */
+static bool fp_read_udp(struct fastpath *fp, uint64_t now_us)
 {
 	struct tunnel_rx rx;
 	int n = tunnel_recv(fp->tunnel);
@@ -278,21 +280,38 @@ static void fp_read_udp(struct fastpath *fp, uint64_t now_us)
 	while (tunnel_next(fp->tunnel, &rx))
 		forward_from_udp(fp->fwd, &rx, now_us);
 	forward_flush_tun(fp->fwd);
+	return n > 0;
 }
 
-static void fp_read_tun(struct fastpath *fp, uint64_t now_us)
+/* up to TUN_FRAMES from overlay0, while there is room for what becomes of them; Return: whether there was one */
+static bool fp_read_tun(struct fastpath *fp, uint64_t now_us)
 {
-	for (unsigned int i = 0; i < TUN_FRAMES && !tunnel_blocked(fp->tunnel); i++) {
+	unsigned int i;
+
+	for (i = 0; i < TUN_FRAMES && !fp->tun_dead && !tunnel_blocked(fp->tunnel); i++) {
 		struct virtio_net_hdr vnet;
 		ssize_t n = tun_read(fp->cfg.tun_fd, &vnet, fp->frame, TUN_PACKET_MAX);
 
 		if (n == -EAGAIN)
-			return;
+			break;
 		if (n < 0) {
 			LOG_LIMITED(LOG_LVL_WARN, ROOM, now_us, "overlay0 read: %s", strerror((int)-n));
-			return;
+			break;
 		}
 		forward_from_tun(fp->fwd, &vnet, fp->frame, (size_t)n, now_us);
+	}
+	return i > 0;
+}
+
+/* while packets come, asking for them is cheaper than asking whether there are some */
+static void fp_move(struct fastpath *fp, bool udp, bool tun, uint64_t now_us)
+{
+	for (unsigned int round = 0; round < ROUNDS && (udp || tun); round++) {
+		bool more = udp && fp_read_udp(fp, now_us);
+
+		more |= tun && fp_read_tun(fp, now_us);
+		tunnel_flush(fp->tunnel);
+		udp = tun = more;
 	}
 }
 
@@ -347,12 +366,9 @@ static bool fp_turn(struct fastpath *fp, uint64_t *now_us)
 		fp->work_us = *now_us;
 		if (pfd[0].revents && !fp_serve(fp, *now_us))
 			return false;
-		if (pfd[1].revents & (POLLIN | POLLERR))
-			fp_read_udp(fp, *now_us);
 		if (pfd[2].revents & (POLLERR | POLLNVAL | POLLHUP))
 			fp_tun_lost(fp);
-		else if (pfd[2].revents)
-			fp_read_tun(fp, *now_us);
+		fp_move(fp, pfd[1].revents & (POLLIN | POLLERR), pfd[2].revents & POLLIN, *now_us);
 	}
 	tunnel_flush(fp->tunnel);
 	return true;

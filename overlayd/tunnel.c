@@ -52,6 +52,7 @@
 #define RX_SLOTS_BIG 8u			/* when messages are long: what fits a cache */
 #define RX_BIG 8192u			/* bytes that make a message long */
 #define RX_BYTES 65536u
+#define RX_STRIDE (RX_BYTES + 4096u + 192u)	/* slots a power of two apart would all fall into the same few cache lines */
 
 struct run {
 	struct sockaddr_in to;
@@ -86,7 +87,7 @@ struct tunnel {
 	struct iovec tx_iov[TX_RUN_SEGMENTS];
 	union tx_control tx_control[TX_RUNS];
 
-	uint8_t *rx_buf;	/* RX_SLOTS * RX_BYTES */
+	uint8_t *rx_buf;	/* RX_SLOTS * RX_STRIDE */
 	struct mmsghdr rx_msg[RX_SLOTS];
 	struct iovec rx_iov[RX_SLOTS];
 	struct sockaddr_in rx_from[RX_SLOTS];
@@ -129,9 +130,9 @@ struct tunnel *tunnel_new(int fd, bool gso, bool gro)
 
 	t->fd = fd;
 	t->arena = xmalloc(TX_ARENA + SLOT_BYTES);
-	t->rx_buf = xmalloc((size_t)RX_SLOTS * RX_BYTES);
+	t->rx_buf = xmalloc((size_t)RX_SLOTS * RX_STRIDE);
 	for (unsigned int i = 0; i < RX_SLOTS; i++)
-		t->rx_iov[i] = (struct iovec){ t->rx_buf + (size_t)i * RX_BYTES, RX_BYTES };
+		t->rx_iov[i] = (struct iovec){ t->rx_buf + (size_t)i * RX_STRIDE, RX_BYTES };
 	tunnel_set_offloads(t, gso, gro);
 	return t;
 }
