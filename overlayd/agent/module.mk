@@ -6,7 +6,7 @@ SHARED		+= msrestart
 
 ms-init_SRC	:= $(addprefix overlayd/agent/,ms_init.c ms_exec.c ms_mounts.c relay.c criu_exec.c) $(common_SRC)
 ms-root_SRC	:= overlayd/agent/ms_root.c
-msrestart_SRC	:= $(addprefix overlayd/agent/,msrestart.c restart_decide.c)
+msrestart_SRC	:= $(addprefix overlayd/agent/,msrestart.c restart_decide.c msconntrack.c)
 msrestart_LIBS	:= -ldl
 
 # what an agent needs to drive CRIU; criu_PB and LIBS_ev belong to it
@@ -14,9 +14,11 @@ criu_SRC	:= $(addprefix overlayd/agent/,criu.c criu_tools.c criu_exec.c ms_init_
 criu_PB		:= criurpc
 
 # what a workload is made of, whether it can move, and what is let go of meanwhile; needs overlayd/netns.c, LIBS_json and the schema mig
-scan_SRC	:= overlayd/agent/scan.c overlayd/agent/scan_task.c overlayd/agent/scan_maps.c overlayd/agent/scan_sock.c \
+scan_SRC	:= overlayd/agent/scan.c overlayd/agent/scan_census.c overlayd/agent/scan_task.c overlayd/agent/scan_maps.c \
+		   overlayd/agent/scan_sock.c overlayd/agent/scan_outside.c \
 		   overlayd/agent/procfs.c overlayd/agent/buildid.c
-preflight_SRC	:= overlayd/agent/preflight.c overlayd/agent/preflight_fs.c overlayd/agent/preflight_plan.c \
+preflight_SRC	:= overlayd/agent/preflight.c overlayd/agent/preflight_task.c overlayd/agent/preflight_fd.c \
+		   overlayd/agent/preflight_sock.c overlayd/agent/preflight_fs.c overlayd/agent/preflight_plan.c \
 		   overlayd/agent/preflight_dest.c overlayd/agent/flocks.c overlayd/agent/unixpath.c
 
 PROGRAMS	+= ms-agent ms-migrate

@@ -11,6 +11,7 @@
  *   --fence NAME       cgroup NAME: freeze at post-dump, thaw on roll-back
  *   --leave-running    dry run: only the dump
  *   --timeout MS       of the restore
+ *   --verbose N        CRIU's log level (2)
  *
  * What ends outside the trees is found here by a small scan of its own; the agent's is a room apart (scan.c).
  */
@@ -80,7 +81,7 @@ static struct tool {
 	struct ev_loop *loop;
 	const char *criu, *preload, *netns, *to, *log, *hook, *die, *fence_name;
 	bool rollback, page_server, leave_running;
-	unsigned int timeout_ms;
+	unsigned int timeout_ms, log_level;
 	struct tree trees[TREES_MAX];
 	size_t n_trees;
 	struct ext exts[EXT_MAX];
@@ -595,7 +596,7 @@ static bool dump(void)
 			externals[n++] = T.exts[i].key;
 	for (size_t i = 0; i < T.n_trees; i++) {
 		struct criu_dump_opts o = { .netns_ino = st.st_ino, .netns_key = "workload", .externals = externals, .n_externals = n,
-					    .leave_running = T.leave_running, .log_level = 2 };
+					    .leave_running = T.leave_running, .log_level = T.log_level };
 
 		if (criu_dump(T.trees[i].src.p, &o, &err))
 			fail("dump", &err);
@@ -626,7 +627,7 @@ static bool restore(void)
 	for (size_t i = 0; i < T.n_trees; i++) {
 		struct tree *t = &T.trees[i];
 		struct criu_restore_opts o = { .netns_key = "workload", .inherits = inherits, .n_inherits = T.n_exts,
-					       .timeout_ms = T.timeout_ms, .log_level = 2 };
+					       .timeout_ms = T.timeout_ms, .log_level = T.log_level };
 
 		while (T.page_server && !t->ps_over)
 			ev_run(T.loop, EVRUN_ONCE);
@@ -754,7 +755,8 @@ static void parse(int argc, char *argv[])
 		{ "log", required_argument, NULL, 'l' },   { "hook", required_argument, NULL, 'h' },
 		{ "die", required_argument, NULL, 'd' },   { "rollback", no_argument, NULL, 'r' },
 		{ "page-server", no_argument, NULL, 'P' }, { "fence", required_argument, NULL, 'f' },
-		{ "leave-running", no_argument, NULL, 'L' }, { "timeout", required_argument, NULL, 'T' }, { 0 },
+		{ "leave-running", no_argument, NULL, 'L' }, { "verbose", required_argument, NULL, 'v' },
+		{ "timeout", required_argument, NULL, 'T' }, { 0 },
 	};
 	int c;
 
@@ -771,6 +773,7 @@ static void parse(int argc, char *argv[])
 		case 'P': T.page_server = true; break;
 		case 'f': T.fence_name = optarg; break;
 		case 'L': T.leave_running = true; break;
+		case 'v': T.log_level = (unsigned int)atoi(optarg); break;
 		case 'T': T.timeout_ms = (unsigned int)atoi(optarg); break;
 		default: exit(2);
 		}
@@ -786,6 +789,7 @@ int main(int argc, char *argv[])
 {
 	int r;
 
+	T.log_level = 2;
 	parse(argc, argv);
 	signal(SIGPIPE, SIG_IGN);
 	log_init("criutool", LOG_LVL_INFO, NULL);
