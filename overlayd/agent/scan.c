@@ -3,7 +3,8 @@
  *
  * Theory of operation
  *   Purpose    one picture of a workload, from which pre-flight judges and the plan is made.
- *   Not here   judging (preflight.c); one process (scan_task.c), mappings (scan_maps.c), sockets (scan_sock.c), texts (procfs.c).
+ *   Not here   judging (preflight.c); who is there (scan_census.c), one process (scan_task.c), mappings (scan_maps.c), sockets
+ *              (scan_sock.c), everybody else (scan_outside.c), texts (procfs.c).
  *   Steps      every process of the machine: its network namespace and parent -> the set (in the namespace, ms-init left out, zombie
  *              children of members let in) -> trees -> each member read once -> mount tables -> sockets, pipes, mappings joined to
  *              their holders -> everybody else's descriptors, if something of the set could have an end there -> externals.
@@ -26,7 +27,9 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#include "overlayd/agent/scan_census.h"
 #include "overlayd/agent/scan_maps.h"
+#include "overlayd/agent/scan_outside.h"
 #include "overlayd/agent/scan_sock.h"
 #include "overlayd/agent/scan_task.h"
 #include "overlayd/common/cleanup.h"
@@ -35,105 +38,10 @@
 
 #define SCAN_TRIES 3
 #define PROTO_MPTCP 262
-#define KTHREADD 2
-
-/* one process of the machine */
-struct entry {
-	struct procfs_stat st;
-	uint64_t net;		/* 0 = unreadable: a zombie, or gone */
-	bool member, init, placed;
-};
-
-struct census {
-	struct entry *v;	/* sorted by pid */
-	size_t n;
-};
 
 /* --- who is in the set ------------------------------------------------------------------------------------------------------ */
 
-static int entry_cmp(const void *a, const void *b)
-{
-	const struct entry *x = a, *y = b;
-
-	return x->st.pid < y->st.pid ? -1 : x->st.pid > y->st.pid;
-}
-
-static struct entry *census_find(const struct census *c, pid_t pid)
-{
-	struct entry key = { .st.pid = pid };
-
-	return c->n ? bsearch(&key, c->v, c->n, sizeof(*c->v), entry_cmp) : NULL;
-}
-
-/* a process whose first thread has ended shows its namespaces only through the others */
-static uint64_t net_of_threads(pid_t pid)
-{
-	cleanup_dir DIR *dir = NULL;
-	struct dirent *de;
-	char path[300];
-	uint64_t net = 0;
-
-	snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
-	dir = opendir(path);
-	while (dir && !net && (de = readdir(dir))) {
-		snprintf(path, sizeof(path), "/proc/%d/task/%s/ns/net", (int)pid, de->d_name);
-		if (de->d_name[0] != '.')
-			scan_ns_inode(AT_FDCWD, path, &net);
-	}
-	return net;
-}
-
-static bool is_ms_init(struct scan_reader *rd, const struct procfs_stat *st)
-{
-	struct procfs_status status;
-
-	return !strcmp(st->comm, SCAN_INIT_NAME) && !scan_read(rd, "/proc/%d/status", (int)st->pid) &&
-	       !procfs_parse_status(rd->buf, &status) && status.pid_depth && status.inner_pid == 1;
-}
-
-static int census_take(struct scan_reader *rd, struct census *c, uint64_t netns)
-{
-	cleanup_dir DIR *proc = opendir("/proc");
-	struct dirent *de;
-	size_t size = 0;
-
-	memset(c, 0, sizeof(*c));
-	if (!proc)
-		return -errno;
-	while ((de = readdir(proc))) {
-		pid_t pid = atoi(de->d_name);
-		struct entry e = { 0 };
-		char name[32];
-
-		snprintf(name, sizeof(name), "%d/stat", (int)pid);
-		if (pid <= 0 || scan_read_at(rd, dirfd(proc), name) || procfs_parse_stat(rd->buf, &e.st))
-			continue;
-		snprintf(name, sizeof(name), "%d/ns/net", (int)pid);
-		if (scan_ns_inode(dirfd(proc), name, &e.net) && e.st.state == 'Z')
-			e.net = net_of_threads(pid);
-		e.member = e.net == netns;
-		if (e.member && is_ms_init(rd, &e.st)) {
-			e.member = false;
-			e.init = true;
-		}
-		if (c->n == size) {
-			size = size ? size * 2 : 256;
-			c->v = xrealloc(c->v, size * sizeof(*c->v));
-		}
-		c->v[c->n++] = e;
-	}
-	qsort(c->v, c->n, sizeof(*c->v), entry_cmp);
-	/* a zombie has no namespace any more: it belongs to its parent */
-	for (size_t i = 0; i < c->n; i++) {
-		const struct entry *parent = census_find(c, c->v[i].st.ppid);
-
-		if (c->v[i].st.state == 'Z' && !c->v[i].net && parent && parent->member && parent->st.state != 'Z')
-			c->v[i].member = true;
-	}
-	return 0;
-}
-
-static void task_begin(struct scan *s, const struct entry *e, int tree)
+static void task_begin(struct scan *s, const struct scan_entry *e, int tree)
 {
 	struct scan_task *t = &s->tasks[s->n_tasks++];
 
@@ -150,10 +58,10 @@ static void task_begin(struct scan *s, const struct entry *e, int tree)
 }
 
 /* members below @root, breadth first: s->tasks is the queue as well as the result */
-static void tree_collect(struct scan *s, struct census *c, struct entry *root)
+static void tree_collect(struct scan *s, struct scan_census *c, struct scan_entry *root)
 {
 	struct scan_tree *tree = &s->trees[s->n_trees];
-	const struct entry *parent = census_find(c, root->st.ppid);
+	const struct scan_entry *parent = scan_census_find(c, root->st.ppid);
 
 	tree->first = s->n_tasks;
 	tree->init_pid = parent && parent->init ? parent->st.pid : 0;
@@ -161,7 +69,7 @@ static void tree_collect(struct scan *s, struct census *c, struct entry *root)
 	task_begin(s, root, (int)s->n_trees);
 	for (size_t at = tree->first; at < s->n_tasks; at++)
 		for (size_t i = 0; i < c->n; i++) {
-			struct entry *e = &c->v[i];
+			struct scan_entry *e = &c->v[i];
 
 			if (!e->member || e->placed || e->st.ppid != s->tasks[at].pid)
 				continue;
@@ -172,7 +80,7 @@ static void tree_collect(struct scan *s, struct census *c, struct entry *root)
 	s->n_trees++;
 }
 
-static void trees_build(struct scan *s, struct census *c)
+static void trees_build(struct scan *s, struct scan_census *c)
 {
 	size_t n = 0;
 
@@ -181,22 +89,22 @@ static void trees_build(struct scan *s, struct census *c)
 	s->tasks = xcalloc(n, sizeof(*s->tasks));
 	s->trees = xcalloc(n, sizeof(*s->trees));
 	for (size_t i = 0; i < c->n; i++) {
-		const struct entry *parent = census_find(c, c->v[i].st.ppid);
+		const struct scan_entry *parent = scan_census_find(c, c->v[i].st.ppid);
 
 		if (c->v[i].member && !(parent && parent->member))
 			tree_collect(s, c, &c->v[i]);
 	}
 }
 
-static void strays_find(struct scan *s, const struct census *c)
+static void strays_find(struct scan *s, const struct scan_census *c)
 {
 	for (size_t i = 0; i < c->n; i++) {
-		const struct entry *e = &c->v[i], *up = e;
+		const struct scan_entry *e = &c->v[i], *up = e;
 
 		if (e->member || e->init || e->st.state == 'Z')
 			continue;
-		while (up && !up->member && up->st.ppid > KTHREADD)
-			up = census_find(c, up->st.ppid);
+		while (up && !up->member && up->st.ppid > SCAN_KTHREADD)
+			up = scan_census_find(c, up->st.ppid);
 		if (!up || !up->member)
 			continue;
 		s->strays = xrealloc(s->strays, (s->n_strays + 1) * sizeof(*s->strays));
@@ -459,143 +367,6 @@ static void pipes_join(struct scan *s)
 	s->n_pipes = out + 1;
 }
 
-/* --- everybody else --------------------------------------------------------------------------------------------------------- */
-
-static int u64_cmp(const void *a, const void *b)
-{
-	const uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-
-	return x < y ? -1 : x > y;
-}
-
-/* inodes of sockets and pipes whose holders outside are of interest */
-struct wanted {
-	uint64_t *v;
-	size_t n, size;
-	bool fifo;
-};
-
-static void want(struct wanted *w, uint64_t ino)
-{
-	if (w->n == w->size) {
-		w->size = w->size ? w->size * 2 : 256;
-		w->v = xrealloc(w->v, w->size * sizeof(*w->v));
-	}
-	w->v[w->n++] = ino;
-}
-
-static void wanted_list(const struct scan *s, struct wanted *w)
-{
-	for (size_t i = 0; i < s->n_socks; i++) {
-		const struct scan_sock *k = &s->socks[i];
-
-		if (k->task == SCAN_NONE)
-			continue;
-		want(w, k->ino);
-		if (k->peer_ino)
-			want(w, k->peer_ino);
-		for (size_t p = 0; p < k->n_pending; p++)
-			want(w, k->pending[p]);
-	}
-	for (size_t i = 0; i < s->n_pipes; i++) {
-		want(w, s->pipes[i].ino);
-		w->fifo |= s->pipes[i].fifo;
-	}
-	if (w->n)
-		qsort(w->v, w->n, sizeof(*w->v), u64_cmp);
-}
-
-static bool is_wanted(const struct wanted *w, uint64_t ino)
-{
-	return ino && bsearch(&ino, w->v, w->n, sizeof(*w->v), u64_cmp);
-}
-
-static void outsider_add(struct scan *s, const struct entry *e, const char *fd, uint64_t ino, bool pipe, mode_t link_mode)
-{
-	struct scan_outsider o = { .pid = e->st.pid, .ino = ino, .pipe = pipe, .reads = link_mode & S_IRUSR,
-				   .writes = link_mode & S_IWUSR, .fd = atoi(fd) };
-
-	memcpy(o.comm, e->st.comm, sizeof(o.comm));
-	s->outsiders = xrealloc(s->outsiders, (s->n_outsiders + 1) * sizeof(o));
-	s->outsiders[s->n_outsiders++] = o;
-}
-
-static void outsider_fd(struct scan *s, const struct wanted *w, const struct entry *e, int dir, const char *name)
-{
-	struct stat st, link;
-	char buf[64];
-	ssize_t n = readlinkat(dir, name, buf, sizeof(buf) - 1);
-	bool pipe;
-	uint64_t ino;
-
-	if (n < 0)
-		return;
-	buf[n] = '\0';
-	pipe = !strncmp(buf, "pipe:[", 6);
-	if (pipe) {
-		ino = strtoull(buf + 6, NULL, 10);
-	} else if (!strncmp(buf, "socket:[", 8)) {
-		ino = e->st.pid == getpid() ? 0 : strtoull(buf + 8, NULL, 10);	/* what we have in hand for a moment */
-	} else {
-		if (!w->fifo || buf[0] != '/' || fstatat(dir, name, &st, 0) || !S_ISFIFO(st.st_mode))
-			return;
-		pipe = true;
-		ino = st.st_ino;
-	}
-	if (is_wanted(w, ino) && !fstatat(dir, name, &link, AT_SYMLINK_NOFOLLOW))
-		outsider_add(s, e, name, ino, pipe, link.st_mode);
-}
-
-static int outsider_cmp(const void *a, const void *b)
-{
-	const struct scan_outsider *x = a, *y = b;
-
-	if (x->ino != y->ino)
-		return x->ino < y->ino ? -1 : 1;
-	return x->pid - y->pid;
-}
-
-static void outsiders_join(struct scan *s)
-{
-	for (size_t i = 0; i < s->n_outsiders; i++) {
-		const struct scan_outsider *o = &s->outsiders[i];
-		struct scan_pipe *p = o->pipe ? scan_find_pipe(s, o->ino) : NULL;
-		struct scan_sock *k = o->pipe ? NULL : scan_find_sock(s, o->ino);
-
-		if (p && o->reads)
-			p->outside_reader = o->pid;
-		if (p && o->writes)
-			p->outside_writer = o->pid;
-		if (k && k->task != SCAN_NONE)
-			k->outside = o->pid;
-	}
-}
-
-static void outsiders_find(struct scan *s, const struct census *c)
-{
-	struct wanted w = { 0 };
-
-	wanted_list(s, &w);
-	for (size_t i = 0; w.n && i < c->n; i++) {
-		const struct entry *e = &c->v[i];
-		cleanup_dir DIR *dir = NULL;
-		struct dirent *de;
-		char path[64];
-
-		if (e->member || e->st.pid == KTHREADD || e->st.ppid == KTHREADD)
-			continue;
-		snprintf(path, sizeof(path), "/proc/%d/fd", (int)e->st.pid);
-		dir = opendir(path);
-		while (dir && (de = readdir(dir)))
-			if (de->d_name[0] != '.')
-				outsider_fd(s, &w, e, dirfd(dir), de->d_name);
-	}
-	free(w.v);
-	if (s->n_outsiders)
-		qsort(s->outsiders, s->n_outsiders, sizeof(*s->outsiders), outsider_cmp);
-	outsiders_join(s);
-}
-
 /* --- externals -------------------------------------------------------------------------------------------------------------- */
 
 static void external_add(struct scan *s, size_t task, const struct scan_fd *f, const char *kind, char *key)
@@ -714,8 +485,8 @@ static void memory_sum(struct scan *s)
 
 static int scan_once(uint64_t netns, struct scan *s, struct scan_reader *rd, bool last, struct oerr *err)
 {
-	struct census c;
-	int r = census_take(rd, &c, netns);
+	struct scan_census c;
+	int r = scan_census_take(rd, &c, netns, false);
 
 	if (r)
 		return oerr_set(err, r, "reading /proc: %s", strerror(-r));
@@ -732,11 +503,11 @@ static int scan_once(uint64_t netns, struct scan *s, struct scan_reader *rd, boo
 		mntns_read(s, rd);
 		foreign_mark(s);
 		pipes_join(s);
-		outsiders_find(s, &c);
+		scan_outside_find(s, &c);
 		externals_list(s);
 		memory_sum(s);
 	}
-	free(c.v);
+	scan_census_fini(&c);
 	return r;
 }
 
@@ -819,8 +590,8 @@ int scan_netns_of(pid_t pid, uint64_t *netns)
 int scan_pids(uint64_t netns, pid_t **pids, size_t *n)
 {
 	struct scan_reader rd = { 0 };
-	struct census c;
-	int r = census_take(&rd, &c, netns);
+	struct scan_census c;
+	int r = scan_census_take(&rd, &c, netns, true);
 
 	scan_reader_fini(&rd);
 	if (r)
@@ -830,7 +601,7 @@ int scan_pids(uint64_t netns, pid_t **pids, size_t *n)
 	for (size_t i = 0; i < c.n; i++)
 		if (c.v[i].member)
 			(*pids)[(*n)++] = c.v[i].st.pid;
-	free(c.v);
+	scan_census_fini(&c);
 	return 0;
 }
 

@@ -140,6 +140,14 @@ dest() {
 	echo "# scan of 300 processes: $best us" >&3
 }
 
+@test "scan: just the pids, daemons and zombies too, for asking again" {
+	start a daemon
+	start b zombie-child
+	run_ok scantool pids "$PID"
+	assert_eq "$(json '.pids | length')" 4
+	assert_eq "$(json '.pids[]' | sort)" "$({ ip netns pids "$NS"; ps -o pid= --ppid "$PID" | tr -d ' '; } | sort)"
+}
+
 @test "scan: nobody in the namespace, or no such process" {
 	run_fail scantool scan 999999999
 	assert_match "$output" 'no such process'
@@ -210,6 +218,16 @@ dest() {
 	wait_for 10 is_ready b
 	finish a KILL
 	refused "$(spawned b)" ""
+}
+
+@test "refused: a semaphore set and a message queue of the host" {
+	start a sem
+	refused "$PID" sysv-ipc "situation.$PID. uses the System V semaphore set $(awk '/^id/ { print $2 }' "$DIR/a.out") of the host"
+	finish a KILL
+	ipcrm -s "$(awk '/^id/ { print $2 }' "$DIR/a.out")"
+	start b msg
+	refused "$PID" sysv-ipc "message queue $(awk '/^id/ { print $2 }' "$DIR/b.out") of the host"
+	ipcrm -q "$(awk '/^id/ { print $2 }' "$DIR/b.out")"
 }
 
 @test "refused: a socket of another network namespace" {

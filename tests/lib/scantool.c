@@ -7,6 +7,7 @@
  *	scantool locks PID FILE release|relock	let go of locks (FILE is written as a journal), take them back (FILE is read)
  *	scantool names PID FILE aside|back|finish
  *	scantool pending PID			scan_tcp_pending
+ *	scantool pids PID			scan_pids, and how long it took
  *
  * PID is any process in the namespace. Exit status 1: refused or failed.
  */
@@ -23,6 +24,7 @@
 #include "overlayd/agent/scan.h"
 #include "overlayd/agent/unixpath.h"
 #include "overlayd/common/cleanup.h"
+#include "overlayd/common/monotime.h"
 #include "overlayd/common/util.h"
 
 static int print(json_t *j)
@@ -271,6 +273,23 @@ static int do_pending(pid_t pid)
 			       (int)p.orphans));
 }
 
+static int do_pids(uint64_t netns)
+{
+	const uint64_t begun = monotime_us();
+	json_t *a = json_array();
+	pid_t *pids;
+	size_t n;
+	int r = scan_pids(netns, &pids, &n);
+	const uint64_t took = monotime_us() - begun;
+
+	for (size_t i = 0; !r && i < n; i++)
+		json_array_append_new(a, json_integer(pids[i]));
+	if (!r)
+		free(pids);
+	print(json_pack("{s:o, s:I}", "pids", a, "took_us", (json_int_t)took));
+	return r != 0;
+}
+
 int main(int argc, char **argv)
 {
 	struct oerr err = { 0 };
@@ -297,6 +316,8 @@ int main(int argc, char **argv)
 		r = do_locks(s, argv + 3);
 	else if (!strcmp(argv[1], "names") && argc == 5)
 		r = do_names(s, argv + 3);
+	else if (!strcmp(argv[1], "pids"))
+		r = do_pids(netns);
 	else if (!strcmp(argv[1], "pending"))
 		r = do_pending(atoi(argv[2]));
 	scan_free(s);

@@ -24,8 +24,10 @@
 #include <sys/inotify.h>
 #include <sys/ipc.h>
 #include <sys/mman.h>
+#include <sys/msg.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/sem.h>
 #include <sys/shm.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
@@ -200,6 +202,26 @@ static void do_shm(char **a)
 	(void)a;
 	CHECK(shmat(id, NULL, 0));
 	CHECK(shmctl(id, IPC_RMID, NULL));
+}
+
+static void do_sem(char **a)
+{
+	int id = (int)CHECK(semget(IPC_PRIVATE, 2, IPC_CREAT | 0600));
+	struct sembuf up = { .sem_num = 1, .sem_op = 1 };
+
+	(void)a;
+	CHECK(semop(id, &up, 1));
+	printf("id %d\n", id);
+}
+
+static void do_msg(char **a)
+{
+	int id = (int)CHECK(msgget(IPC_PRIVATE, IPC_CREAT | 0600));
+	struct { long type; char text[1]; } m = { 1, "x" };
+
+	(void)a;
+	CHECK(msgsnd(id, &m, 1, 0));
+	printf("id %d\n", id);
 }
 
 static void do_flock(char **a)
@@ -565,7 +587,7 @@ int main(int argc, char **argv)
 		{ "plain", do_plain, 0 }, { "io_uring", do_io_uring, 0 }, { "mptcp", do_mptcp, 0 },
 		{ "unix-server", do_unix_server, 1 }, { "unix-client", do_unix_client, 1 }, { "unix-bind", do_unix_bind, 1 }, { "unix-inside", do_unix_inside, 1 },
 		{ "unix-dgram-server", do_unix_dgram_server, 1 }, { "unix-dgram-client", do_unix_dgram_client, 1 },
-		{ "daemon", do_daemon, 0 }, { "shm", do_shm, 0 }, { "flock", do_flock, 1 }, { "ofd", do_ofd, 1 },
+		{ "daemon", do_daemon, 0 }, { "shm", do_shm, 0 }, { "sem", do_sem, 0 }, { "msg", do_msg, 0 }, { "flock", do_flock, 1 }, { "ofd", do_ofd, 1 },
 		{ "posix", do_posix, 1 }, { "deleted", do_deleted, 2 }, { "open", do_open, 1 }, { "chdir", do_chdir, 1 },
 		{ "threads", do_threads, 1 }, { "crowd", do_crowd, 2 }, { "foreign-socket", do_foreign_socket, 1 },
 		{ "urgent", do_urgent, 0 }, { "backlog", do_backlog, 0 }, { "userns", do_userns, 0 }, { "child-ns", do_child_ns, 1 }, { "own-mnt", do_own_mnt, 0 },
