@@ -18,6 +18,7 @@
 #include "overlayd/common/log.h"
 #include "overlayd/common/util.h"
 #include "overlayd/conf.h"
+#include "overlayd/ctlclient.h"
 #include "overlayd/dirclient.h"
 #include "overlayd/locate.h"
 #include "overlayd/migration.h"
@@ -243,6 +244,24 @@ static int requests_migrate_check(struct overlayd *ov, const struct ctl_request 
 	return 0;
 }
 
+/* a refusal on a connection that has been taken out of ctl's hands; takes @fd */
+static void requests_last_word(int fd, const struct oerr *err)
+{
+	Ovl__CtlReply reply = OVL__CTL_REPLY__INIT;
+	Ovl__CtlMsg msg = OVL__CTL_MSG__INIT;
+	struct ctlclient *cc = ctlclient_adopt(fd);
+	cleanup_free uint8_t *buf = NULL;
+
+	log_error("migrate", "%s", err->text);
+	reply.code = err->code;
+	reply.text = (char *)err->text;
+	msg.body_case = OVL__CTL_MSG__BODY_REPLY;
+	msg.reply = &reply;
+	buf = xmalloc(ovl__ctl_msg__get_packed_size(&msg));
+	ctlclient_send_frame(cc, 0, buf, ovl__ctl_msg__pack(&msg, buf), NULL);
+	ctlclient_free(cc);
+}
+
 static int requests_migrate(void *ctx, struct ctl_request *req)
 {
 	cleanup_free char *host = xstrdup(req->msg->migrate->host);
@@ -258,11 +277,10 @@ static int requests_migrate(void *ctx, struct ctl_request *req)
 		oerr_set(&err, -EBUSY, "%s is part of migration %.8s already", w->net.name, w->migration);
 		return requests_reply_err(req, err.code, &err);
 	}
-	/* the request is gone once its connection is ours; an error from here on shows as a lost connection and in the log */
 	m.host = host;
 	fd = ctl_request_detach_fd(req);
-	if (fd < 0 || migration_start(ctx, w, &m, self, fd, &err))
-		log_error("migrate", "%s: %s", w->net.name, err.text);
+	if (fd >= 0 && migration_start(ctx, w, &m, self, fd, &err))
+		requests_last_word(steal_fd(&fd), &err);
 	return 0;
 }
 
