@@ -52,7 +52,7 @@ teardown() { drop_workloads && end_spawned; }
 	progress before
 	touch "$BATS_TEST_TMPDIR/enough"
 	finish during none
-	assert_eq "$status" 0 "connections made while it moved: $(cat "$BATS_TEST_TMPDIR/during.err")"
+	assert_eq "$status" 0 "connections made while it moved: $(tail -n 2 <<<"$output") $(cat "$BATS_TEST_TMPDIR/during.err")"
 	client_ok before
 	client_ok after
 }
@@ -198,5 +198,22 @@ teardown() { drop_workloads && end_spawned; }
 	client n3 far c1 -n 1000 --interval 200 192.168.5.2:2000
 	TIMEOUT=90 move n1 "$SERVER" n2
 	progress c1
+	client_ok c1
+}
+
+@test "move: a server that is slow to accept moves in the end, or says why not and goes on" {
+	workload n1 app 192.168.5.2
+	workload n3 far 192.168.5.5
+	server n1 app srv --slow-accept 30 192.168.5.2:2000
+	client n3 far c1 192.168.5.2:2000
+	spawn churn on n3 ip netns exec far bash -c "
+		while [ ! -e $BATS_TEST_TMPDIR/enough ]; do
+			ms-testcli -n 3 --rounds 1 192.168.5.2:2000 || exit 1
+		done"
+	move n1 "$SERVER" n2 || assert_match "$output" "does not accept its connections fast enough"
+	progress c1
+	touch "$BATS_TEST_TMPDIR/enough"
+	finish churn none
+	assert_eq "$status" 0 "new connections: $(tail -n 2 <<<"$output")"
 	client_ok c1
 }

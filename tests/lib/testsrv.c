@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 /* testsrv.c - ms-testsrv, the server that checks every byte
  *
- * Usage: ms-testsrv [--udp ADDR:PORT]... [--memory MB] [--ready FILE] ADDR:PORT...
+ * Usage: ms-testsrv [--udp ADDR:PORT]... [--memory MB] [--slow-accept MS] [--ready FILE] ADDR:PORT...
  *
  *   ADDR:PORT       listen here (TCP); each connection says itself what it wants (chk.h): echo, upload, download, both, query
  *   --udp ...       datagrams are sent back as they came; order per sender is checked by their sequence number
  *   --memory MB     keep that much written memory; a query checks it
+ *   --slow-accept MS   rest so long before each accept: the queue is hardly ever empty
  *   --ready FILE    written (the pid) once everything listens
  *
  * One process, one thread, epoll. Runs until SIGTERM or SIGINT, then prints its counters as one line of JSON, the same that
@@ -23,6 +24,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "overlayd/common/util.h"
@@ -68,6 +70,7 @@ static struct {
 	size_t n_senders;
 	uint8_t *memory;
 	size_t memory_size;
+	int slow_accept_ms;
 	volatile sig_atomic_t stop;
 } srv;
 
@@ -245,9 +248,13 @@ static void conn_event(struct conn *c, uint32_t events)
 
 static void listener_event(struct end *l)
 {
-	int fd = accept4(l->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	const struct timespec rest = { .tv_sec = srv.slow_accept_ms / 1000, .tv_nsec = srv.slow_accept_ms % 1000 * 1000000l };
 	struct conn *c;
+	int fd;
 
+	if (srv.slow_accept_ms)
+		nanosleep(&rest, NULL);
+	fd = accept4(l->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 	if (fd < 0)
 		return;
 	c = xcalloc(1, sizeof(*c));
@@ -364,6 +371,7 @@ int main(int argc, char **argv)
 	static const struct option options[] = {
 		{ "udp", required_argument, NULL, 'u' },
 		{ "memory", required_argument, NULL, 'm' },
+		{ "slow-accept", required_argument, NULL, 's' },
 		{ "ready", required_argument, NULL, 'r' },
 		{ 0 },
 	};
@@ -382,6 +390,8 @@ int main(int argc, char **argv)
 			opened++;
 		} else if (opt == 'm') {
 			memory_fill(optarg);
+		} else if (opt == 's') {
+			srv.slow_accept_ms = atoi(optarg);
 		} else if (opt == 'r') {
 			ready = optarg;
 		} else {
