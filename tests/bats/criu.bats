@@ -120,6 +120,17 @@ ticks_without_gap() { # FILE...: "tick N" lines of all files together count on b
 		END { exit !seen }'
 }
 
+@test "criu: version, kernel and CPU are checked; another CPU's image and a missing program are refused" {
+	run_ok "$BUILD/bin/criutool" --criu "$CRIU" --check
+	assert_match "$(field version)" '^4[0-9]{4}$'
+	[ -n "$(field refused)" ]
+	[ -s /run/criu.kdat ]
+	run_rc 1 "$BUILD/bin/criutool" --criu /nonexistent/criu --check
+	assert_match "$output" "/nonexistent/criu: No such file"
+	run_rc 1 "$BUILD/bin/criutool" --criu /bin/false --check
+	assert_match "$output" "/bin/false --version: exit status 1"
+}
+
 @test "criu: a server with clients moves there and back and again, nobody loses a byte" {
 	server_and_client -n 8
 	for _ in 1 2 3; do
@@ -220,6 +231,19 @@ s = socket.socket(); s.bind(("192.168.77.2", 7000)); s.listen(); print("up", flu
 	wait_for 15 logged end
 	refute_match "$(cat "$LOG/output.log")" "Interrupted|early"
 	assert_eq "$(grep -c fine "$LOG/output.log")" 9 "calls that ended in time"
+}
+
+@test "criu: calls that a debugger or a job stop had put into restart_syscall() go on after a move" {
+	local probe call
+	exec_in probe criuprobe calls 4
+	wait_for 5 logged up
+	probe=$(root_of "$PID")
+	kill -STOP "$probe"
+	wait_for 5 grep -q "State:.T" "/proc/$probe/status"
+	kill -CONT "$probe"	# some of the calls fail by that alone (signal(7)), these do not:
+	tool
+	wait_for 15 logged end
+	for call in poll nanosleep clock_nanosleep select; do logged "^$call fine"; done
 }
 
 @test "criu: affinity, priority, slack, coredump_filter, SysV shared memory, PDEATHSIG: three moves" {

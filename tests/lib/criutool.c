@@ -10,6 +10,7 @@
  *   --page-server      memory pages go through a page-server
  *   --fence NAME       cgroup NAME: freeze at post-dump, thaw on roll-back
  *   --leave-running    dry run: only the dump
+ *   --check            only what pre-flight asks of CRIU: version, kernel, CPU image there and back (no ROOTPID)
  *   --timeout MS       of the restore
  *   --verbose N        CRIU's log level (2)
  *
@@ -62,6 +63,12 @@ struct side {
 	struct criu_result result;
 };
 
+/* bytes from one socket to the other until end-of-file: what the agent does with its TLS connection in between */
+struct pump {
+	ev_io io;
+	int from, to;
+};
+
 struct tree {
 	pid_t root, inner;
 	struct image_dir src_images, dst_images;
@@ -69,6 +76,7 @@ struct tree {
 	struct criu_pageserver *ps;
 	int ps_sock;	/* the page-server's stream */
 	int ps_src;	/* our end towards the dumping criu */
+	struct pump pumps[2];
 	bool ps_over;
 };
 
@@ -80,7 +88,7 @@ struct task {
 static struct tool {
 	struct ev_loop *loop;
 	const char *criu, *preload, *netns, *to, *log, *hook, *die, *fence_name;
-	bool rollback, page_server, leave_running;
+	bool rollback, page_server, leave_running, check;
 	unsigned int timeout_ms, log_level;
 	struct tree trees[TREES_MAX];
 	size_t n_trees;
@@ -451,12 +459,6 @@ static void prepare_source(void)
 	}
 }
 
-/* bytes from one socket to the other until end-of-file: what the agent does with its TLS connection in between */
-struct pump {
-	ev_io io;
-	int from, to;
-};
-
 static void pump_cb(struct ev_loop *loop, ev_io *w, int revents)
 {
 	struct pump *p = w->data;
@@ -470,10 +472,8 @@ static void pump_cb(struct ev_loop *loop, ev_io *w, int revents)
 	shutdown(p->to, SHUT_WR);
 }
 
-static void start_pump(int from, int to)
+static void start_pump(struct pump *p, int from, int to)
 {
-	struct pump *p = xcalloc(1, sizeof(*p));
-
 	p->from = from;
 	p->to = to;
 	ev_io_init(&p->io, pump_cb, from, EV_READ);
@@ -601,8 +601,8 @@ static bool dump(void)
 		if (criu_dump(T.trees[i].src.p, &o, &err))
 			fail("dump", &err);
 		if (T.page_server) {
-			start_pump(T.trees[i].ps_src, T.trees[i].ps_sock);
-			start_pump(T.trees[i].ps_sock, T.trees[i].ps_src);
+			start_pump(&T.trees[i].pumps[0], T.trees[i].ps_src, T.trees[i].ps_sock);
+			start_pump(&T.trees[i].pumps[1], T.trees[i].ps_sock, T.trees[i].ps_src);
 		}
 	}
 	if (!wait_all(false, "network-lock"))
@@ -747,6 +747,25 @@ static int move(void)
 	return T.rollback ? roll_back() : commit();
 }
 
+static int check(void)
+{
+	cleanup_free uint8_t *image = NULL;
+	struct oerr err = { 0 };
+	unsigned int version;
+	size_t len = 0;
+
+	if (criu_check(T.criu, T.preload, &version, &err) || criu_check_kernel(T.criu, T.preload, &err) ||
+	    criu_kdat_prepare(T.criu, &err) || criu_cpuinfo_dump(T.criu, &image, &len, &err) ||
+	    criu_cpuinfo_check(T.criu, image, len, &err))
+		fail("check", &err);
+	printf("version=%u\ncpuinfo=%zu\n", version, len);
+	memset(image + len / 2, 0x5a, len - len / 2);	/* another CPU */
+	if (!criu_cpuinfo_check(T.criu, image, len, &err))
+		fail("a CPU nobody has was taken", NULL);
+	printf("refused=%s\n", err.text);
+	return 0;
+}
+
 static void parse(int argc, char *argv[])
 {
 	static const struct option options[] = {
@@ -756,6 +775,7 @@ static void parse(int argc, char *argv[])
 		{ "die", required_argument, NULL, 'd' },   { "rollback", no_argument, NULL, 'r' },
 		{ "page-server", no_argument, NULL, 'P' }, { "fence", required_argument, NULL, 'f' },
 		{ "leave-running", no_argument, NULL, 'L' }, { "verbose", required_argument, NULL, 'v' },
+		{ "check", no_argument, NULL, 'C' },
 		{ "timeout", required_argument, NULL, 'T' }, { 0 },
 	};
 	int c;
@@ -772,6 +792,7 @@ static void parse(int argc, char *argv[])
 		case 'r': T.rollback = true; break;
 		case 'P': T.page_server = true; break;
 		case 'f': T.fence_name = optarg; break;
+		case 'C': T.check = true; break;
 		case 'L': T.leave_running = true; break;
 		case 'v': T.log_level = (unsigned int)atoi(optarg); break;
 		case 'T': T.timeout_ms = (unsigned int)atoi(optarg); break;
@@ -781,6 +802,8 @@ static void parse(int argc, char *argv[])
 	for (; optind < argc && T.n_trees < TREES_MAX; optind++)
 		if (is_pid(argv[optind], &T.trees[T.n_trees].root))
 			T.n_trees++;
+	if (T.check && T.criu)
+		return;
 	if (!T.criu || !T.netns || !T.to || !T.log || !T.n_trees)
 		exit(2);
 }
@@ -794,7 +817,7 @@ int main(int argc, char *argv[])
 	signal(SIGPIPE, SIG_IGN);
 	log_init("criutool", LOG_LVL_INFO, NULL);
 	T.loop = ev_default_loop(EVFLAG_AUTO);
-	r = move();
+	r = T.check ? check() : move();
 	for (size_t i = 0; i < T.n_trees; i++) {
 		criu_free(T.trees[i].src.p);
 		criu_free(T.trees[i].dst.p);
