@@ -225,7 +225,7 @@ int main(void)
 
 	log_init("test_migrate", LOG_LVL_ERROR, NULL);
 	/* the journal's place is fixed: a /run of our own */
-	if (unshare(CLONE_NEWNS) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) || mount("run", "/run", "tmpfs", 0, "mode=755")) {
+	if (unshare(CLONE_NEWNS) || mount("none", "/", "none", MS_REC | MS_PRIVATE, "") || mount("run", "/run", "tmpfs", 0, "mode=755")) {
 		perror("test_migrate needs root");
 		return 1;
 	}
