@@ -281,15 +281,18 @@ static void read_tcp_info(int fd, struct sock_image *img)
 
 /* ---- repair mode ---- */
 
+static bool is_in_repair(int fd)
+{
+	int on = 0;
+
+	return !get_int(fd, IPPROTO_TCP, TCP_REPAIR, &on) && on == TCP_REPAIR_ON;
+}
+
 static int repair_enter(int fd, struct repair_guard *g)
 {
-	int on = 0, r;
+	int r = 0;
 
-	*g = (struct repair_guard){ .peek_off = -1 };
-	r = get_int(fd, IPPROTO_TCP, TCP_REPAIR, &on);
-	if (r)
-		return r;
-	g->was_on = on == TCP_REPAIR_ON;
+	*g = (struct repair_guard){ .was_on = is_in_repair(fd), .peek_off = -1 };
 	get_int(fd, SOL_SOCKET, SO_PEEK_OFF, &g->peek_off);
 	if (g->was_on) {
 		r = get_int(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, &g->queue);
@@ -454,6 +457,23 @@ static int read_repair(int fd, enum sock_export_mode mode, struct sock_image *im
 	return 0;
 }
 
+/* where a connecting socket connects to: getpeername() does not tell yet, sock_diag does */
+static void read_remote(int fd, struct sock_image *img)
+{
+	cleanup_close int netns = ioctl(fd, SIOCGSKNS);
+	struct sock_image *all = NULL;
+	size_t n = 0;
+
+	if (netns < 0 || sock_repair_diag(netns, 1u << SOCK_SYN_SENT, &all, &n, NULL))
+		return;
+	for (size_t i = 0; i < n; i++)
+		if (all[i].cookie == img->cookie) {
+			memcpy(img->raddr, all[i].raddr, sizeof(img->raddr));
+			img->rport = all[i].rport;
+		}
+	free(all);
+}
+
 /* TCP socket, its identity already read */
 static int export_tcp(int fd, enum sock_export_mode mode, struct sock_image *img)
 {
@@ -466,15 +486,17 @@ static int export_tcp(int fd, enum sock_export_mode mode, struct sock_image *img
 		img->rcvq_len = (uint32_t)inq;
 	if (!ioctl(fd, SIOCOUTQ, &outq))
 		img->sndq_len = (uint32_t)outq;
+	if (img->state == SOCK_SYN_SENT)
+		read_remote(fd, img);
+	if (is_in_repair(fd)) {		/* then SO_REUSEADDR says 2, whatever the program had set */
+		img->flags |= SOCK_F_IN_REPAIR;
+		img->opt_known &= ~(1ull << SOCK_OPT_REUSEADDR);
+	}
 	if (mode == SOCK_EXPORT_INFO || img->state == SOCK_LISTEN || img->state == SOCK_CLOSE)
 		return 0;
 	r = repair_enter(fd, &g);
 	if (r)
 		return r;
-	if (g.was_on) {		/* then SO_REUSEADDR says 2, whatever the program had set */
-		img->flags |= SOCK_F_IN_REPAIR;
-		img->opt_known &= ~(1ull << SOCK_OPT_REUSEADDR);
-	}
 	r = read_repair(fd, mode, img);
 	r2 = repair_leave(fd, &g);
 	return r ? r : r2;
@@ -647,41 +669,74 @@ static int apply_one(int fd, const struct sock_image *img, enum sock_opt o, bool
 	return opt_set(fd, &d, want);
 }
 
+/*
+ * The windows of a socket in repair mode, if they are not those of the image: CRIU brings half-closed sockets into their state with
+ * made-up segments, after which the kernel believes that the peer's window is closed and would only probe it.
+ */
+static int apply_window(int fd, const struct sock_image *img)
+{
+	struct tcp_repair_window have = { 0 };
+	const struct tcp_repair_window want = { img->snd_wl1, img->snd_wnd, img->max_window, img->rcv_wnd, img->rcv_wup };
+	socklen_t len = sizeof(have);
+
+	if (!(img->flags & SOCK_F_SEQ) || img->state == SOCK_SYN_SENT || !is_in_repair(fd))
+		return 0;
+	if (getsockopt(fd, IPPROTO_TCP, TCP_REPAIR_WINDOW, &have, &len))
+		return -errno;
+	if (have.snd_wnd == want.snd_wnd && have.rcv_wup + have.rcv_wnd == want.rcv_wup + want.rcv_wnd)
+		return 0;
+	return setsockopt(fd, IPPROTO_TCP, TCP_REPAIR_WINDOW, &want, sizeof(want)) ? -errno : 0;
+}
+
+static int apply_congestion(int fd, const struct sock_image *img)
+{
+	char have[SOCK_IMAGE_CC_LEN] = "";
+	socklen_t len = sizeof(have) - 1;
+
+	if (!img->congestion[0] || getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, have, &len) || !strcmp(have, img->congestion))
+		return 0;
+	return setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, img->congestion, (socklen_t)strlen(img->congestion)) ? -errno : 0;
+}
+
+/* what could not be set again: the first reason, all names */
+struct apply_failures {
+	int first;
+	size_t n;
+	char names[512];
+};
+
+static void apply_note(struct apply_failures *f, int r, const char *name)
+{
+	if (!r)
+		return;
+	f->first = f->first ? f->first : r;
+	if (f->n < sizeof(f->names))
+		f->n += (size_t)snprintf(f->names + f->n, sizeof(f->names) - f->n, "%s%s", f->n ? ", " : "", name);
+}
+
 /**
  * sock_repair_apply_options() - set again what a restore lost
  * @img: image taken before
  *
- * Every option whose value differs is set; SO_PRIORITY last, since setting IP_TOS changes it. Works in and outside repair mode.
- * All are tried.
+ * Every option whose value differs is set; SO_PRIORITY last, since setting IP_TOS changes it. In repair mode, also the windows. Works
+ * in and outside repair mode. All are tried.
  *
  * Return: 0, or the first failure's -errno with the options named.
  */
 int sock_repair_apply_options(int fd, const struct sock_image *img, struct oerr *err)
 {
-	char cc[SOCK_IMAGE_CC_LEN] = "", failed[512] = "";
-	socklen_t len = sizeof(cc) - 1;
-	int on = 0, first = 0;
-	size_t n = 0;
+	bool in_repair = img->kind == SOCK_KIND_TCP && is_in_repair(fd);
+	struct apply_failures f = { 0 };
 
-	if (img->kind == SOCK_KIND_TCP)
-		get_int(fd, IPPROTO_TCP, TCP_REPAIR, &on);
-	for (unsigned int i = 0; i <= SOCK_OPT_COUNT; i++) {
-		enum sock_opt o = i == SOCK_OPT_COUNT ? SOCK_OPT_PRIORITY : (enum sock_opt)i;
-		int r = i == SOCK_OPT_PRIORITY ? 0 : apply_one(fd, img, o, on == TCP_REPAIR_ON);
-
-		if (!r)
-			continue;
-		first = first ? first : r;
-		if (n < sizeof(failed))
-			n += (size_t)snprintf(failed + n, sizeof(failed) - n, "%s%s", n ? ", " : "", sock_opt_name(o));
+	for (enum sock_opt o = 0; o < SOCK_OPT_COUNT; o++)
+		if (o != SOCK_OPT_PRIORITY)
+			apply_note(&f, apply_one(fd, img, o, in_repair), sock_opt_name(o));
+	apply_note(&f, apply_one(fd, img, SOCK_OPT_PRIORITY, in_repair), sock_opt_name(SOCK_OPT_PRIORITY));
+	if (img->kind == SOCK_KIND_TCP) {
+		apply_note(&f, apply_congestion(fd, img), "TCP_CONGESTION");
+		apply_note(&f, apply_window(fd, img), "the windows");
 	}
-	if (img->congestion[0] && !getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, cc, &len) && strcmp(cc, img->congestion) &&
-	    setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, img->congestion, (socklen_t)strlen(img->congestion))) {
-		first = first ? first : -errno;
-		if (n < sizeof(failed))
-			snprintf(failed + n, sizeof(failed) - n, "%sTCP_CONGESTION %s", n ? ", " : "", img->congestion);
-	}
-	return first ? oerr_set(err, first, "cannot set %s: %s", failed, strerror(-first)) : 0;
+	return f.first ? oerr_set(err, f.first, "cannot set %s: %s", f.names, strerror(-f.first)) : 0;
 }
 
 /**
