@@ -7,8 +7,18 @@
 
 load helpers
 
-setup() {
+setup_file() {
 	need_root
+	mountpoint -q /run/netns && touch "$BATS_FILE_TMPDIR/had-netns"
+	true
+}
+
+# `ip netns add` makes /run/netns a mount of itself when it is the first to use it
+teardown_file() {
+	[ -e "$BATS_FILE_TMPDIR/had-netns" ] || umount /run/netns 2>/dev/null || true
+}
+
+setup() {
 	NS=pf-$TAG-$BATS_TEST_NUMBER
 	DIR=$BATS_TEST_TMPDIR
 	ip netns add "$NS"
