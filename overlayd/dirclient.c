@@ -11,7 +11,7 @@
  *              ends a connection -> WAITING with the next server. Once used, a site is never IDLE again.
  *   Greeting   hello; on its answer: what is remembered is watched again from `complete`, the lease is renewed, and every
  *              unanswered request is sent (again): all of them may be repeated.
- *   Timers     per site: retry (100 ms doubling to 5 s, with jitter), lease (a third of its time, with jitter; an unanswered renewal
+ *   Timers     per site: retry (100 ms doubling to 5 s, with jitter; at most 300 ms from a new request on), lease (a third of its time, with jitter; an unanswered renewal
  *              ends the connection). Per client: deadline (the oldest request), soon (answers known at once).
  *   Dead server a request or renewal that was sent and is not answered in time ends the connection, so that the next server, or
  *              the same one anew, is tried.
@@ -37,6 +37,7 @@
 #define REQUEST_DEFAULT_MS 3000
 #define RETRY_MIN_S 0.1
 #define RETRY_MAX_S 5.0
+#define RETRY_WANTED_S 0.3	/* no longer than that while somebody waits for an answer */
 #define LEASE_SOON_S 0.02	/* so that what is held in one go is confirmed in one message */
 #define LEASE_WAIT_S 2.0	/* an unanswered renewal */
 #define WATCH_MAX 200000	/* vIPs in one DirWatch: what a server takes */
@@ -725,6 +726,11 @@ static void site_use(struct dc_site *s)
 {
 	if (s->state == SITE_IDLE)
 		site_connect(s);
+	if (s->state != SITE_WAITING || ev_timer_remaining(s->dc->loop, &s->retry) <= RETRY_WANTED_S)
+		return;
+	ev_timer_stop(s->dc->loop, &s->retry);
+	ev_timer_set(&s->retry, RETRY_WANTED_S, 0);
+	ev_timer_start(s->dc->loop, &s->retry);
 }
 
 /* --- asking --- */

@@ -60,6 +60,7 @@ conf() { # [LINES]
 		}
 		subnet "192.168.5.0/24" { }
 		subnet "192.168.6.0/24" { nodes = {"n1"} }
+		subnet "10.0.0.0/8" { }
 	TEXT
 }
 
@@ -68,7 +69,7 @@ directoryd() { in_ns "$BUILD/bin/directoryd" "$@"; }
 # TOOL: the command with which NODE asks; tool NODE COMMAND...: run it
 as() { # NODE
 	TOOL=(nsenter --target "$(cat "$D/holder")" --net --mount -- "$BUILD/bin/ms-dirtool" -n "$1" -p "$D/pki" -s "$SERVE"
-	      -s 192.168.6.0/24=127.0.0.1:7471 -a "10.0.0.${1#n}:7470")
+	      -s 192.168.6.0/24=127.0.0.1:7471 -s 10.0.0.0/8=127.0.0.1:7471 -a "10.0.0.${1#n}:7470")
 }
 
 tool() {
@@ -209,6 +210,30 @@ with_settings() { # NAME=VALUE...: start again with them
 	directoryd start -c "$D/conf"
 	run_ok tool n2 resolve 192.168.5.2
 	run_rc 2 tool n2 resolve 192.168.5.3
+}
+
+@test "a watcher that does not read holds nobody up, and then learns how things are" {
+	local vips done
+	vips=$(seq -s, -f 10.0.0.%g 1 60)
+	in_ns ms-dirload "$D/pki" 127.0.0.1:7471 updates 0.1 60
+	as n3
+	spawn watch "${TOOL[@]}" watch "$vips"
+	wait_for 5 grep -q watching "$BATS_TEST_TMPDIR/watch.out"
+	kill -STOP "$(spawned watch)"
+	behind() { [ "$(directoryd status --json -c "$D/conf" | jq .events_merged)" -gt 0 ]; }
+	for ((done = 0; done < 20; done++)); do
+		in_ns ms-dirload "$D/pki" 127.0.0.1:7471 updates 1 60 >"$D/load"
+		! behind || break
+	done
+	behind
+	assert_le "$(jq .p99_us "$D/load")" 1000000 "microseconds for a move meanwhile"
+	# what waits for it is bounded: the server has not grown by more than a few megabytes
+	assert_le "$(awk '/VmRSS/ { print $2 }' "/proc/$(in_ns cat /run/overlayd/directoryd.pid)/status")" 65536 "KiB of memory"
+	kill -CONT "$(spawned watch)"
+	latest() { [ "$(grep -F ' 10.0.0.60 ' "$BATS_TEST_TMPDIR/watch.out" | tail -n 1 | cut -d' ' -f6)" = \
+		     "$(tool n2 resolve 10.0.0.60 | cut -d' ' -f5)" ]; }
+	wait_for 20 latest
+	finish watch
 }
 
 @test "a server that is away: a clear word, and what was remembered" {

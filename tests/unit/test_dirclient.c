@@ -25,6 +25,9 @@
 #define VIP(d) (0xc0a80500u + (d))	/* 192.168.5.d */
 #define VIP6(d) (0xc0a80600u + (d))	/* 192.168.6.d */
 #define CLIENTS 4
+#define REQUEST_MS 1500
+
+static unsigned int request_ms = REQUEST_MS;	/* of clients made from now on */
 
 /* what a client has been told */
 struct told {
@@ -142,7 +145,7 @@ static struct dirclient *client_with(struct fixture *f, int i, SSL_CTX *tls, con
 {
 	char node[16], addr[32];
 	struct dirclient_cfg cfg = { .tls = tls, .node = node, .addr = addr, .subnets = subnets, .n_subnets = n, .lease = lease,
-				     .request_ms = 600 };
+				     .request_ms = request_ms };
 	struct oerr err = { 0 };
 
 	snprintf(node, sizeof(node), "n%d", i);
@@ -442,6 +445,31 @@ static void test_queued(void **state)
 	dirserver_free(ds);
 }
 
+/* however long the server was away: who asks does not wait for a long back-off */
+static void test_back_off_is_cut_short(void **state)
+{
+	struct fixture *f = *state;
+	struct dirserver *ds = server(f, 0);
+	const struct sockaddr_in at = dirserver_addr(ds);
+	struct dirclient *a;
+	ev_tstamp end;
+
+	request_ms = 600;
+	a = client(f, 1, &at);
+	request_ms = REQUEST_MS;
+	ASK(f, dirclient_resolve(a, VIP(2), CB));
+	dirserver_free(ds);
+	end = ev_time() + 3.3; /* the back-off has grown to 1.2 s at least */
+	while (ev_time() < end) {
+		ev_run(f->loop, EVRUN_NOWAIT);
+		ev_sleep(0.02);
+	}
+	ds = server(f, ntohs(at.sin_port));
+	ASK(f, dirclient_resolve(a, VIP(3), CB)); /* within the 600 ms of its requests */
+	assert_int_equal(ans.code, -ENOENT);
+	dirserver_free(ds);
+}
+
 static json_t *site_of_status(json_t *status, size_t i)
 {
 	return json_array_get(json_object_get(status, "directories"), i);
@@ -594,7 +622,7 @@ int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		T(test_register_and_ask), T(test_list_pages), T(test_move), T(test_restart_and_resume), T(test_queued),
+		T(test_register_and_ask), T(test_list_pages), T(test_move), T(test_restart_and_resume), T(test_queued), T(test_back_off_is_cut_short),
 		T(test_lazy_and_failover), T(test_lease), T(test_several_connections), T(test_learn),
 	};
 
