@@ -212,6 +212,19 @@ with_settings() { # NAME=VALUE...: start again with them
 	run_rc 2 tool n2 resolve 192.168.5.3
 }
 
+@test "killed again and again under load: every move is made, and made once" {
+	spawn load nsenter --target "$(cat "$D/holder")" --net --mount -- "$BUILD/bin/ms-dirload" "$D/pki" 127.0.0.1:7471 updates 4 64
+	moves() { [ "$(directoryd status --json -c "$D/conf" | jq .commits)" -gt 200 ]; }
+	for i in 1 2 3 4; do
+		wait_for 10 moves
+		kill -9 "$(in_ns cat /run/overlayd/directoryd.pid)"
+		wait_for 5 directoryd start -c "$D/conf"
+	done
+	TIMEOUT=40 finish load none
+	assert_eq "$status" 0 "$(cat "$BATS_TEST_TMPDIR/load.err")"
+	assert_match "$output" '"count": [0-9]{3,}'
+}
+
 @test "a watcher that does not read holds nobody up, and then learns how things are" {
 	local vips done
 	vips=$(seq -s, -f 10.0.0.%g 1 60)

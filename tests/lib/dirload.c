@@ -119,8 +119,10 @@ static void update_cb(const struct dirclient_result *res, void *arg)
 
 	if (res->code)
 		die(res->text);
+	if (res->bindings[0].generation != s->generation + 1)
+		die("a move was made twice, or not at all");
 	s->l->busy--;
-	s->generation = res->bindings[0].generation;
+	s->generation++;
 	if (now >= s->l->end_us) {
 		if (!s->l->busy)
 			ev_break(s->l->loop, EVBREAK_ALL);
