@@ -6,7 +6,10 @@ load helpers
 
 setup_file() { lab_up 3; }
 teardown_file() { lab_down; }
-teardown() { drop_workloads && end_spawned; }
+teardown() {
+	rm -rf "/tmp/$TAG-www"
+	drop_workloads && end_spawned
+}
 
 VIP=192.168.5.2
 
@@ -46,9 +49,9 @@ counts_on() { wait_for 20 count_is_over "$1" $(($(cat "$1") + 50)); }
 }
 
 @test "nginx with workers: a checksummed download of 300 MB" {
-	mkdir "$T/www"
-	chmod 755 "$T" "$T/www"
-	head -c 300000000 /dev/zero | openssl enc -aes-128-ctr -pass pass:x -nosalt 2>/dev/null >"$T/www/big"
+	local www=/tmp/$TAG-www		# the workers are not root
+	mkdir -m 755 "$www"
+	head -c 300000000 /dev/zero | openssl enc -aes-128-ctr -pass pass:x -nosalt 2>/dev/null >"$www/big"
 	cat >"$T/nginx.conf" <<-CONF
 		worker_processes 2;
 		pid $T/nginx.pid;
@@ -58,7 +61,7 @@ counts_on() { wait_for 20 count_is_over "$1" $(($(cat "$1") + 50)); }
 			access_log off;
 			client_body_temp_path $T/body; proxy_temp_path $T/proxy; fastcgi_temp_path $T/fcgi;
 			uwsgi_temp_path $T/uwsgi; scgi_temp_path $T/scgi;
-			server { listen $VIP:8080; root $T/www; }
+			server { listen $VIP:8080; root $www; }
 		}
 	CONF
 	start nginx nginx -c "$T/nginx.conf" -g 'daemon off;'
@@ -68,7 +71,7 @@ counts_on() { wait_for 20 count_is_over "$1" $(($(cat "$1") + 50)); }
 	move_on
 	TIMEOUT=90 finish get none
 	assert_eq "$status" 0 "curl: $(cat "$T/get.err")"
-	assert_eq "$(sha256sum <"$T/got")" "$(sha256sum <"$T/www/big")" "checksum"
+	assert_eq "$(sha256sum <"$T/got")" "$(sha256sum <"$www/big")" "checksum"
 	run_ok on n3 ip netns exec far curl -sS --fail -o /dev/null -r 0-9 "http://$VIP:8080/big"
 }
 

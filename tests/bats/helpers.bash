@@ -112,7 +112,7 @@ _start_time() { # pid: with it, a pid names one process
 }
 
 _lives() { # pid start
-	[ "$(_start_time "$1")" = "$2" ]
+	[ -n "$2" ] && [ "$(_start_time "$1")" = "$2" ]
 }
 _ended() { ! _lives "$@"; }
 
@@ -127,7 +127,11 @@ spawn() {
 	fi
 	setsid "$@" </dev/null >"$BATS_TEST_TMPDIR/$name.out" 2>"$BATS_TEST_TMPDIR/$name.err" 3>&- &
 	SPAWNED=$!
-	echo "$SPAWNED $(_start_time "$SPAWNED" || echo ended)" >"$BATS_TEST_TMPDIR/$name.pid"
+	local start=""
+	while [ -z "$start" ] && kill -0 "$SPAWNED" 2>/dev/null; do
+		start=$(_start_time "$SPAWNED") || start=ended
+	done
+	echo "$SPAWNED ${start:-ended}" >"$BATS_TEST_TMPDIR/$name.pid"
 }
 
 spawned() {
