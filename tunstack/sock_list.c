@@ -151,7 +151,7 @@ static int list_process(struct sock_list *list, struct inode_set *seen, pid_t pi
 	int r;
 
 	if (pidfd < 0)
-		return errno == ESRCH ? 0 : -errno;
+		return errno == ESRCH || errno == ENOENT ? 0 : -errno;	/* ENOENT: gone, since 6.15 */
 	r = fd_numbers(pid, &numbers, &n);
 	if (r == -ENOENT || r == -ESRCH)
 		return 0;

@@ -10,3 +10,7 @@ PROGRAMS		+= stacktool
 stacktool_SRC		:= tests/lib/stacktool.c $(stackclient_SRC) tunstack/hold.c overlayd/common/conn_frame.c $(common_SRC)
 stacktool_PB		:= stack
 stacktool_LIBS		:= $(LIBS_pb)
+# for tests/bats/ledger.bats
+PROGRAMS		+= repairtool
+repairtool_SRC		:= tests/lib/repairtool.c $(sock_image_SRC) overlayd/netns.c $(common_SRC)
+repairtool_LIBS		:= $(LIBS_nl) -lcrypto
