@@ -2,20 +2,28 @@
 /* fastpath.c - the thread that moves packets between overlay0 and the nodes
  *
  * Theory of operation
- *   Purpose    own overlay0, the UDP socket and the table alone, so that no packet ever takes a lock.
- *   Not here   the rules (forward.c), runs (tunnel.c), frames (tun.c): this is thread, queues, polling and switches.
- *   Storage    struct fastpath; the fields after "lock" are shared and guarded by it, the others belong to one thread or are
- *              written before the thread starts.
- *   Control -> thread   an array of updates under the lock and an eventfd. The thread takes all of them between two batches,
- *              applies them in order and publishes the number of the last: fastpath_await() returns when no packet will any more
- *              be handled by what was known before. Statistics are asked for in the same way and copied by the thread.
- *   Thread -> control   a ring of upcalls under the lock and an ev_async. Full: the upcall is lost and counted; forward.c makes misses
+ *   Purpose    own overlay0, the UDP socket and the table alone, so that no packet ever takes a
+ *              lock.
+ *   Not here   the rules (forward.c), runs (tunnel.c), frames (tun.c): this is thread, queues,
+ *              polling and switches.
+ *   Storage    struct fastpath; the fields after "lock" are shared and guarded by it, the others
+ *              belong to one thread or are written before the thread starts.
+ *   Control -> thread   an array of updates under the lock and an eventfd. The thread takes all of
+ *                       them between two batches,
+ *              applies them in order and publishes the number of the last: fastpath_await() returns
+ *              when no packet will any more be handled by what was known before. Statistics are
+ *              asked for in the same way and copied by the thread.
+ *   Thread -> control   a ring of upcalls under the lock and an ev_async. Full: the upcall is lost
+ *                       and counted; forward.c makes misses
  *              and stragglers again as packets come.
- *   Batches    one turn: updates; then at most ROUNDS of one recvmmsg, at most TUN_FRAMES frames, one flush each way. Nobody starves.
- *   Time       read once a turn. forward_tick() every TICK_US while something waits, else the thread sleeps without limit.
- *   Spin       with spin_us the thread polls without sleeping, yielding the CPU each time, until so long nothing came (perf.md
- *              section 3: only a yielding spin helps).
- *   Back-pressure   while the socket takes nothing and the arena is filled, overlay0 is not read: its queue fills, the sender's
+ *   Batches    one turn: updates; then at most ROUNDS of one recvmmsg, at most TUN_FRAMES frames,
+ *              one flush each way. Nobody starves.
+ *   Time       read once a turn. forward_tick() every TICK_US while something waits, else the
+ *              thread sleeps without limit.
+ *   Spin       with spin_us the thread polls without sleeping, yielding the CPU each time, until so
+ *              long nothing came (perf.md section 3: only a yielding spin helps).
+ *   Back-pressure   while the socket takes nothing and the arena is filled, overlay0 is not read:
+ *                   its queue fills, the sender's
  *              kernel slows down.
  *   Failure    overlay0 gone (POLLERR): it is left out and said once; the UDP side goes on.
  *   Guarded by tests/unit/test_fastpath.c (also under ThreadSanitizer), tests/bats/tunnel.bats
@@ -57,7 +65,7 @@ struct fastpath {
 	struct fp_cfg cfg;
 	const struct fp_ops *ops;
 	void *arg;
-	ev_async async;			/* on cfg.loop, touched by the control thread; sent from the fast path's */
+	ev_async async;			/* on cfg.loop; the thread only ev_async_send()s it */
 	pthread_t thread;
 	int event_fd;			/* wakes the thread */
 
@@ -145,7 +153,8 @@ static void fp_async_cb(struct ev_loop *loop, ev_async *w, int revents)
 
 /* ---- the thread ---- */
 
-static int fp_tun_write(void *arg, const struct virtio_net_hdr *vnet, const struct iovec *iov, unsigned int n)
+static int fp_tun_write(void *arg, const struct virtio_net_hdr *vnet, const struct iovec *iov,
+			unsigned int n)
 {
 	const struct fastpath *fp = arg;
 
@@ -283,7 +292,8 @@ static bool fp_read_udp(struct fastpath *fp, uint64_t now_us)
 	return n > 0;
 }
 
-/* up to TUN_FRAMES from overlay0, while there is room for what becomes of them; Return: whether there was one */
+/* up to TUN_FRAMES from overlay0, while there is room for what becomes of them; Return: whether
+ * there was one */
 static bool fp_read_tun(struct fastpath *fp, uint64_t now_us)
 {
 	unsigned int i;
@@ -295,7 +305,8 @@ static bool fp_read_tun(struct fastpath *fp, uint64_t now_us)
 		if (n == -EAGAIN)
 			break;
 		if (n < 0) {
-			LOG_LIMITED(LOG_LVL_WARN, ROOM, now_us, "overlay0 read: %s", strerror((int)-n));
+			LOG_LIMITED(LOG_LVL_WARN, ROOM, now_us, "overlay0 read: %s",
+				    strerror((int)-n));
 			break;
 		}
 		forward_from_tun(fp->fwd, &vnet, fp->frame, (size_t)n, now_us);
@@ -327,11 +338,12 @@ static int fp_sleep_ms(const struct fastpath *fp, uint64_t now_us)
 static bool fp_wait(struct fastpath *fp, struct pollfd pfd[3], uint64_t now_us)
 {
 	int sleep_ms = fp_sleep_ms(fp, now_us), n;
-	bool unsent = tunnel_unsent(fp->tunnel);
+	short udp = POLLIN | (tunnel_unsent(fp->tunnel) ? POLLOUT : 0);
+	int tun = fp->tun_dead || tunnel_blocked(fp->tunnel) ? -1 : fp->cfg.tun_fd;
 
 	pfd[0] = (struct pollfd){ .fd = fp->event_fd, .events = POLLIN };
-	pfd[1] = (struct pollfd){ .fd = fp->cfg.udp_fd, .events = (short)(POLLIN | (unsent ? POLLOUT : 0)) };
-	pfd[2] = (struct pollfd){ .fd = fp->tun_dead || tunnel_blocked(fp->tunnel) ? -1 : fp->cfg.tun_fd, .events = POLLIN };
+	pfd[1] = (struct pollfd){ .fd = fp->cfg.udp_fd, .events = udp };
+	pfd[2] = (struct pollfd){ .fd = tun, .events = POLLIN };
 	n = poll(pfd, 3, sleep_ms);
 	if (n > 0 && sleep_ms)
 		fp->wakeups++;
@@ -430,12 +442,15 @@ static void fp_destroy(struct fastpath *fp)
 
 /**
  * fastpath_start() - begin to move packets
- * @cfg: copied; its descriptors belong to the fast path from a successful return on (fastpath_stop() closes them)
+ * @cfg: copied; its descriptors belong to the fast path from a successful return on
+ *       (fastpath_stop() closes them)
  * @ops: borrowed; called on cfg->loop's thread, with @arg. They may post and await, not stop.
  *
- * Return: the fast path, to be ended with fastpath_stop(); NULL with @err set, the descriptors untouched.
+ * Return: the fast path, to be ended with fastpath_stop(); NULL with @err set, the descriptors
+ * untouched.
  */
-struct fastpath *fastpath_start(const struct fp_cfg *cfg, const struct fp_ops *ops, void *arg, struct oerr *err)
+struct fastpath *fastpath_start(const struct fp_cfg *cfg, const struct fp_ops *ops, void *arg,
+				struct oerr *err)
 {
 	const struct forward_cfg fwd_cfg = {
 		.mtu = cfg->mtu,
@@ -446,7 +461,8 @@ struct fastpath *fastpath_start(const struct fp_cfg *cfg, const struct fp_ops *o
 	int ret;
 
 	if (cfg->mtu < 576 || cfg->mtu > TUNNEL_INNER_MAX) {
-		oerr_set(err, -EINVAL, "inner MTU %u is not within 576..%u", cfg->mtu, TUNNEL_INNER_MAX);
+		oerr_set(err, -EINVAL, "inner MTU %u is not within 576..%u", cfg->mtu,
+			 TUNNEL_INNER_MAX);
 		return NULL;
 	}
 	fp = xcalloc(1, sizeof(*fp));
@@ -478,7 +494,10 @@ struct fastpath *fastpath_start(const struct fp_cfg *cfg, const struct fp_ops *o
 	return fp;
 }
 
-/** fastpath_stop() - end the thread, close both descriptors, forget everything; upcalls not yet made are not made. NULL is fine */
+/**
+ * fastpath_stop() - end the thread, close both descriptors, forget everything; upcalls not yet made
+ * are not made. NULL is fine
+ */
 void fastpath_stop(struct fastpath *fp)
 {
 	if (!fp)
@@ -527,12 +546,14 @@ static struct timespec fp_deadline(unsigned int ms)
 }
 
 /* waits with the lock held until *@done reaches @number; Return: 0, -ETIMEDOUT */
-static int fp_wait_for(struct fastpath *fp, const uint64_t *done, uint64_t number, unsigned int timeout_ms)
+static int fp_wait_for(struct fastpath *fp, const uint64_t *done, uint64_t number,
+		       unsigned int timeout_ms)
 {
 	struct timespec end = fp_deadline(timeout_ms);
 
 	while (*done < number)
-		if (pthread_cond_timedwait(&fp->done, &fp->lock, &end) == ETIMEDOUT && *done < number)
+		if (pthread_cond_timedwait(&fp->done, &fp->lock, &end) == ETIMEDOUT &&
+		    *done < number)
 			return -ETIMEDOUT;
 	return 0;
 }
@@ -554,7 +575,10 @@ int fastpath_await(struct fastpath *fp, uint64_t number, unsigned int timeout_ms
 	return ret;
 }
 
-/** fastpath_stats() - counters as of now; Return: 0, -ETIMEDOUT (the thread does not answer; @stats is untouched) */
+/**
+ * fastpath_stats() - counters as of now; Return: 0, -ETIMEDOUT (the thread does not answer; @stats
+ * is untouched)
+ */
 int fastpath_stats(struct fastpath *fp, struct fp_stats *stats)
 {
 	uint64_t number;

@@ -1,17 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* fastpath.h - the thread that moves packets between overlay0 and the nodes
  *
- * In call order. fastpath_start() takes overlay0's and the UDP socket's descriptors and starts the thread. From then on the
- * control thread only posts: fastpath_post() queues one update and returns its number, fastpath_await() waits until everything up
- * to that number has been applied, that is until no packet will be handled by what was known before. Updates are
- * applied in the order they were posted. What the thread does not know comes back as upcalls, made on the control loop.
+ * In call order. fastpath_start() takes overlay0's and the UDP socket's descriptors and starts the
+ * thread. From then on the control thread only posts: fastpath_post() queues one update and returns
+ * its number, fastpath_await() waits until everything up to that number has been applied, that is
+ * until no packet will be handled by what was known before. Updates are applied in the order they
+ * were posted. What the thread does not know comes back as upcalls, made on the control loop.
  *
- * A vIP that moves away: activate it at the other node, post FP_SET_REMOTE with the new generation; packets that still come for
- * it are forwarded once, and op straggler names who sent them. FP_SET_HOLD before that holds everything (bounded) until the
- * next update for the vIP; without it, packets that fall through to overlay0 after the kernel's routes went are held all the same.
- * A vIP that arrives: post FP_ARRIVING before the commit, for from then on others may learn that it is here, and send: what nodes
- * send for it waits, while this node's own packets still go to where it is. After the commit activate the routes, then post
- * FP_SET_LOCAL with the new generation; what was held is written to overlay0. If it does not arrive after all, post FP_NOT_ARRIVING.
+ * A vIP that moves away: activate it at the other node, post FP_SET_REMOTE with the new generation;
+ * packets that still come for it are forwarded once, and op straggler names who sent them.
+ * FP_SET_HOLD before that holds everything (bounded) until the next update for the vIP; without it,
+ * packets that fall through to overlay0 after the kernel's routes went are held all the same. A vIP
+ * that arrives: post FP_ARRIVING before the commit, for from then on others may learn that it is
+ * here, and send: what nodes send for it waits, while this node's own packets still go to where it
+ * is. After the commit activate the routes, then post FP_SET_LOCAL with the new generation; what
+ * was held is written to overlay0. If it does not arrive after all, post FP_NOT_ARRIVING.
  */
 #ifndef OVERLAYD_FASTPATH_H
 #define OVERLAYD_FASTPATH_H
@@ -30,10 +33,10 @@ enum fp_update_kind {
 	FP_SET_LOCAL,		/* vip, gen: lives here */
 	FP_SET_REMOTE,		/* vip, gen, node: lives there */
 	FP_SET_HOLD,		/* vip, gen: hold everything for it until the next update */
-	FP_ARRIVING,		/* vip: a migration is bringing it here; what nodes send for it is held */
+	FP_ARRIVING,		/* vip: is being brought here; what nodes send for it is held */
 	FP_NOT_ARRIVING,	/* vip: it is not coming after all */
-	FP_SET_UNREACHABLE,	/* vip, gen (0 = whatever is known): nobody has it, for fp_cfg.unreachable_ms */
-	FP_DEL,			/* vip: forget it, whatever the generation; the next packet asks again */
+	FP_SET_UNREACHABLE,	/* vip, gen (0 = any): nobody has it, for unreachable_ms */
+	FP_DEL,			/* vip: forget it and its generation; the next packet asks again */
 	FP_SUBNET_ADD,		/* subnet */
 	FP_SUBNET_DEL,		/* subnet */
 	FP_OFFLOADS,		/* offloads */
@@ -51,20 +54,22 @@ struct fp_update {
 };
 
 struct fp_ops {
-	/* packets wait for @vip and nobody here knows where it is; answer with a post. Repeated each second while packets come */
+	/* packets wait for @vip and nobody here knows where it is; answer with a post. Repeated
+	 * each second while packets come */
 	void (*miss)(vip_t vip, void *arg);
-	/* the node @from sent a packet for @vip, which is not here; it was forwarded. At most four times a second for each pair */
+	/* the node @from sent a packet for @vip, which is not here; it was forwarded. At most
+	 * four times a second for each pair */
 	void (*straggler)(vip_t vip, const struct sockaddr_in *from, void *arg);
 };
 
 struct fp_cfg {
 	struct ev_loop *loop;		/* control loop; upcalls are made on it */
-	int tun_fd;			/* overlay0, from tun_open(); belongs to the fast path once it has started */
+	int tun_fd;			/* overlay0, from tun_open(); the fast path's once started */
 	int udp_fd;			/* from tunnel_socket(); likewise */
 	const struct addr_prefix *subnets;
 	unsigned int n_subnets;
 	unsigned int mtu;		/* inner, bytes */
-	unsigned int spin_us;		/* keep looking (yielding) so long before sleeping; 0 = sleep at once */
+	unsigned int spin_us;		/* look so long (yielding) before sleeping; 0 = sleep at once */
 	unsigned int unreachable_ms;	/* 0 = 2000 */
 	struct tunnel_offloads offloads;
 };
@@ -85,7 +90,8 @@ struct fp_stats {
 
 struct fastpath;
 
-struct fastpath *fastpath_start(const struct fp_cfg *cfg, const struct fp_ops *ops, void *arg, struct oerr *err);
+struct fastpath *fastpath_start(const struct fp_cfg *cfg, const struct fp_ops *ops, void *arg,
+				struct oerr *err);
 void fastpath_stop(struct fastpath *fp);
 uint64_t fastpath_post(struct fastpath *fp, const struct fp_update *update);
 int fastpath_await(struct fastpath *fp, uint64_t number, unsigned int timeout_ms);

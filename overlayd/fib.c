@@ -2,19 +2,29 @@
 /* fib.c - where a vIP is, as the fast path knows it
  *
  * Theory of operation
- *   Purpose    one lookup per (super)frame; the states a vIP can be in, the packets that wait for one, the nodes' addresses.
- *   Not here   what is done with a packet (forward.c), asking the directory (control thread), time (passed in).
- *   Storage    one open-addressing hash table of entries by vIP, linear probing, at most 3/4 full, doubled when it gets fuller and
- *              never shrunk; deletion moves later entries back, so there are no tombstones. A million vIPs are 64 MiB and the
- *              longest doubling on the way there some 20 ms. Entries move when the table changes: a struct fib_entry pointer is
- *              good until the next fib_set_*() of another vIP or fib_del(). Nodes are a table of their own, counted by the
- *              entries that name them; an index stays the same as long as it is in use.
- *   States     absent -> PENDING -> LOCAL | REMOTE | UNREACHABLE; LOCAL | REMOTE <-> HOLD; any -> absent (fib_del).
- *   Arriving   a mark beside the state: a migration's destination before the commit, when the vIP still lives elsewhere.
- *   Generation an entry remembers the highest it has seen and refuses (-ESTALE) any update with a lower one. An equal one is
- *              accepted: it repeats, or corrects an address. PENDING keeps the number; only fib_del() forgets it.
- *   Held       a FIFO per entry, within four bounds (struct fib_limits); a packet beyond is refused, so order is kept.
- *   Invariants a slot is reachable from its hash without passing a free one; count[] = entries by state; held_* = sums over entries;
+ *   Purpose    one lookup per (super)frame; the states a vIP can be in, the packets that wait for
+ *              one, the nodes' addresses.
+ *   Not here   what is done with a packet (forward.c), asking the directory (control thread), time
+ *              (passed in).
+ *   Storage    one open-addressing hash table of entries by vIP, linear probing, at most 3/4 full,
+ *              doubled when it gets fuller and never shrunk; deletion moves later entries back, so
+ *              there are no tombstones. A million vIPs are 64 MiB and the longest doubling on the
+ *              way there some 20 ms. Entries move when the table changes: a struct fib_entry
+ *              pointer is good until the next fib_set_*() of another vIP or fib_del(). Nodes are a
+ *              table of their own, counted by the entries that name them; an index stays the same
+ *              as long as it is in use.
+ *   States     absent -> PENDING -> LOCAL | REMOTE | UNREACHABLE; LOCAL | REMOTE <-> HOLD; any ->
+ *              absent (fib_del).
+ *   Arriving   a mark beside the state: a migration's destination before the commit, when the vIP
+ *              still lives elsewhere.
+ *   Generation an entry remembers the highest it has seen and refuses (-ESTALE) any update with a
+ *   lower one. An equal one is
+ *              accepted: it repeats, or corrects an address. PENDING keeps the number; only
+ *              fib_del() forgets it.
+ *   Held       a FIFO per entry, within four bounds (struct fib_limits); a packet beyond is
+ *              refused, so order is kept.
+ *   Invariants a slot is reachable from its hash without passing a free one; count[] = entries by
+ *   state; held_* = sums over entries;
  *              a node is referenced by exactly the REMOTE entries that name it.
  *   Guarded by tests/unit/test_fib.c
  */
@@ -87,7 +97,8 @@ void fib_free(struct fib *f)
 
 static size_t slot_home(const struct fib *f, vip_t vip)
 {
-	/* the golden ratio spreads neighbours (a subnet is nothing but neighbours); the high bits are the good ones */
+	/* the golden ratio spreads neighbours (a subnet is nothing but neighbours); the high
+	 * bits are the good ones */
 	return (size_t)(((uint64_t)vip * 0x9e3779b97f4a7c15u) >> 32) & (f->n_slots - 1);
 }
 
@@ -115,7 +126,10 @@ static void slots_grow(struct fib *f)
 	free(old);
 }
 
-/** fib_find() - the entry of @vip; NULL if there is none. Valid until another vIP is set or one is deleted */
+/**
+ * fib_find() - the entry of @vip; NULL if there is none. Valid until another vIP is set or one is
+ * deleted
+ */
 struct fib_entry *fib_find(struct fib *f, vip_t vip)
 {
 	struct fib_entry *e = slot_find(f, vip);
@@ -132,7 +146,8 @@ static uint32_t *hop_bucket(struct fib *f, const struct sockaddr_in *node)
 
 static bool hop_is(const struct hop *h, const struct sockaddr_in *node)
 {
-	return h->node.sin_addr.s_addr == node->sin_addr.s_addr && h->node.sin_port == node->sin_port;
+	return h->node.sin_addr.s_addr == node->sin_addr.s_addr &&
+	       h->node.sin_port == node->sin_port;
 }
 
 /* an index for @node, with one reference more */
@@ -230,7 +245,10 @@ int fib_set_local(struct fib *f, vip_t vip, uint64_t gen)
 	return 0;
 }
 
-/** fib_set_remote() - @vip lives at @node (UDP address); Return: 0, -ESTALE a higher generation is known */
+/**
+ * fib_set_remote() - @vip lives at @node (UDP address); Return: 0, -ESTALE a higher generation is
+ * known
+ */
 int fib_set_remote(struct fib *f, vip_t vip, uint64_t gen, const struct sockaddr_in *node)
 {
 	struct fib_entry *e = entry_at(f, vip, gen);
@@ -267,8 +285,8 @@ int fib_set_hold(struct fib *f, vip_t vip, uint64_t gen, bool automatic, uint64_
  * fib_set_unreachable() - nobody has @vip, believed until @until_us
  * @gen: 0 = whatever generation is known
  *
- * With generation 0 it does not apply to a vIP that is here, or held between two places: it is then the late answer to a
- * question asked before that.
+ * With generation 0 it does not apply to a vIP that is here, or held between two places: it is then
+ * the late answer to a question asked before that.
  *
  * Return: 0; -ESTALE a higher generation is known, or the vIP is here.
  */
@@ -307,8 +325,8 @@ int fib_set_pending(struct fib *f, vip_t vip, uint64_t now_us)
 /**
  * fib_set_arriving() - @vip is on its way here, or is not after all
  *
- * Has no generation and no influence on where it is now; ends by itself when the vIP becomes LOCAL, or is deleted. A vIP that was
- * unknown becomes PENDING without having been asked for.
+ * Has no generation and no influence on where it is now; ends by itself when the vIP becomes LOCAL,
+ * or is deleted. A vIP that was unknown becomes PENDING without having been asked for.
  */
 void fib_set_arriving(struct fib *f, vip_t vip, bool on)
 {
@@ -332,7 +350,8 @@ int fib_del(struct fib *f, vip_t vip)
 	f->count[e->state]--;
 	f->used--;
 	hole = (size_t)(e - f->slots);
-	/* move back whatever was pushed past the hole: entries whose home is not between hole and where they are */
+	/* move back whatever was pushed past the hole: entries whose home is not between hole
+	 * and where they are */
 	for (i = (hole + 1) & mask; f->slots[i].vip; i = (i + 1) & mask) {
 		if (((i - slot_home(f, f->slots[i].vip)) & mask) >= ((i - hole) & mask)) {
 			f->slots[hole] = f->slots[i];
@@ -343,7 +362,9 @@ int fib_del(struct fib *f, vip_t vip)
 	return 0;
 }
 
-/** fib_hop() - UDP address of the node a REMOTE entry names; valid until the next fib_set_remote() */
+/**
+ * fib_hop() - UDP address of the node a REMOTE entry names; valid until the next fib_set_remote()
+ */
 const struct sockaddr_in *fib_hop(const struct fib *f, const struct fib_entry *e)
 {
 	return &f->hops[e->hop].node;
@@ -356,7 +377,8 @@ const struct sockaddr_in *fib_hop(const struct fib *f, const struct fib_entry *e
  *
  * Return: 0; -ENOBUFS a bound is reached; nothing was kept.
  */
-int fib_hold_packet(struct fib *f, struct fib_entry *e, const struct fib_held *meta, const uint8_t *packet)
+int fib_hold_packet(struct fib *f, struct fib_entry *e, const struct fib_held *meta,
+		    const uint8_t *packet)
 {
 	size_t size = sizeof(*meta) + meta->len;
 	struct fib_queue *q = e->held;
@@ -384,7 +406,10 @@ int fib_hold_packet(struct fib *f, struct fib_entry *e, const struct fib_held *m
 	return 0;
 }
 
-/** fib_take_held() - all that waits for @e, oldest first, and nothing waits any more; the caller frees each; NULL if nothing does */
+/**
+ * fib_take_held() - all that waits for @e, oldest first, and nothing waits any more; the caller
+ * frees each; NULL if nothing does
+ */
 struct fib_held *fib_take_held(struct fib *f, struct fib_entry *e)
 {
 	struct fib_queue *q = e->held;
@@ -440,15 +465,17 @@ unsigned int fib_expire_held(struct fib *f, struct fib_entry *e, uint64_t before
 
 static bool entry_waits(const struct fib_entry *e)
 {
-	return e->vip && (e->held || e->state == FIB_PENDING || e->state == FIB_HOLD || e->state == FIB_UNREACHABLE);
+	return e->vip && (e->held || e->state == FIB_PENDING || e->state == FIB_HOLD ||
+			  e->state == FIB_UNREACHABLE);
 }
 
 /**
- * fib_scan_waiting() - some of the vIPs that time changes: PENDING, HOLD, UNREACHABLE, and all with packets held
+ * fib_scan_waiting() - some of the vIPs that time changes: PENDING, HOLD, UNREACHABLE, and all with
+ * packets held
  * @max: room in @vips
  *
- * Goes round the table over many calls, a bounded piece of it each time, so that a tick stays short in a table of a million. A vIP
- * that another's deletion moved may be seen a round later.
+ * Goes round the table over many calls, a bounded piece of it each time, so that a tick stays short
+ * in a table of a million. A vIP that another's deletion moved may be seen a round later.
  *
  * Return: how many were put into @vips.
  */
@@ -456,7 +483,8 @@ size_t fib_scan_waiting(struct fib *f, vip_t *vips, size_t max)
 {
 	size_t slots = f->n_slots < FIB_SCAN_SLOTS ? f->n_slots : FIB_SCAN_SLOTS, n = 0;
 
-	if (f->count[FIB_PENDING] + f->count[FIB_HOLD] + f->count[FIB_UNREACHABLE] + f->held_packets == 0)
+	if (!f->count[FIB_PENDING] && !f->count[FIB_HOLD] && !f->count[FIB_UNREACHABLE] &&
+	    !f->held_packets)
 		return 0;
 	for (; slots && n < max; slots--) {
 		const struct fib_entry *e = &f->slots[f->cursor];

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* fib.h - where a vIP is, as the fast path knows it: a cache of the directory, owned by one thread, no I/O */
+/* fib.h - where a vIP is, as the fast path knows it: a cache of the directory, owned by one
+ * thread, no I/O */
 #ifndef OVERLAYD_FIB_H
 #define OVERLAYD_FIB_H
 
@@ -14,7 +15,7 @@
 enum fib_state {
 	FIB_PENDING,		/* asked for; everything for it is held */
 	FIB_LOCAL,		/* a workload of this node: the kernel delivers */
-	FIB_HOLD,		/* between two places: everything for it is held until the next update */
+	FIB_HOLD,		/* between two places: everything for it waits for an update */
 	FIB_REMOTE,		/* at another node */
 	FIB_UNREACHABLE,	/* nobody has it, until a time */
 	FIB_STATE_COUNT
@@ -28,7 +29,8 @@ struct fib_limits {
 	unsigned int pending;		/* entries in state PENDING */
 };
 #define FIB_LIMITS_DEFAULT \
-	((struct fib_limits){ .vip_packets = 64, .vip_bytes = 2u << 20, .total_bytes = 4u << 20, .pending = 4096 })
+	((struct fib_limits){ \
+		.vip_packets = 64, .vip_bytes = 2u << 20, .total_bytes = 4u << 20, .pending = 4096 })
 
 /* one held packet: how it came, and what was read */
 struct fib_held {
@@ -47,11 +49,11 @@ struct fib_queue;
 struct fib_entry {
 	vip_t vip;			/* key; 0 = free slot */
 	uint8_t state;			/* enum fib_state */
-	bool automatic;			/* HOLD that the fast path entered by itself, see forward.c */
-	bool arriving;			/* on its way here: what nodes send for it waits, whatever the state, until it is LOCAL */
+	bool automatic;			/* HOLD that the fast path entered by itself */
+	bool arriving;			/* see fib_set_arriving() */
 	uint32_t hop;			/* REMOTE: see fib_hop() */
 	uint64_t gen;			/* highest generation seen */
-	uint64_t time_us;		/* PENDING, REMOTE: last asked; HOLD: entered; UNREACHABLE: ends; monotonic */
+	uint64_t time_us;		/* PENDING, REMOTE: asked; HOLD: entered; UNREACHABLE: ends */
 	struct fib_queue *held;		/* NULL or packets waiting */
 };
 
@@ -70,7 +72,8 @@ void fib_set_arriving(struct fib *f, vip_t vip, bool on);
 int fib_del(struct fib *f, vip_t vip);
 const struct sockaddr_in *fib_hop(const struct fib *f, const struct fib_entry *e);
 
-int fib_hold_packet(struct fib *f, struct fib_entry *e, const struct fib_held *meta, const uint8_t *packet);
+int fib_hold_packet(struct fib *f, struct fib_entry *e, const struct fib_held *meta,
+		    const uint8_t *packet);
 struct fib_held *fib_take_held(struct fib *f, struct fib_entry *e);
 unsigned int fib_drop_held(struct fib *f, struct fib_entry *e);
 unsigned int fib_expire_held(struct fib *f, struct fib_entry *e, uint64_t before_us);

@@ -1,32 +1,47 @@
 // SPDX-License-Identifier: Apache-2.0
-/* forward.c - what becomes of one packet: deliver, send, forward, hold, refuse, or drop with a reason
+/* forward.c - what becomes of one packet: deliver, send, forward, hold, refuse, or drop with a
+ * reason
  *
  * Theory of operation
- *   Purpose    every rule about a packet in one place, without descriptors or threads, so that a test can call it.
- *   Not here   reading and polling (fastpath.c), datagrams and runs (tunnel.c), the table (fib.c), who tells us where a vIP is.
- *   From overlay0 (the kernel routed it here, so its destination is no workload the kernel knows), for a vIP that is
- *              REMOTE       cut into inner packets and sent as DATA; as FORWARDED if the source lives elsewhere, for then the packet came
- *                           from a node and fell through to us when the destination left
+ *   Purpose    every rule about a packet in one place, without descriptors or threads, so that a
+ *              test can call it.
+ *   Not here   reading and polling (fastpath.c), datagrams and runs (tunnel.c), the table (fib.c),
+ *              who tells us where a vIP is.
+ *   From overlay0 (the kernel routed it here, so its destination is no workload the kernel knows),
+ *   for a vIP that is
+ *              REMOTE       cut into inner packets and sent as DATA; as FORWARDED if the source
+ *                           lives elsewhere, for then the packet came from a node and fell through
+ *                           to us when the destination left
  *              absent       held, PENDING, op miss
  *              PENDING      held, op miss again each second
  *              HOLD         held
- *              LOCAL        the kernel's routes went before our table was told: held, HOLD by ourselves ("automatic")
+ *              LOCAL        the kernel's routes went before our table was told: held, HOLD by
+ *                           ourselves ("automatic")
  *              UNREACHABLE  ICMP host unreachable
  *   From a node, for a vIP that is
  *              LOCAL        delivered: coalesced, written to overlay0
  *              absent, PENDING, HOLD  held as above
- *              any, arriving held: a migration is bringing the vIP here, and others may know that before we do
- *              REMOTE       sent on as FORWARDED, op straggler; even back to the sender, to whom the vIP may be on its way. But if it came
- *                           as FORWARDED (somebody says the vIP is here) it is held, op miss, and the entry stays, for a stranger's
- *                           datagram must not make us forget. So a packet makes one detour at most
- *              UNREACHABLE  dropped; a FORWARDED one asks again, somebody says the vIP is coming here
- *   Held       until an update says where to; then, in order, through the same rules. What came as FORWARDED, and what nodes sent for
- *              an arriving vIP, can only be delivered here: an update that says otherwise leaves it waiting. Given up after
- *              HOLD_MAX_US, but for arriving vIPs and HOLD asked for by the control thread: those last until they are ended.
- *   Automatic  HOLD that nobody ends turns LOCAL again after HOLD_AUTO_US and what was held is written to overlay0; if the kernel
- *              still has no route it comes back with a lower TTL, so this ends.
- *   Order      of one sender's packets to one vIP is kept: held ones go before later ones, overlay0 gets them in the order they came.
- *   Limits     ICMP ICMP_PER_SECOND; op straggler once in STRAGGLER_US per pair; op miss once in ASK_US per vIP; all sizes in fib.
+ *              any, arriving held: a migration is bringing the vIP here, and others may know that
+ *              before we do
+ *              REMOTE       sent on as FORWARDED, op straggler; even back to the sender, to whom
+ *                           the vIP may be on its way. But if it came as FORWARDED (somebody says
+ *                           the vIP is here) it is held, op miss, and the entry stays, for a
+ *                           stranger's datagram must not make us forget. So a packet makes one
+ *                           detour at most
+ *              UNREACHABLE  dropped; a FORWARDED one asks again, somebody says the vIP is coming
+ *                           here
+ *   Held       until an update says where to; then, in order, through the same rules. What came as
+ *              FORWARDED, and what nodes sent for an arriving vIP, can only be delivered here: an
+ *              update that says otherwise leaves it waiting. Given up after HOLD_MAX_US, but for
+ *              arriving vIPs and HOLD asked for by the control thread: those last until they are
+ *              ended.
+ *   Automatic  HOLD that nobody ends turns LOCAL again after HOLD_AUTO_US and what was held is
+ *              written to overlay0; if the kernel still has no route it comes back with a lower
+ *              TTL, so this ends.
+ *   Order      of one sender's packets to one vIP is kept: held ones go before later ones, overlay0
+ *              gets them in the order they came.
+ *   Limits     ICMP ICMP_PER_SECOND; op straggler once in STRAGGLER_US per pair; op miss once in
+ *              ASK_US per vIP; all sizes in fib.
  *   Guarded by tests/unit/test_forward.c, tests/bats/tunnel.bats
  */
 #include "overlayd/forward.h"
@@ -113,7 +128,8 @@ const char *forward_drop_name(enum forward_drop reason)
  * @tunnel: borrowed, for sending
  * @ops:    borrowed; @arg is handed to them
  */
-struct forward *forward_new(const struct forward_cfg *cfg, struct tunnel *tunnel, const struct forward_ops *ops, void *arg)
+struct forward *forward_new(const struct forward_cfg *cfg, struct tunnel *tunnel,
+			    const struct forward_ops *ops, void *arg)
 {
 	struct forward *fw = xcalloc(1, sizeof(*fw));
 
@@ -175,7 +191,10 @@ int forward_subnet_del(struct forward *fw, struct addr_prefix subnet)
 	return -ENOENT;
 }
 
-/** forward_set_merge() - which protocols are coalesced on the way to overlay0; between two batches only */
+/**
+ * forward_set_merge() - which protocols are coalesced on the way to overlay0; between two batches
+ * only
+ */
 void forward_set_merge(struct forward *fw, bool tcp, bool udp)
 {
 	fw->run.tcp = tcp;
@@ -202,8 +221,8 @@ static void drop(struct forward *fw, enum forward_drop why)
 }
 
 /* one frame to overlay0; @packets is what it counts for when it is lost */
-static int write_frame(struct forward *fw, const struct virtio_net_hdr *vnet, const struct iovec *iov, unsigned int n,
-		       unsigned int packets)
+static int write_frame(struct forward *fw, const struct virtio_net_hdr *vnet,
+		       const struct iovec *iov, unsigned int n, unsigned int packets)
 {
 	int ret = fw->ops->tun_write(fw->arg, vnet, iov, n);
 
@@ -217,15 +236,18 @@ static int write_frame(struct forward *fw, const struct virtio_net_hdr *vnet, co
 	return ret;
 }
 
-static void write_packet(struct forward *fw, const struct virtio_net_hdr *vnet, uint8_t *packet, size_t len)
+static void write_packet(struct forward *fw, const struct virtio_net_hdr *vnet, uint8_t *packet,
+			 size_t len)
 {
 	struct iovec iov = { packet, len };
 
 	write_frame(fw, vnet, &iov, 1, 1);
 }
 
-/* the kernel does not take superframes: the one in @iov goes packet by packet, and so will all others */
-static void write_apart(struct forward *fw, const struct virtio_net_hdr *vnet, const struct iovec *iov, unsigned int n)
+/* the kernel does not take superframes: the one in @iov goes packet by packet, and so will all
+ * others */
+static void write_apart(struct forward *fw, const struct virtio_net_hdr *vnet,
+			const struct iovec *iov, unsigned int n)
 {
 	struct virtio_net_hdr super = *vnet, single;
 	struct offload_segmenter s;
@@ -244,7 +266,8 @@ static void write_apart(struct forward *fw, const struct virtio_net_hdr *vnet, c
 		return;
 	}
 	while (offload_segment_next(&s, hdr, &seg)) {
-		struct iovec piece[2] = { { hdr, seg.hdr_len }, { (void *)seg.payload, seg.payload_len } };
+		struct iovec piece[2] = { { hdr, seg.hdr_len },
+					  { (void *)seg.payload, seg.payload_len } };
 
 		single = (struct virtio_net_hdr){ 0 };
 		if (seg.partial)
@@ -253,7 +276,9 @@ static void write_apart(struct forward *fw, const struct virtio_net_hdr *vnet, c
 	}
 }
 
-/** forward_flush_tun() - write what is being coalesced; before the receive buffers are used again */
+/**
+ * forward_flush_tun() - write what is being coalesced; before the receive buffers are used again
+ */
 void forward_flush_tun(struct forward *fw)
 {
 	const struct virtio_net_hdr *vnet;
@@ -286,8 +311,10 @@ static void send_icmp(struct forward *fw, const struct flight *f, enum icmp_erro
 	write_packet(fw, &vnet, out, len);
 }
 
-/* cut into inner packets, each into a slot of the tunnel; Return: true, or false dropped and counted */
-static bool send_to(struct forward *fw, const struct flight *f, const struct sockaddr_in *node, enum tunnel_type type)
+/* cut into inner packets, each into a slot of the tunnel; Return: true, or false dropped and
+ * counted */
+static bool send_to(struct forward *fw, const struct flight *f, const struct sockaddr_in *node,
+		    enum tunnel_type type)
 {
 	struct offload_segmenter s;
 	struct offload_segment seg;
@@ -326,7 +353,8 @@ static bool source_is_remote(struct forward *fw, const struct flight *f)
 
 static bool send_own(struct forward *fw, const struct flight *f, const struct fib_entry *e)
 {
-	if (!send_to(fw, f, fib_hop(fw->fib, e), source_is_remote(fw, f) ? TUNNEL_FORWARDED : TUNNEL_DATA))
+	if (!send_to(fw, f, fib_hop(fw->fib, e),
+		     source_is_remote(fw, f) ? TUNNEL_FORWARDED : TUNNEL_DATA))
 		return false;
 	fw->stats.sent++;
 	return true;
@@ -334,7 +362,8 @@ static bool send_own(struct forward *fw, const struct flight *f, const struct fi
 
 static void tell_straggler(struct forward *fw, const struct flight *f)
 {
-	uint32_t addr = f->from.sin_addr.s_addr, key = (f->pkt.dst ^ addr * 0x85ebca6bu) * 0x9e3779b1u;
+	uint32_t addr = f->from.sin_addr.s_addr;
+	uint32_t key = (f->pkt.dst ^ addr * 0x85ebca6bu) * 0x9e3779b1u;
 	struct straggler *s = &fw->stragglers[key >> 24];
 
 	if (s->vip == f->pkt.dst && s->addr_be == addr && f->now_us - s->at_us < STRAGGLER_US)
@@ -357,7 +386,12 @@ static bool send_on(struct forward *fw, const struct flight *f, const struct fib
 static void hold(struct forward *fw, const struct flight *f, struct fib_entry *e)
 {
 	const struct fib_held meta = {
-		.at_us = f->now_us, .from_tun = f->from_tun, .forwarded = f->forwarded, .from = f->from, .vnet = *f->vnet, .len = f->pkt.len,
+		.at_us = f->now_us,
+		.from_tun = f->from_tun,
+		.forwarded = f->forwarded,
+		.from = f->from,
+		.vnet = *f->vnet,
+		.len = f->pkt.len,
 	};
 
 	if (fib_hold_packet(fw->fib, e, &meta, f->packet))
@@ -407,7 +441,8 @@ static bool check_addresses(struct forward *fw, const struct flight *f)
  * forward_from_tun() - a frame read from overlay0
  * @vnet, @packet: may be changed
  */
-void forward_from_tun(struct forward *fw, struct virtio_net_hdr *vnet, uint8_t *packet, size_t len, uint64_t now_us)
+void forward_from_tun(struct forward *fw, struct virtio_net_hdr *vnet, uint8_t *packet, size_t len,
+		      uint64_t now_us)
 {
 	struct flight f = { .vnet = vnet, .packet = packet, .from_tun = true, .now_us = now_us };
 	int ret = offload_parse(packet, len, &f.pkt);
@@ -446,7 +481,8 @@ void forward_from_tun(struct forward *fw, struct virtio_net_hdr *vnet, uint8_t *
 	}
 }
 
-static void deliver(struct forward *fw, uint8_t *packet, const struct offload_packet *pkt, bool partial)
+static void deliver(struct forward *fw, uint8_t *packet, const struct offload_packet *pkt,
+		    bool partial)
 {
 	if (!offload_coalesce_add(&fw->run, packet, pkt, partial)) {
 		forward_flush_tun(fw);
@@ -471,7 +507,8 @@ static bool check_datagram(struct forward *fw, const struct tunnel_rx *rx, struc
 	}
 	if (rx->hdr.partial) {
 		offload_vnet_partial(f->vnet, &f->pkt);
-		if (!f->pkt.l4_len || f->vnet->csum_start != rx->hdr.csum_start || f->vnet->csum_offset != rx->hdr.csum_offset) {
+		if (!f->pkt.l4_len || f->vnet->csum_start != rx->hdr.csum_start ||
+		    f->vnet->csum_offset != rx->hdr.csum_offset) {
 			drop(fw, FORWARD_DROP_MALFORMED);
 			return false;
 		}
@@ -484,7 +521,11 @@ void forward_from_udp(struct forward *fw, const struct tunnel_rx *rx, uint64_t n
 {
 	struct virtio_net_hdr vnet = { 0 };
 	struct flight f = {
-		.vnet = &vnet, .packet = rx->packet, .forwarded = rx->hdr.type == TUNNEL_FORWARDED, .from = rx->from, .now_us = now_us,
+		.vnet = &vnet,
+		.packet = rx->packet,
+		.forwarded = rx->hdr.type == TUNNEL_FORWARDED,
+		.from = rx->from,
+		.now_us = now_us,
 	};
 	struct fib_entry *e;
 
@@ -523,11 +564,18 @@ void forward_from_udp(struct forward *fw, const struct tunnel_rx *rx, uint64_t n
 	}
 }
 
-/* a packet that was held, now that its destination is known; Return: true unless it was dropped (and counted) */
-static bool release_one(struct forward *fw, struct fib_held *h, const struct fib_entry *e, uint64_t now_us)
+/* a packet that was held, now that its destination is known; Return: true unless it was dropped
+ * (and counted) */
+static bool release_one(struct forward *fw, struct fib_held *h, const struct fib_entry *e,
+			uint64_t now_us)
 {
 	struct flight f = {
-		.vnet = &h->vnet, .packet = h->packet, .from_tun = h->from_tun, .forwarded = h->forwarded, .from = h->from, .now_us = now_us,
+		.vnet = &h->vnet,
+		.packet = h->packet,
+		.from_tun = h->from_tun,
+		.forwarded = h->forwarded,
+		.from = h->from,
+		.now_us = now_us,
 	};
 
 	if (offload_parse(h->packet, h->len, &f.pkt)) {
@@ -570,7 +618,10 @@ static void release(struct forward *fw, vip_t vip, uint64_t now_us)
 	}
 }
 
-/** forward_set_local() - @vip lives here: what waited is written to overlay0; Return: as fib_set_local() */
+/**
+ * forward_set_local() - @vip lives here: what waited is written to overlay0; Return: as
+ * fib_set_local()
+ */
 int forward_set_local(struct forward *fw, vip_t vip, uint64_t gen, uint64_t now_us)
 {
 	int ret = fib_set_local(fw->fib, vip, gen);
@@ -580,8 +631,12 @@ int forward_set_local(struct forward *fw, vip_t vip, uint64_t gen, uint64_t now_
 	return ret;
 }
 
-/** forward_set_remote() - @vip lives at @node: what waited is sent there; Return: as fib_set_remote() */
-int forward_set_remote(struct forward *fw, vip_t vip, uint64_t gen, const struct sockaddr_in *node, uint64_t now_us)
+/**
+ * forward_set_remote() - @vip lives at @node: what waited is sent there; Return: as
+ * fib_set_remote()
+ */
+int forward_set_remote(struct forward *fw, vip_t vip, uint64_t gen, const struct sockaddr_in *node,
+		       uint64_t now_us)
 {
 	int ret = fib_set_remote(fw->fib, vip, gen, node);
 
@@ -607,7 +662,10 @@ void forward_set_arriving(struct forward *fw, vip_t vip, bool on, uint64_t now_u
 		release(fw, vip, now_us);
 }
 
-/** forward_set_unreachable() - nobody has @vip: what waited is refused; Return: as fib_set_unreachable() */
+/**
+ * forward_set_unreachable() - nobody has @vip: what waited is refused; Return: as
+ * fib_set_unreachable()
+ */
 int forward_set_unreachable(struct forward *fw, vip_t vip, uint64_t gen, uint64_t now_us)
 {
 	int ret = fib_set_unreachable(fw->fib, vip, gen, now_us + fw->cfg.unreachable_ms * 1000ull);
@@ -648,8 +706,8 @@ static void tick_entry(struct forward *fw, struct fib_entry *e, uint64_t now_us)
 /** forward_waits() - is there anything that time changes: must forward_tick() be called? */
 bool forward_waits(struct forward *fw)
 {
-	return fib_count(fw->fib, FIB_PENDING) + fib_count(fw->fib, FIB_HOLD) + fib_count(fw->fib, FIB_UNREACHABLE) +
-	       fib_held_packets(fw->fib) > 0;
+	return fib_count(fw->fib, FIB_PENDING) || fib_count(fw->fib, FIB_HOLD) ||
+	       fib_count(fw->fib, FIB_UNREACHABLE) || fib_held_packets(fw->fib);
 }
 
 /** forward_tick() - what time ends; to be called several times a second while forward_waits() */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* forward.h - what becomes of one packet: deliver, send, forward, hold, refuse, or drop with a reason */
+/* forward.h - what becomes of one packet: deliver, send, forward, hold, refuse, or drop with a
+ * reason */
 #ifndef OVERLAYD_FORWARD_H
 #define OVERLAYD_FORWARD_H
 
@@ -17,11 +18,11 @@
 /* why a packet was dropped; names by forward_drop_name() */
 enum forward_drop {
 	FORWARD_DROP_NOT_IPV4,		/* IPv6 and anything else */
-	FORWARD_DROP_MALFORMED,		/* lengths, header sizes or offload fields that contradict each other */
+	FORWARD_DROP_MALFORMED,		/* lengths or offload fields that contradict each other */
 	FORWARD_DROP_SOURCE,		/* source address in no configured subnet */
 	FORWARD_DROP_DESTINATION,	/* destination address in no configured subnet */
-	FORWARD_DROP_TOO_BIG,		/* longer than the inner MTU; "fragmentation needed" was sent back */
-	FORWARD_DROP_UNREACHABLE,	/* nobody has the vIP; "host unreachable" was sent back */
+	FORWARD_DROP_TOO_BIG,		/* longer than the inner MTU; the sender was told */
+	FORWARD_DROP_UNREACHABLE,	/* nobody has the vIP; the sender was told */
 	FORWARD_DROP_HOLD_FULL,		/* bound of held packets reached */
 	FORWARD_DROP_HOLD_EXPIRED,	/* held, and no answer came in time */
 	FORWARD_DROP_HOLD_FORGOTTEN,	/* held, and the vIP was deleted */
@@ -37,7 +38,7 @@ struct forward_stats {
 	uint64_t sent;				/* frames from overlay0 sent to nodes */
 	uint64_t delivered;			/* packets from nodes for vIPs of this one */
 	uint64_t merged;			/* of these, packets that joined a superframe */
-	uint64_t bad_csum;			/* of these, packets kept out of one for a wrong checksum */
+	uint64_t bad_csum;			/* of these, kept out of one for a wrong checksum */
 	uint64_t forwarded;			/* packets sent on to where their vIP went */
 	uint64_t held;				/* packets that had to wait */
 	uint64_t released;			/* of these, sent or delivered later */
@@ -48,8 +49,10 @@ struct forward_stats {
 
 /* how the room reaches the world; all called in the fast-path thread */
 struct forward_ops {
-	/* one frame for overlay0; 0 or -errno; -EINVAL for a superframe makes the room write single packets from then on */
-	int (*tun_write)(void *arg, const struct virtio_net_hdr *vnet, const struct iovec *iov, unsigned int n);
+	/* one frame for overlay0; 0 or -errno; -EINVAL for a superframe makes the room write
+	 * single packets from then on */
+	int (*tun_write)(void *arg, const struct virtio_net_hdr *vnet, const struct iovec *iov,
+			 unsigned int n);
 	void (*miss)(void *arg, vip_t vip);
 	void (*straggler)(void *arg, vip_t vip, const struct sockaddr_in *from);
 };
@@ -62,7 +65,8 @@ struct forward_cfg {
 
 struct forward;
 
-struct forward *forward_new(const struct forward_cfg *cfg, struct tunnel *tunnel, const struct forward_ops *ops, void *arg);
+struct forward *forward_new(const struct forward_cfg *cfg, struct tunnel *tunnel,
+			    const struct forward_ops *ops, void *arg);
 void forward_free(struct forward *fw);
 struct fib *forward_fib(struct forward *fw);
 void forward_stats(const struct forward *fw, struct forward_stats *stats);
@@ -74,13 +78,15 @@ void forward_set_merge(struct forward *fw, bool tcp, bool udp);
 bool forward_merges(const struct forward *fw);
 
 int forward_set_local(struct forward *fw, vip_t vip, uint64_t gen, uint64_t now_us);
-int forward_set_remote(struct forward *fw, vip_t vip, uint64_t gen, const struct sockaddr_in *node, uint64_t now_us);
+int forward_set_remote(struct forward *fw, vip_t vip, uint64_t gen, const struct sockaddr_in *node,
+		       uint64_t now_us);
 int forward_set_hold(struct forward *fw, vip_t vip, uint64_t gen, uint64_t now_us);
 void forward_set_arriving(struct forward *fw, vip_t vip, bool on, uint64_t now_us);
 int forward_set_unreachable(struct forward *fw, vip_t vip, uint64_t gen, uint64_t now_us);
 int forward_del(struct forward *fw, vip_t vip);
 
-void forward_from_tun(struct forward *fw, struct virtio_net_hdr *vnet, uint8_t *packet, size_t len, uint64_t now_us);
+void forward_from_tun(struct forward *fw, struct virtio_net_hdr *vnet, uint8_t *packet, size_t len,
+		      uint64_t now_us);
 void forward_from_udp(struct forward *fw, const struct tunnel_rx *rx, uint64_t now_us);
 void forward_flush_tun(struct forward *fw);
 bool forward_waits(struct forward *fw);

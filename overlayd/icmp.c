@@ -45,12 +45,13 @@ static bool icmp_allowed(const uint8_t *packet, const struct offload_packet *pkt
  * @mtu:    ICMP_ERROR_FRAG_NEEDED: what would fit (RFC 1191)
  * @packet: the packet (or superframe) refused; @pkt: the same, parsed
  *
- * The destination's address is the one thing both ends know: the fabric has no address of its own in the virtual subnets.
+ * The destination's address is the one thing both ends know: the fabric has no address of its own
+ * in the virtual subnets.
  *
  * Return: its length; 0 when no error may be sent about this packet.
  */
-size_t icmp_make_error(uint8_t out[ICMP_ERROR_MAX], enum icmp_error what, unsigned int mtu, const uint8_t *packet,
-		       const struct offload_packet *pkt)
+size_t icmp_make_error(uint8_t out[ICMP_ERROR_MAX], enum icmp_error what, unsigned int mtu,
+		       const uint8_t *packet, const struct offload_packet *pkt)
 {
 	size_t quote = ICMP_ERROR_MAX - IP_HLEN - ICMP_HLEN, len;
 	uint8_t *icmp = out + IP_HLEN;

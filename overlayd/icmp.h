@@ -15,7 +15,7 @@ enum icmp_error {
 	ICMP_ERROR_FRAG_NEEDED,
 };
 
-size_t icmp_make_error(uint8_t out[ICMP_ERROR_MAX], enum icmp_error what, unsigned int mtu, const uint8_t *packet,
-		       const struct offload_packet *pkt);
+size_t icmp_make_error(uint8_t out[ICMP_ERROR_MAX], enum icmp_error what, unsigned int mtu,
+		       const uint8_t *packet, const struct offload_packet *pkt);
 
 #endif

@@ -2,21 +2,25 @@
 /* tunnel.c - datagrams between nodes, in runs
  *
  * Theory of operation
- *   Purpose    as few system calls and kernel passes per byte as UDP allows: neighbours of equal size and destination
- *              leave as one UDP_SEGMENT run, many runs by one sendmmsg(); what comes is taken by recvmmsg(), with UDP_GRO
- *              many datagrams to a message.
- *   Not here   what is in a datagram and who may send it (forward.c), when to send (fastpath.c), encryption (to come: a slot has
- *              room for the tag and is written once, so sealing replaces the copy into it).
- *   Storage    a send arena of slots filled from the front, with a list of runs over it, reset when all are sent; a fixed set of
- *              receive buffers. One thread.
- *   Runs       a datagram joins the run before it if both go to one node, it is not longer, the run has fewer than 64 and less
- *              than TX_RUN_BYTES; a shorter one ends the run (UDP_SEGMENT: all equal, the last may be shorter). A run of one goes
- *              without the control message: kernels up to 6.10 sent such with half a checksum (d96016a764f6).
- *   Full       EAGAIN leaves the rest in the arena: tunnel_unsent() until POLLOUT and another tunnel_flush(); tunnel_blocked() says
- *              that there is no room for another frame, then the caller stops reading. A slot asked for all the same is a
- *              spare one, and what is queued from it is dropped and counted.
- *   Fall-back  EIO on a run: the device cannot do checksums for segments (10154dbded6d); UDP_SEGMENT stays off until it is
- *              switched on again. EINVAL, EMSGSIZE: this path is smaller than the run's datagrams; this run goes one by one.
+ *   Purpose    as few system calls and kernel passes per byte as UDP allows: neighbours of equal
+ *              size and destination leave as one UDP_SEGMENT run, many runs by one sendmmsg(); what
+ *              comes is taken by recvmmsg(), with UDP_GRO many datagrams to a message.
+ *   Not here   what is in a datagram and who may send it (forward.c), when to send (fastpath.c),
+ *              encryption (to come: a slot has room for the tag and is written once, so sealing
+ *              replaces the copy into it).
+ *   Storage    a send arena of slots filled from the front, with a list of runs over it, reset when
+ *              all are sent; a fixed set of receive buffers. One thread.
+ *   Runs       a datagram joins the run before it if both go to one node, it is not longer, the run
+ *              has fewer than 64 and less than TX_RUN_BYTES; a shorter one ends the run
+ *              (UDP_SEGMENT: all equal, the last may be shorter). A run of one goes without the
+ *              control message: kernels up to 6.10 sent such with half a checksum (d96016a764f6).
+ *   Full       EAGAIN leaves the rest in the arena: tunnel_unsent() until POLLOUT and another
+ *              tunnel_flush(); tunnel_blocked() says that there is no room for another frame, then
+ *              the caller stops reading. A slot asked for all the same is a spare one, and what is
+ *              queued from it is dropped and counted.
+ *   Fall-back  EIO on a run: the device cannot do checksums for segments (10154dbded6d);
+ *              UDP_SEGMENT stays off until it is switched on again. EINVAL, EMSGSIZE: this path is
+ *              smaller than the run's datagrams; this run goes one by one.
  *   Guarded by tests/unit/test_tunnel.c
  */
 #include "overlayd/tunnel.h"
@@ -52,7 +56,8 @@
 #define RX_SLOTS_BIG 8u			/* when messages are long: what fits a cache */
 #define RX_BIG 8192u			/* bytes that make a message long */
 #define RX_BYTES 65536u
-#define RX_STRIDE (RX_BYTES + 4096u + 192u)	/* slots a power of two apart would all fall into the same few cache lines */
+/* slots a power of two apart would all fall into the same few cache lines */
+#define RX_STRIDE (RX_BYTES + 4096u + 192u)
 
 struct run {
 	struct sockaddr_in to;
@@ -95,7 +100,7 @@ struct tunnel {
 	unsigned int rx_n, rx_cur;	/* messages there are, the one being taken apart */
 	size_t rx_off, rx_segment;	/* in it; segment 0 = not begun */
 	bool rx_long;			/* the last batch had a long message */
-	bool rx_glued;			/* UDP_GRO was on when what is in the queue came; see rx_segment_size() */
+	bool rx_glued;			/* UDP_GRO was on for what waits; see rx_segment_size() */
 	bool rx_drained;		/* the batch is the last of that queue */
 };
 
@@ -113,7 +118,8 @@ int tunnel_socket(const struct sockaddr_in *at, struct oerr *err)
 
 	if (fd < 0)
 		return oerr_set(err, -errno, "UDP socket: %s", strerror(errno));
-	/* FORCE passes net.core.rmem_max and needs CAP_NET_ADMIN; without it the kernel gives what it may */
+	/* FORCE passes net.core.rmem_max and needs CAP_NET_ADMIN; without it the kernel gives
+	 * what it may */
 	if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof(size)))
 		setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
 	if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof(size)))
@@ -123,7 +129,9 @@ int tunnel_socket(const struct sockaddr_in *at, struct oerr *err)
 	return steal_fd(&fd);
 }
 
-/** tunnel_new() - over @fd, which stays the caller's; @gso, @gro: UDP_SEGMENT and UDP_GRO allowed */
+/**
+ * tunnel_new() - over @fd, which stays the caller's; @gso, @gro: UDP_SEGMENT and UDP_GRO allowed
+ */
 struct tunnel *tunnel_new(int fd, bool gso, bool gro)
 {
 	struct tunnel *t = xcalloc(1, sizeof(*t));
@@ -147,7 +155,10 @@ void tunnel_free(struct tunnel *t)
 	free(t);
 }
 
-/** tunnel_set_offloads() - allow or forbid UDP_SEGMENT and UDP_GRO; allowing tries again what had failed */
+/**
+ * tunnel_set_offloads() - allow or forbid UDP_SEGMENT and UDP_GRO; allowing tries again what had
+ * failed
+ */
 void tunnel_set_offloads(struct tunnel *t, bool gso, bool gro)
 {
 	int on = gro;
@@ -180,9 +191,11 @@ uint8_t *tunnel_slot(struct tunnel *t)
 	return t->arena + t->used + TUNNEL_HDR_LEN;
 }
 
-static bool run_takes(const struct tunnel *t, const struct run *r, const struct sockaddr_in *to, size_t len)
+static bool run_takes(const struct tunnel *t, const struct run *r, const struct sockaddr_in *to,
+		      size_t len)
 {
-	return t->gso && !t->gso_broken && !r->closed && r->n < TX_RUN_SEGMENTS && len <= r->segment && r->len + len <= TX_RUN_BYTES &&
+	return t->gso && !t->gso_broken && !r->closed && r->n < TX_RUN_SEGMENTS &&
+	       len <= r->segment && r->len + len <= TX_RUN_BYTES &&
 	       r->to.sin_addr.s_addr == to->sin_addr.s_addr && r->to.sin_port == to->sin_port;
 }
 
@@ -190,7 +203,8 @@ static bool run_takes(const struct tunnel *t, const struct run *r, const struct 
  * tunnel_queue() - the packet that was written into tunnel_slot() is to go to @to
  * @len: its bytes, 1..TUNNEL_INNER_MAX
  */
-void tunnel_queue(struct tunnel *t, const struct sockaddr_in *to, const struct tunnel_hdr *hdr, size_t len)
+void tunnel_queue(struct tunnel *t, const struct sockaddr_in *to, const struct tunnel_hdr *hdr,
+		  size_t len)
 {
 	struct run *last = t->n_runs > t->sent_runs ? &t->runs[t->n_runs - 1] : NULL;
 	size_t bytes = TUNNEL_HDR_LEN + len;
@@ -206,7 +220,11 @@ void tunnel_queue(struct tunnel *t, const struct sockaddr_in *to, const struct t
 		last->n++;
 	} else {
 		t->runs[t->n_runs++] = (struct run){
-			.to = *to, .off = (uint32_t)t->used, .len = (uint32_t)bytes, .segment = (uint32_t)bytes, .n = 1,
+			.to = *to,
+			.off = (uint32_t)t->used,
+			.len = (uint32_t)bytes,
+			.segment = (uint32_t)bytes,
+			.n = 1,
 		};
 	}
 	t->used += bytes;
@@ -223,7 +241,10 @@ static void msg_fill(struct tunnel *t, unsigned int i, const struct run *r, size
 {
 	t->tx_iov[i] = (struct iovec){ t->arena + off, len };
 	t->tx_msg[i].msg_hdr = (struct msghdr){
-		.msg_name = (void *)&r->to, .msg_namelen = sizeof(r->to), .msg_iov = &t->tx_iov[i], .msg_iovlen = 1,
+		.msg_name = (void *)&r->to,
+		.msg_namelen = sizeof(r->to),
+		.msg_iov = &t->tx_iov[i],
+		.msg_iovlen = 1,
 	};
 }
 
@@ -275,7 +296,8 @@ static int run_refused(struct tunnel *t, int error)
 		r->split = true;
 		if (error == EIO && !t->gso_broken) {
 			t->gso_broken = true;
-			log_warn(ROOM, "the kernel cannot segment UDP on the way to %s: UDP_SEGMENT is off", endpoint_fmt(&r->to).s);
+			log_warn(ROOM, "no UDP segmentation on the way to %s: UDP_SEGMENT is off",
+				 endpoint_fmt(&r->to).s);
 		}
 		return 0;
 	}
@@ -310,7 +332,8 @@ static int send_runs(struct tunnel *t)
 	unsigned int n = 0;
 	int sent;
 
-	for (unsigned int i = t->sent_runs; i < t->n_runs && !run_must_split(t, &t->runs[i]); i++, n++) {
+	for (unsigned int i = t->sent_runs; i < t->n_runs && !run_must_split(t, &t->runs[i]);
+	     i++, n++) {
 		msg_fill(t, n, &t->runs[i], t->runs[i].off, t->runs[i].len);
 		if (t->runs[i].n > 1)
 			run_control(t, n, &t->runs[i]);
@@ -325,7 +348,10 @@ static int send_runs(struct tunnel *t)
 	return 0;
 }
 
-/** tunnel_flush() - send all that is queued; Return: 0 it is sent (or refused and counted), -EAGAIN the rest waits for POLLOUT */
+/**
+ * tunnel_flush() - send all that is queued; Return: 0 it is sent (or refused and counted), -EAGAIN
+ * the rest waits for POLLOUT
+ */
 int tunnel_flush(struct tunnel *t)
 {
 	while (t->sent_runs < t->n_runs) {
@@ -348,7 +374,9 @@ bool tunnel_unsent(const struct tunnel *t)
 	return t->sent_runs < t->n_runs;
 }
 
-/** tunnel_blocked() - the socket is full and there is no room for another frame: better not read one */
+/**
+ * tunnel_blocked() - the socket is full and there is no room for another frame: better not read one
+ */
 bool tunnel_blocked(const struct tunnel *t)
 {
 	return tunnel_unsent(t) && (t->used + TX_FRAME_ROOM > TX_ARENA || t->n_runs > TX_RUNS / 2);
@@ -370,8 +398,12 @@ int tunnel_recv(struct tunnel *t)
 	t->rx_off = t->rx_segment = 0;
 	for (unsigned int i = 0; i < want; i++)
 		t->rx_msg[i].msg_hdr = (struct msghdr){
-			.msg_name = &t->rx_from[i], .msg_namelen = sizeof(t->rx_from[i]), .msg_iov = &t->rx_iov[i], .msg_iovlen = 1,
-			.msg_control = t->rx_control[i].buf, .msg_controllen = sizeof(t->rx_control[i].buf),
+			.msg_name = &t->rx_from[i],
+			.msg_namelen = sizeof(t->rx_from[i]),
+			.msg_iov = &t->rx_iov[i],
+			.msg_iovlen = 1,
+			.msg_control = t->rx_control[i].buf,
+			.msg_controllen = sizeof(t->rx_control[i].buf),
 		};
 	do
 		n = recvmmsg(t->fd, t->rx_msg, want, MSG_DONTWAIT, NULL);
@@ -387,25 +419,32 @@ int tunnel_recv(struct tunnel *t)
 	return n;
 }
 
-/* bytes of the first datagram in a message that may be several without saying so: what its inner packet says */
+/* bytes of the first datagram in a message that may be several without saying so: what its inner
+ * packet says */
 static size_t rx_glued_size(const uint8_t *data, size_t len)
 {
-	size_t size = len < TUNNEL_HDR_LEN + 20u ? 0 : (size_t)(TUNNEL_HDR_LEN + (data[TUNNEL_HDR_LEN + 2] << 8 | data[TUNNEL_HDR_LEN + 3]));
+	const size_t least = TUNNEL_HDR_LEN + 20;
+	const uint8_t *inner = data + TUNNEL_HDR_LEN;
+	size_t size;
 
-	return size < TUNNEL_HDR_LEN + 20u || size > len ? len : size;
+	if (len < least)
+		return len;
+	size = TUNNEL_HDR_LEN + (size_t)(inner[2] << 8 | inner[3]);
+	return size < least || size > len ? len : size;
 }
 
 /*
  * bytes of each datagram in the message (its last may be shorter); 0 = nonsense
  *
- * When UDP_GRO is switched off, what lies in the queue was put together with it on, but the kernel no longer says how long the
- * pieces are.
+ * When UDP_GRO is switched off, what lies in the queue was put together with it on, but the kernel
+ * no longer says how long the pieces are.
  */
 static size_t rx_segment_size(const struct tunnel *t, struct mmsghdr *m)
 {
 	int size = 0;
 
-	if (m->msg_hdr.msg_flags & MSG_TRUNC || m->msg_hdr.msg_namelen != sizeof(struct sockaddr_in))
+	if (m->msg_hdr.msg_flags & MSG_TRUNC ||
+	    m->msg_hdr.msg_namelen != sizeof(struct sockaddr_in))
 		return 0;
 	for (struct cmsghdr *c = CMSG_FIRSTHDR(&m->msg_hdr); c; c = CMSG_NXTHDR(&m->msg_hdr, c))
 		if (c->cmsg_level == IPPROTO_UDP && c->cmsg_type == UDP_GRO)
@@ -435,7 +474,8 @@ bool tunnel_next(struct tunnel *t, struct tunnel_rx *rx)
 		}
 		while (t->rx_off < m->msg_len) {
 			uint8_t *p = data + t->rx_off;
-			size_t left = m->msg_len - t->rx_off, len = left < t->rx_segment ? left : t->rx_segment;
+			size_t left = m->msg_len - t->rx_off;
+			size_t len = left < t->rx_segment ? left : t->rx_segment;
 
 			t->rx_off += len;
 			t->stats.rx_datagrams++;

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* tunnel.h - datagrams between nodes, in runs
  *
- * One UDP socket, used by one thread. Sending: write one inner packet into tunnel_slot(), then tunnel_queue() it; neighbours of
- * equal size and destination become one UDP_SEGMENT run; tunnel_flush() hands all runs to the kernel. Receiving: tunnel_recv()
- * takes a batch, tunnel_next() yields its datagrams one by one; they stay valid until the next tunnel_recv().
+ * One UDP socket, used by one thread. Sending: write one inner packet into tunnel_slot(), then
+ * tunnel_queue() it; neighbours of equal size and destination become one UDP_SEGMENT run;
+ * tunnel_flush() hands all runs to the kernel. Receiving: tunnel_recv() takes a batch,
+ * tunnel_next() yields its datagrams one by one; they stay valid until the next tunnel_recv().
  */
 #ifndef OVERLAYD_TUNNEL_H
 #define OVERLAYD_TUNNEL_H
@@ -25,18 +26,19 @@ struct tunnel_offloads {
 	bool gso;	/* UDP_SEGMENT towards nodes */
 	bool gro;	/* UDP_GRO from nodes, and coalescing towards overlay0 */
 };
-#define TUNNEL_OFFLOADS_ALL ((struct tunnel_offloads){ .tso = true, .uso = true, .gso = true, .gro = true })
+#define TUNNEL_OFFLOADS_ALL \
+	((struct tunnel_offloads){ .tso = true, .uso = true, .gso = true, .gro = true })
 
 struct tunnel_stats {
 	uint64_t tx_datagrams, tx_bytes;	/* the kernel took them; bytes with tunnel header */
 	uint64_t tx_runs;			/* messages they went in (1..64 datagrams each) */
 	uint64_t tx_errors;			/* datagrams the kernel refused */
-	uint64_t tx_dropped;			/* datagrams that found the arena full: the socket takes nothing */
-	uint64_t tx_waits;			/* times the socket was full and sending had to wait */
+	uint64_t tx_dropped;			/* datagrams that found no room in the arena */
+	uint64_t tx_waits;			/* times the socket was full */
 	uint64_t rx_datagrams, rx_bytes;
 	uint64_t rx_runs;			/* messages they came in */
-	uint64_t rx_overflow;			/* datagrams the kernel dropped because we were too slow */
-	uint64_t rx_bad_length;			/* truncated messages, or with a nonsense segment size */
+	uint64_t rx_overflow;			/* dropped by the kernel: we were too slow */
+	uint64_t rx_bad_length;			/* truncated, or a nonsense segment size */
 	uint64_t rx_bad_header;			/* not our format: version, type, reserved, length */
 	uint64_t gso_fallbacks;			/* runs that had to be sent again one by one */
 };
@@ -58,7 +60,8 @@ void tunnel_set_offloads(struct tunnel *t, bool gso, bool gro);
 void tunnel_offload_state(const struct tunnel *t, bool *gso, bool *gro);
 
 uint8_t *tunnel_slot(struct tunnel *t);
-void tunnel_queue(struct tunnel *t, const struct sockaddr_in *to, const struct tunnel_hdr *hdr, size_t len);
+void tunnel_queue(struct tunnel *t, const struct sockaddr_in *to, const struct tunnel_hdr *hdr,
+		  size_t len);
 int tunnel_flush(struct tunnel *t);
 bool tunnel_unsent(const struct tunnel *t);
 bool tunnel_blocked(const struct tunnel *t);

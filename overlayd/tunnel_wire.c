@@ -24,8 +24,8 @@ void tunnel_hdr_encode(const struct tunnel_hdr *hdr, uint8_t out[TUNNEL_HDR_LEN]
  *
  * Whether csum_start and csum_offset fit the inner packet is for who parses that packet to say.
  *
- * Return: 0; -EBADMSG too short, unknown flag, something reserved set, checksum fields without the flag; -EPROTO another version or
- * a type that does not exist.
+ * Return: 0; -EBADMSG too short, unknown flag, something reserved set, checksum fields without the
+ * flag; -EPROTO another version or a type that does not exist.
  */
 int tunnel_hdr_decode(const uint8_t *data, size_t len, struct tunnel_hdr *hdr)
 {
@@ -36,7 +36,8 @@ int tunnel_hdr_decode(const uint8_t *data, size_t len, struct tunnel_hdr *hdr)
 	memcpy(&wire, data, sizeof(wire));
 	if (wire.version != TUNNEL_VERSION || wire.type < TUNNEL_DATA || wire.type > TUNNEL_PROBE)
 		return -EPROTO;
-	if (wire.flags & (uint8_t)~TUNNEL_F_CSUM_PARTIAL || wire.reserved || wire.epoch_be || wire.counter_be)
+	if (wire.flags & (uint8_t)~TUNNEL_F_CSUM_PARTIAL || wire.reserved || wire.epoch_be ||
+	    wire.counter_be)
 		return -EBADMSG;
 	*hdr = (struct tunnel_hdr){
 		.type = (enum tunnel_type)wire.type,

@@ -12,15 +12,17 @@
  *     +---------------+---------------+---------------+---------------+
  *  16 |  one whole inner IPv4 packet, its total length = the rest of the datagram ...
  *
- * Network byte order. Every datagram is a whole inner packet, so a lost one costs one segment, and a run of equal ones can be
- * sent with UDP_SEGMENT and received with UDP_GRO.
+ * Network byte order. Every datagram is a whole inner packet, so a lost one costs one segment, and
+ * a run of equal ones can be sent with UDP_SEGMENT and received with UDP_GRO.
  *
- * flags bit 0 (CSUM_PARTIAL): the TCP or UDP checksum of the inner packet is only the folded sum of its pseudo header;
- * csum_start is where the sum begins (the inner IP header's length), csum_offset where the field is behind it (TCP 16, UDP 6).
- * Without the flag both are zero. The outer UDP checksum (later: the AEAD tag) covers the inner bytes on the wire.
+ * flags bit 0 (CSUM_PARTIAL): the TCP or UDP checksum of the inner packet is only the folded sum of
+ * its pseudo header; csum_start is where the sum begins (the inner IP header's length), csum_offset
+ * where the field is behind it (TCP 16, UDP 6). Without the flag both are zero. The outer UDP
+ * checksum (later: the AEAD tag) covers the inner bytes on the wire.
  *
- * epoch (key) and counter (nonce) belong to the encryption of a later version and are zero in this one; the AEAD's additional
- * data will be these 16 bytes and its tag 16 more behind the packet: 20 (IP) + 8 (UDP) + 16 + 16 + 1440 = 1500.
+ * epoch (key) and counter (nonce) belong to the encryption of a later version and are zero in this
+ * one; the AEAD's additional data will be these 16 bytes and its tag 16 more behind the packet: 20
+ * (IP) + 8 (UDP) + 16 + 16 + 1440 = 1500.
  *
  * DATA       from the node where the inner source lives
  * FORWARDED  from a node the vIP has left, to where it went: one hop, never forwarded again

@@ -2,17 +2,23 @@
 /* offload.c - superframes: parse, segment, coalesce, complete checksums
  *
  * Theory of operation
- *   Purpose    one TUN read or write carries up to 64 KiB of one flow; the wire carries whole inner packets of the MTU. This is
- *              what turns one into the other, byte for byte as the kernel's own TSO, USO and GRO would.
+ *   Purpose    one TUN read or write carries up to 64 KiB of one flow; the wire carries whole inner
+ *              packets of the MTU. This is what turns one into the other, byte for byte as the
+ *              kernel's own TSO, USO and GRO would.
  *   Not here   I/O, addresses that matter, which packets are allowed.
- *   Storage    none: a segmenter and a coalescer belong to the caller, packets stay in the caller's buffers. A coalescer edits the
- *              first packet of a run of two or more in place when it is taken; a run of one leaves it untouched.
- *   Rules of a run (RFC 793/9293 flags; Linux tcp_gro_receive, udp_gro_receive): same addresses, ports, TTL, TOS, DF, IP ids that
- *              count up, no IP options, no fragments; TCP: next sequence number, same ack, window, options, flags apart from
- *              FIN, PSH and CWR, payload present; payloads equal, the last may be shorter. A short payload, PSH or
- *              FIN closes the run, CWR can only begin one, SYN, RST and URG travel alone.
- *   Checksums  a packet joins only if its checksums are partial or right: a wrong one must never become a right one.
- *   Invariant  coalesce(segment(x)) == x, guarded by tests/unit/test_offload.c and tests/fuzz/fuzz_offload.c
+ *   Storage    none: a segmenter and a coalescer belong to the caller, packets stay in the caller's
+ *              buffers. A coalescer edits the first packet of a run of two or more in place when it
+ *              is taken; a run of one leaves it untouched.
+ *   Rules of a run (RFC 793/9293 flags; Linux tcp_gro_receive, udp_gro_receive): same addresses,
+ *   ports, TTL, TOS, DF, IP ids that
+ *              count up, no IP options, no fragments; TCP: next sequence number, same ack, window,
+ *              options, flags apart from FIN, PSH and CWR, payload present; payloads equal, the
+ *              last may be shorter. A short payload, PSH or FIN closes the run, CWR can only begin
+ *              one, SYN, RST and URG travel alone.
+ *   Checksums  a packet joins only if its checksums are partial or right: a wrong one must never
+ *              become a right one.
+ *   Invariant  coalesce(segment(x)) == x, guarded by tests/unit/test_offload.c and
+ *              tests/fuzz/fuzz_offload.c
  */
 #include "tunstack/offload.h"
 
@@ -33,7 +39,8 @@
 #define TCP_CSUM_OFF 16u
 #define UDP_CSUM_OFF 6u
 #define TCP_FLAGS_OFF 13u
-#define TCP_TAIL (OFFLOAD_TCP_FIN | OFFLOAD_TCP_PSH)		/* flags of a superframe's last segment only */
+/* flags of a superframe's last segment only */
+#define TCP_TAIL (OFFLOAD_TCP_FIN | OFFLOAD_TCP_PSH)
 
 static inline uint16_t get_be16(const uint8_t *p)
 {
@@ -70,7 +77,8 @@ static inline uint16_t fold(uint64_t sum)
  * offload_csum() - Internet checksum (RFC 1071) over @len bytes, folded, not inverted
  * @start: a sum to go on from
  *
- * In and out are sums of 16-bit words as they lie in memory, so a result is stored with memcpy() and needs no byte swap.
+ * In and out are sums of 16-bit words as they lie in memory, so a result is stored with memcpy()
+ * and needs no byte swap.
  */
 uint16_t offload_csum(const uint8_t *data, size_t len, uint32_t start)
 {
@@ -149,7 +157,8 @@ static int parse_l4(const uint8_t *p, struct offload_packet *pkt)
  * offload_parse() - read the headers of one IPv4 packet
  * @len: bytes at @packet; must be what the packet says
  *
- * Checksums are not looked at. A UDP length that differs from the IP one is left to whoever gets the packet.
+ * Checksums are not looked at. A UDP length that differs from the IP one is left to whoever gets
+ * the packet.
  *
  * Return: 0; -EPROTONOSUPPORT not IPv4, -EBADMSG lengths that cannot be.
  */
@@ -186,17 +195,20 @@ bool offload_is_super(const struct virtio_net_hdr *vnet)
 	return vnet->gso_type != VIRTIO_NET_HDR_GSO_NONE;
 }
 
-/* the checksum to complete is the TCP or UDP one of the outermost packet, where one byte each can say where it is */
+/* the checksum to complete is the TCP or UDP one of the outermost packet, where one byte each
+ * can say where it is */
 static bool csum_is_plain(const struct virtio_net_hdr *vnet, const struct offload_packet *pkt)
 {
-	return pkt->l4_len && vnet->csum_start == pkt->ihl && vnet->csum_offset == csum_offset(pkt->proto);
+	return pkt->l4_len && vnet->csum_start == pkt->ihl &&
+	       vnet->csum_offset == csum_offset(pkt->proto);
 }
 
 /**
  * offload_vnet_check() - does the virtio header fit the packet?
  *
- * The checksum to fill in is the outermost TCP or UDP one, or one further inside (a tunnel in the tunnel), never a piece of a header
- * in front of it. hdr_len is not looked at: on a forwarding path it may be as long as the packet (overlay.md A5).
+ * The checksum to fill in is the outermost TCP or UDP one, or one further inside (a tunnel in the
+ * tunnel), never a piece of a header in front of it. hdr_len is not looked at: on a forwarding path
+ * it may be as long as the packet (overlay.md A5).
  *
  * Return: 0, or -EBADMSG.
  */
@@ -205,8 +217,9 @@ int offload_vnet_check(const struct virtio_net_hdr *vnet, const struct offload_p
 	uint8_t type = vnet->gso_type & (uint8_t)~VIRTIO_NET_HDR_GSO_ECN;
 	bool needs_csum = vnet->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM;
 
-	if (needs_csum && ((!csum_is_plain(vnet, pkt) && vnet->csum_start < pkt->ihl + pkt->l4_len) ||
-			   vnet->csum_start + vnet->csum_offset + 2u > pkt->len))
+	if (needs_csum &&
+	    ((!csum_is_plain(vnet, pkt) && vnet->csum_start < pkt->ihl + pkt->l4_len) ||
+	     vnet->csum_start + vnet->csum_offset + 2u > pkt->len))
 		return -EBADMSG;
 	if (vnet->gso_type == VIRTIO_NET_HDR_GSO_NONE)
 		return 0;
@@ -219,7 +232,10 @@ int offload_vnet_check(const struct virtio_net_hdr *vnet, const struct offload_p
 	return -EBADMSG;
 }
 
-/** offload_csum_ok() - are the IP header's and the TCP or UDP checksum right? Other protocols have none to look at */
+/**
+ * offload_csum_ok() - are the IP header's and the TCP or UDP checksum right? Other protocols have
+ * none to look at
+ */
 bool offload_csum_ok(const uint8_t *packet, const struct offload_packet *pkt)
 {
 	const uint8_t *l4 = packet + pkt->ihl;
@@ -236,7 +252,8 @@ bool offload_csum_ok(const uint8_t *packet, const struct offload_packet *pkt)
  * offload_csum_complete() - fill in the checksum a packet was handed over without
  * @vnet: its header; NEEDS_CSUM is cleared
  *
- * Return: 0 (also when there was nothing to do); -EBADMSG the field lies outside, -EINVAL a superframe (segment it instead).
+ * Return: 0 (also when there was nothing to do); -EBADMSG the field lies outside, -EINVAL a
+ * superframe (segment it instead).
  */
 int offload_csum_complete(struct virtio_net_hdr *vnet, uint8_t *packet, size_t len)
 {
@@ -257,7 +274,10 @@ int offload_csum_complete(struct virtio_net_hdr *vnet, uint8_t *packet, size_t l
 	return 0;
 }
 
-/** offload_vnet_partial() - the virtio header of a single TCP or UDP packet whose checksum is partial */
+/**
+ * offload_vnet_partial() - the virtio header of a single TCP or UDP packet whose checksum is
+ * partial
+ */
 void offload_vnet_partial(struct virtio_net_hdr *vnet, const struct offload_packet *pkt)
 {
 	*vnet = (struct virtio_net_hdr){
@@ -269,18 +289,22 @@ void offload_vnet_partial(struct virtio_net_hdr *vnet, const struct offload_pack
 
 /**
  * offload_segment_start() - begin to cut a frame into packets of at most @mtu bytes
- * @vnet, @packet: the frame; it passed offload_vnet_check(). A single packet's checksum may be completed in both
+ * @vnet, @packet: the frame; it passed offload_vnet_check(). A single packet's checksum may be
+ *                 completed in both
  * @pkt:     the packet, parsed
  * @partial: TCP and UDP checksums may stay partial; otherwise every packet gets its whole one
  *
- * Return: 0; -EMSGSIZE packets would be longer than @mtu (nothing was changed), -EBADMSG from offload_csum_complete().
+ * Return: 0; -EMSGSIZE packets would be longer than @mtu (nothing was changed), -EBADMSG from
+ * offload_csum_complete().
  */
 int offload_segment_start(struct offload_segmenter *s, struct virtio_net_hdr *vnet, uint8_t *packet,
 			  const struct offload_packet *pkt, size_t mtu, bool partial)
 {
 	unsigned int hdr_len = pkt->ihl + pkt->l4_len;
 
-	*s = (struct offload_segmenter){ .packet = packet, .pkt = *pkt, .hdr_len = hdr_len, .partial = partial };
+	*s = (struct offload_segmenter){
+		.packet = packet, .pkt = *pkt, .hdr_len = hdr_len, .partial = partial,
+	};
 	s->payload_len = pkt->len - hdr_len;
 	s->super = offload_is_super(vnet) && s->payload_len > vnet->gso_size;
 	if (s->super) {
@@ -291,12 +315,14 @@ int offload_segment_start(struct offload_segmenter *s, struct virtio_net_hdr *vn
 		return -EMSGSIZE;
 	vnet->gso_type = VIRTIO_NET_HDR_GSO_NONE;
 	vnet->gso_size = 0;
-	s->partial = partial && vnet->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM && csum_is_plain(vnet, pkt);
+	s->partial =
+		partial && vnet->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM && csum_is_plain(vnet, pkt);
 	return s->partial ? 0 : offload_csum_complete(vnet, packet, pkt->len);
 }
 
 /* the checksum field of a segment whose header is at @hdr and whose payload is @payload */
-static void segment_csum(const struct offload_segmenter *s, uint8_t *hdr, const uint8_t *payload, unsigned int len)
+static void segment_csum(const struct offload_segmenter *s, uint8_t *hdr, const uint8_t *payload,
+			 unsigned int len)
 {
 	unsigned int l4_hdr = s->hdr_len - s->pkt.ihl;
 	uint8_t *l4 = hdr + s->pkt.ihl, *field = l4 + csum_offset(s->pkt.proto);
@@ -313,7 +339,8 @@ static void segment_csum(const struct offload_segmenter *s, uint8_t *hdr, const 
 }
 
 /* stamps the headers of the segment of @len payload bytes that begins at s->off */
-static void segment_header(const struct offload_segmenter *s, uint8_t *hdr, const uint8_t *payload, unsigned int len)
+static void segment_header(const struct offload_segmenter *s, uint8_t *hdr, const uint8_t *payload,
+			   unsigned int len)
 {
 	uint8_t *l4 = hdr + s->pkt.ihl;
 
@@ -340,7 +367,8 @@ static void segment_header(const struct offload_segmenter *s, uint8_t *hdr, cons
  *
  * Return: false when there are no more.
  */
-bool offload_segment_next(struct offload_segmenter *s, uint8_t hdr[OFFLOAD_HDR_MAX], struct offload_segment *seg)
+bool offload_segment_next(struct offload_segmenter *s, uint8_t hdr[OFFLOAD_HDR_MAX],
+			  struct offload_segment *seg)
 {
 	if (s->done)
 		return false;
@@ -357,7 +385,8 @@ bool offload_segment_next(struct offload_segmenter *s, uint8_t hdr[OFFLOAD_HDR_M
 	}
 	seg->hdr_len = s->hdr_len;
 	seg->payload = s->packet + s->hdr_len + s->off;
-	seg->payload_len = s->payload_len - s->off < s->gso_size ? s->payload_len - s->off : s->gso_size;
+	seg->payload_len =
+		s->payload_len - s->off < s->gso_size ? s->payload_len - s->off : s->gso_size;
 	segment_header(s, hdr, seg->payload, seg->payload_len);
 	s->off += seg->payload_len;
 	s->index++;
@@ -377,7 +406,8 @@ static unsigned int payload_of(const struct offload_packet *pkt)
 }
 
 /* may this packet be part of any run? */
-static bool can_merge(const struct offload_coalescer *c, const uint8_t *packet, const struct offload_packet *pkt, bool partial)
+static bool can_merge(const struct offload_coalescer *c, const uint8_t *packet,
+		      const struct offload_packet *pkt, bool partial)
 {
 	const uint8_t plain = OFFLOAD_TCP_ACK | OFFLOAD_TCP_ECE | OFFLOAD_TCP_CWR | TCP_TAIL;
 	const uint8_t *l4 = packet + pkt->ihl;
@@ -385,41 +415,50 @@ static bool can_merge(const struct offload_coalescer *c, const uint8_t *packet, 
 	if (pkt->ihl != IP_HLEN || !pkt->l4_len || payload_of(pkt) == 0)
 		return false;
 	if (pkt->proto == IPPROTO_TCP)
-		return c->tcp && pkt->tcp_flags & OFFLOAD_TCP_ACK && !(pkt->tcp_flags & (uint8_t)~plain);
+		return c->tcp && pkt->tcp_flags & OFFLOAD_TCP_ACK &&
+		       !(pkt->tcp_flags & (uint8_t)~plain);
 	/* a UDP checksum of zero (none) cannot be said in a superframe */
-	return c->udp && get_be16(l4 + 4) == pkt->len - IP_HLEN && (partial || get_be16(l4 + UDP_CSUM_OFF));
+	return c->udp && get_be16(l4 + 4) == pkt->len - IP_HLEN &&
+	       (partial || get_be16(l4 + UDP_CSUM_OFF));
 }
 
-static bool same_tcp(const struct offload_coalescer *c, const uint8_t *packet, const struct offload_packet *pkt)
+static bool same_tcp(const struct offload_coalescer *c, const uint8_t *packet,
+		     const struct offload_packet *pkt)
 {
 	const uint8_t *a = c->head + IP_HLEN, *b = packet + IP_HLEN;
 	const uint8_t loose = TCP_TAIL | OFFLOAD_TCP_CWR;
 	const struct offload_packet *first = &c->first;
 
 	/* byte 12: header length and the reserved bits */
-	return pkt->seq == first->seq + (c->len - first->ihl - first->l4_len) && pkt->ack == first->ack &&
-	       pkt->window == first->window && a[12] == b[12] && !((pkt->tcp_flags ^ first->tcp_flags) & (uint8_t)~loose) &&
-	       !(pkt->tcp_flags & OFFLOAD_TCP_CWR) && !memcmp(a + TCP_HLEN, b + TCP_HLEN, first->l4_len - TCP_HLEN);
+	return pkt->seq == first->seq + (c->len - first->ihl - first->l4_len) &&
+	       pkt->ack == first->ack && pkt->window == first->window && a[12] == b[12] &&
+	       !((pkt->tcp_flags ^ first->tcp_flags) & (uint8_t)~loose) &&
+	       !(pkt->tcp_flags & OFFLOAD_TCP_CWR) &&
+	       !memcmp(a + TCP_HLEN, b + TCP_HLEN, first->l4_len - TCP_HLEN);
 }
 
 /* does the packet, mergeable in itself, continue the run? */
-static bool continues(const struct offload_coalescer *c, const uint8_t *packet, const struct offload_packet *pkt)
+static bool continues(const struct offload_coalescer *c, const uint8_t *packet,
+		      const struct offload_packet *pkt)
 {
 	const struct offload_packet *first = &c->first;
 	unsigned int max = pkt->proto == IPPROTO_TCP ? OFFLOAD_RUN_MAX : OFFLOAD_UDP_RUN_MAX;
 
-	if (c->closed || c->n >= max || payload_of(pkt) > c->gso_size || c->len + payload_of(pkt) > 65535)
+	if (c->closed || c->n >= max || payload_of(pkt) > c->gso_size ||
+	    c->len + payload_of(pkt) > 65535)
 		return false;
 	/* bytes 6 and 7: DF, and no fragment, as can_merge() saw */
-	if (pkt->src != first->src || pkt->dst != first->dst || pkt->sport != first->sport || pkt->dport != first->dport ||
-	    pkt->proto != first->proto || pkt->ttl != first->ttl || pkt->tos != first->tos || packet[6] != c->head[6] ||
+	if (pkt->src != first->src || pkt->dst != first->dst || pkt->sport != first->sport ||
+	    pkt->dport != first->dport || pkt->proto != first->proto || pkt->ttl != first->ttl ||
+	    pkt->tos != first->tos || packet[6] != c->head[6] ||
 	    pkt->id != (uint16_t)(first->id + c->n))
 		return false;
 	return pkt->proto == IPPROTO_UDP || same_tcp(c, packet, pkt);
 }
 
 /* a partial TCP or UDP checksum cannot be wrong, but the IP header's can */
-static bool verified(struct offload_coalescer *c, const uint8_t *packet, const struct offload_packet *pkt, bool partial)
+static bool verified(struct offload_coalescer *c, const uint8_t *packet,
+		     const struct offload_packet *pkt, bool partial)
 {
 	if (partial ? offload_csum(packet, pkt->ihl, 0) == 0xffff : offload_csum_ok(packet, pkt))
 		return true;
@@ -427,7 +466,8 @@ static bool verified(struct offload_coalescer *c, const uint8_t *packet, const s
 	return false;
 }
 
-static void run_begin(struct offload_coalescer *c, uint8_t *packet, const struct offload_packet *pkt, bool partial)
+static void run_begin(struct offload_coalescer *c, uint8_t *packet,
+		      const struct offload_packet *pkt, bool partial)
 {
 	c->head = packet;
 	c->first = *pkt;
@@ -447,9 +487,11 @@ static void run_begin(struct offload_coalescer *c, uint8_t *packet, const struct
  * @pkt:     the same, parsed
  * @partial: its TCP or UDP checksum is partial (then it has one: pkt->l4_len is not 0)
  *
- * Return: true, it is part of the run; false, it does not fit: take the run, then add it again (an empty run takes anything).
+ * Return: true, it is part of the run; false, it does not fit: take the run, then add it again (an
+ * empty run takes anything).
  */
-bool offload_coalesce_add(struct offload_coalescer *c, uint8_t *packet, const struct offload_packet *pkt, bool partial)
+bool offload_coalesce_add(struct offload_coalescer *c, uint8_t *packet,
+			  const struct offload_packet *pkt, bool partial)
 {
 	unsigned int payload = payload_of(pkt);
 
@@ -487,7 +529,8 @@ static void run_finish(struct offload_coalescer *c)
 		l4[TCP_FLAGS_OFF] |= c->tail_flags;
 	else
 		put_be16(l4 + 4, c->len - IP_HLEN);
-	csum_store(l4 + csum_offset(first->proto), csum_pseudo(c->head, first->proto, c->len - IP_HLEN));
+	csum_store(l4 + csum_offset(first->proto),
+		   csum_pseudo(c->head, first->proto, c->len - IP_HLEN));
 	offload_vnet_partial(&c->vnet, first);
 	c->vnet.gso_type = tcp ? VIRTIO_NET_HDR_GSO_TCPV4 : VIRTIO_NET_HDR_GSO_UDP_L4;
 	if (tcp && first->tcp_flags & OFFLOAD_TCP_CWR)
@@ -502,7 +545,8 @@ static void run_finish(struct offload_coalescer *c)
  *
  * Return: number of pieces, 0 when the run was empty.
  */
-unsigned int offload_coalesce_take(struct offload_coalescer *c, const struct virtio_net_hdr **vnet, const struct iovec **iov)
+unsigned int offload_coalesce_take(struct offload_coalescer *c, const struct virtio_net_hdr **vnet,
+				   const struct iovec **iov)
 {
 	unsigned int n = c->n;
 

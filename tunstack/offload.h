@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* offload.h - superframes: parse, segment, coalesce, complete checksums; pure functions over bytes, no I/O, IPv4
+/* offload.h - superframes: parse, segment, coalesce, complete checksums; pure functions over bytes,
+ * no I/O, IPv4
  *
- * In call order. offload_parse() reads one IP packet with every length checked. offload_vnet_check() says whether a
- * virtio_net_hdr fits that packet. offload_segment_start()/_next() cut a superframe into whole inner packets.
- * offload_coalesce_add()/_take() do the opposite: they gather packets of one flow that follow each other, without copying, and
- * yield one superframe. For every superframe x the kernel makes: coalesce(segment(x)) == x.
+ * In call order. offload_parse() reads one IP packet with every length checked.
+ * offload_vnet_check() says whether a virtio_net_hdr fits that packet.
+ * offload_segment_start()/_next() cut a superframe into whole inner packets.
+ * offload_coalesce_add()/_take() do the opposite: they gather packets of one flow that follow each
+ * other, without copying, and yield one superframe. For every superframe x the kernel makes:
+ * coalesce(segment(x)) == x.
  *
- * "Partial" below is Linux's CHECKSUM_PARTIAL: the checksum field holds the folded, not inverted sum of the pseudo header, and
- * whoever needs the whole one adds the rest.
+ * "Partial" below is Linux's CHECKSUM_PARTIAL: the checksum field holds the folded, not inverted
+ * sum of the pseudo header, and whoever needs the whole one adds the rest.
  */
 #ifndef TUNSTACK_OFFLOAD_H
 #define TUNSTACK_OFFLOAD_H
@@ -59,12 +62,13 @@ bool offload_csum_ok(const uint8_t *packet, const struct offload_packet *pkt);
 int offload_csum_complete(struct virtio_net_hdr *vnet, uint8_t *packet, size_t len);
 void offload_vnet_partial(struct virtio_net_hdr *vnet, const struct offload_packet *pkt);
 
-/* one inner packet on its way out: @hdr_len bytes were written to the caller's buffer, the rest lies in the superframe */
+/* one inner packet on its way out: @hdr_len bytes were written to the caller's buffer, the rest
+ * lies in the superframe */
 struct offload_segment {
 	unsigned int hdr_len;	/* 0 when the whole packet is in payload */
 	const uint8_t *payload;	/* points into the packet given to offload_segment_start() */
 	unsigned int payload_len;
-	bool partial;		/* the checksum is partial; where is in csum_start and csum_offset, else these are 0 */
+	bool partial;		/* the checksum is partial, else the next two are 0 */
 	uint8_t csum_start, csum_offset;
 };
 
@@ -81,13 +85,15 @@ struct offload_segmenter {
 
 int offload_segment_start(struct offload_segmenter *s, struct virtio_net_hdr *vnet, uint8_t *packet,
 			  const struct offload_packet *pkt, size_t mtu, bool partial);
-bool offload_segment_next(struct offload_segmenter *s, uint8_t hdr[OFFLOAD_HDR_MAX], struct offload_segment *seg);
+bool offload_segment_next(struct offload_segmenter *s, uint8_t hdr[OFFLOAD_HDR_MAX],
+			  struct offload_segment *seg);
 
-/* a run of packets of one flow; the packets stay where they are until what _take() returned has been written */
+/* a run of packets of one flow; the packets stay where they are until what _take() returned has
+ * been written */
 struct offload_coalescer {
 	bool tcp, udp;			/* which protocols to merge, the rest passes one by one */
 	bool closed;			/* nothing can join any more */
-	bool head_verified;		/* checksums of the run's first packet are known to be good */
+	bool head_verified;		/* the first packet's checksums are known to be good */
 	bool partial;			/* first packet's checksum is partial */
 	unsigned int n;			/* packets in the run */
 	unsigned int gso_size;		/* payload bytes of the run's first packet */
@@ -102,7 +108,9 @@ struct offload_coalescer {
 };
 
 void offload_coalesce_init(struct offload_coalescer *c, bool tcp, bool udp);
-bool offload_coalesce_add(struct offload_coalescer *c, uint8_t *packet, const struct offload_packet *pkt, bool partial);
-unsigned int offload_coalesce_take(struct offload_coalescer *c, const struct virtio_net_hdr **vnet, const struct iovec **iov);
+bool offload_coalesce_add(struct offload_coalescer *c, uint8_t *packet,
+			  const struct offload_packet *pkt, bool partial);
+unsigned int offload_coalesce_take(struct offload_coalescer *c, const struct virtio_net_hdr **vnet,
+				   const struct iovec **iov);
 
 #endif

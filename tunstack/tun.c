@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* tun.c - a TUN device of the current network namespace, frames of (struct virtio_net_hdr, IP packet) */
+/* tun.c - a TUN device of the current network namespace, frames of (struct virtio_net_hdr, IP
+ * packet) */
 #include "tunstack/tun.h"
 
 #include <errno.h>
@@ -19,12 +20,13 @@
 #endif
 
 /**
- * tun_open() - attach to TUN device @name in the calling thread's network namespace, creating it if it is not there
+ * tun_open() - attach to TUN device @name in the calling thread's network namespace, creating it if
+ * it is not there
  * @flags: enum tun_flags
  *
- * The device is left down and without offloads (see tun_set_offloads). No IFF_TUN_EXCL: a persistent device is reopened after
- * a restart; two daemons on one device are kept apart by the daemon's lock file, and a second opener gets -EBUSY anyway since
- * the device has one queue.
+ * The device is left down and without offloads (see tun_set_offloads). No IFF_TUN_EXCL: a
+ * persistent device is reopened after a restart; two daemons on one device are kept apart by the
+ * daemon's lock file, and a second opener gets -EBUSY anyway since the device has one queue.
  *
  * Return: the descriptor, non-blocking and close-on-exec; -ENAMETOOLONG, or -errno of the kernel.
  */
@@ -43,7 +45,8 @@ int tun_open(const char *name, unsigned int flags, struct oerr *err)
 	if (ioctl(fd, TUNSETIFF, &ifr))
 		return oerr_set(err, -errno, "TUN device %s: %s", name, strerror(errno));
 	if (ioctl(fd, TUNSETVNETHDRSZ, &vnet_len))
-		return oerr_set(err, -errno, "TUN device %s: virtio header: %s", name, strerror(errno));
+		return oerr_set(err, -errno, "TUN device %s: virtio header: %s", name,
+				strerror(errno));
 	if (flags & TUN_PERSIST && ioctl(fd, TUNSETPERSIST, 1))
 		return oerr_set(err, -errno, "TUN device %s: persist: %s", name, strerror(errno));
 	return steal_fd(&fd);
@@ -54,24 +57,28 @@ int tun_open(const char *name, unsigned int flags, struct oerr *err)
  * @want: what to try; tso and uso imply csum
  * @got:  what the kernel agreed to, NULL if of no interest
  *
- * A ladder: an older kernel refuses the whole mask for one bit it does not know (USO came with 6.2, and wants both families), so
- * the mask is tried without USO, then with checksums alone, then empty. May be called while traffic flows; frames
- * already queued still come as they were made.
+ * A ladder: an older kernel refuses the whole mask for one bit it does not know (USO came with 6.2,
+ * and wants both families), so the mask is tried without USO, then with checksums alone, then
+ * empty. May be called while traffic flows; frames already queued still come as they were made.
  *
  * Return: 0, or -errno when even the empty mask is refused.
  */
 int tun_set_offloads(int fd, const struct tun_offloads *want, struct tun_offloads *got)
 {
-	const unsigned int tso = TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN, uso = TUN_F_USO4 | TUN_F_USO6;
+	const unsigned int tso = TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN,
+			   uso = TUN_F_USO4 | TUN_F_USO6;
 	const struct tun_offloads steps[] = {
-		{ .csum = want->csum || want->tso || want->uso, .tso = want->tso, .uso = want->uso },
+		{ .csum = want->csum || want->tso || want->uso,
+		  .tso = want->tso,
+		  .uso = want->uso },
 		{ .csum = want->csum || want->tso, .tso = want->tso },
 		{ .csum = want->csum || want->tso },
 		{ 0 },
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(steps); i++) {
-		unsigned long mask = (steps[i].csum ? TUN_F_CSUM : 0) | (steps[i].tso ? tso : 0) | (steps[i].uso ? uso : 0);
+		unsigned long mask = (steps[i].csum ? TUN_F_CSUM : 0) | (steps[i].tso ? tso : 0) |
+				     (steps[i].uso ? uso : 0);
 
 		if (ioctl(fd, TUNSETOFFLOAD, mask))
 			continue;
@@ -86,7 +93,8 @@ int tun_set_offloads(int fd, const struct tun_offloads *want, struct tun_offload
  * tun_read() - one frame
  * @packet: room for @size bytes, TUN_PACKET_MAX to be sure to get it whole
  *
- * Return: the packet's length; -EAGAIN nothing there, -EBADMSG a frame without header, other -errno of read(2).
+ * Return: the packet's length; -EAGAIN nothing there, -EBADMSG a frame without header, other -errno
+ * of read(2).
  */
 ssize_t tun_read(int fd, struct virtio_net_hdr *vnet, void *packet, size_t size)
 {
@@ -104,7 +112,8 @@ ssize_t tun_read(int fd, struct virtio_net_hdr *vnet, void *packet, size_t size)
 /**
  * tun_write() - one frame whose packet lies in @n pieces
  *
- * Return: 0; -EINVAL the kernel refuses this header (or more than TUN_WRITE_IOV_MAX pieces), -EIO the device is down,
+ * Return: 0; -EINVAL the kernel refuses this header (or more than TUN_WRITE_IOV_MAX pieces), -EIO
+ * the device is down,
  * -ENOBUFS/-EAGAIN no memory, other -errno.
  */
 int tun_write(int fd, const struct virtio_net_hdr *vnet, const struct iovec *iov, unsigned int n)

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tun.h - a TUN device of the current network namespace, frames of (struct virtio_net_hdr, IP packet)
+/* tun.h - a TUN device of the current network namespace, frames of (struct virtio_net_hdr, IP
+ * packet)
  *
- * One descriptor, one queue, never blocking. What is read and written is always a 10-byte virtio_net_hdr (host byte order)
- * followed by the packet; the header says whether the packet is a superframe (gso_type) and whether its TCP or UDP checksum still
- * has to be filled in (VIRTIO_NET_HDR_F_NEEDS_CSUM). See offload.h for what can be done with both.
+ * One descriptor, one queue, never blocking. What is read and written is always a 10-byte
+ * virtio_net_hdr (host byte order) followed by the packet; the header says whether the packet is a
+ * superframe (gso_type) and whether its TCP or UDP checksum still has to be filled in
+ * (VIRTIO_NET_HDR_F_NEEDS_CSUM). See offload.h for what can be done with both.
  */
 #ifndef TUNSTACK_TUN_H
 #define TUNSTACK_TUN_H

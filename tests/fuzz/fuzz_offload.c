@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-/* fuzz_offload.c - any virtio header with any packet through the segmenter, and its segments through the coalescer
+/* fuzz_offload.c - any virtio header with any packet through the segmenter, and its segments
+ * through the coalescer
  *
- * Input: a byte of choices, 10 bytes of virtio header, the packet. Properties: every segment parses, fits the MTU and has right
- * checksums; for a superframe that one run can hold and whose own checksums a kernel would have made, the way back gives the
- * same bytes.
+ * Input: a byte of choices, 10 bytes of virtio header, the packet. Properties: every segment
+ * parses, fits the MTU and has right checksums; for a superframe that one run can hold and whose
+ * own checksums a kernel would have made, the way back gives the same bytes.
  */
 #include <netinet/in.h>
 #include <stdint.h>
@@ -19,7 +20,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static uint8_t segments[SEGMENTS][MTU_MAX];
 
-/* what a kernel guarantees about a superframe: right IP checksum, partial TCP or UDP checksum, UDP length */
+/* what a kernel guarantees about a superframe: right IP checksum, partial TCP or UDP checksum,
+ * UDP length */
 static void as_a_kernel(uint8_t *packet, const struct offload_packet *pkt)
 {
 	uint32_t l4_bytes = pkt->len - pkt->ihl;
@@ -36,8 +38,10 @@ static void as_a_kernel(uint8_t *packet, const struct offload_packet *pkt)
 	}
 }
 
-/* can it come back as one? See the rules at the top of offload.c; tcp_flags are those of a data segment in the middle of a stream */
-static bool one_run(const struct virtio_net_hdr *vnet, const struct offload_packet *pkt, unsigned int n)
+/* can it come back as one? See the rules at the top of offload.c; tcp_flags are those of a data
+ * segment in the middle of a stream */
+static bool one_run(const struct virtio_net_hdr *vnet, const struct offload_packet *pkt,
+		    unsigned int n)
 {
 	const uint8_t special = OFFLOAD_TCP_SYN | OFFLOAD_TCP_RST | OFFLOAD_TCP_URG;
 	bool ecn = vnet->gso_type & VIRTIO_NET_HDR_GSO_ECN, cwr = pkt->tcp_flags & OFFLOAD_TCP_CWR;
@@ -46,11 +50,13 @@ static bool one_run(const struct virtio_net_hdr *vnet, const struct offload_pack
 		return false;
 	if (pkt->proto == IPPROTO_UDP)
 		return n <= OFFLOAD_UDP_RUN_MAX;
-	return n <= OFFLOAD_RUN_MAX && pkt->tcp_flags & OFFLOAD_TCP_ACK && !(pkt->tcp_flags & special);
+	return n <= OFFLOAD_RUN_MAX && pkt->tcp_flags & OFFLOAD_TCP_ACK &&
+	       !(pkt->tcp_flags & special);
 }
 
-static void back_again(const uint8_t *packet, const struct virtio_net_hdr *vnet, const struct offload_packet *pkt,
-		       const struct offload_segment *info, unsigned int n)
+static void back_again(const uint8_t *packet, const struct virtio_net_hdr *vnet,
+		       const struct offload_packet *pkt, const struct offload_segment *info,
+		       unsigned int n)
 {
 	static uint8_t out[65536];
 	struct offload_coalescer c;
@@ -64,15 +70,18 @@ static void back_again(const uint8_t *packet, const struct virtio_net_hdr *vnet,
 	for (unsigned int i = 0; i <= n; i++) {
 		struct offload_packet seg;
 
-		if (i < n && offload_parse(segments[i], info[i].hdr_len + info[i].payload_len, &seg))
+		if (i < n &&
+		    offload_parse(segments[i], info[i].hdr_len + info[i].payload_len, &seg))
 			abort();
 		if (i < n && offload_coalesce_add(&c, segments[i], &seg, info[i].partial))
 			continue;
 		runs++;
-		for (unsigned int k = 0, pieces = offload_coalesce_take(&c, &v, &iov); k < pieces; len += iov[k++].iov_len)
+		for (unsigned int k = 0, pieces = offload_coalesce_take(&c, &v, &iov); k < pieces;
+		     len += iov[k++].iov_len)
 			memcpy(out + len, iov[k].iov_base, iov[k].iov_len);
-		if (whole && (v->gso_type != vnet->gso_type || v->gso_size != vnet->gso_size || v->csum_start != vnet->csum_start ||
-			      v->csum_offset != vnet->csum_offset))
+		if (whole &&
+		    (v->gso_type != vnet->gso_type || v->gso_size != vnet->gso_size ||
+		     v->csum_start != vnet->csum_start || v->csum_offset != vnet->csum_offset))
 			abort();
 		if (i < n && !offload_coalesce_add(&c, segments[i], &seg, info[i].partial))
 			abort();
@@ -116,7 +125,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		memcpy(segments[n] + seg.hdr_len, seg.payload, seg.payload_len);
 		if (offload_parse(segments[n], len, &seg_pkt))
 			abort();
-		if (offload_is_super(&was) && !seg.partial && !offload_csum_ok(segments[n], &seg_pkt))
+		if (offload_is_super(&was) && !seg.partial &&
+		    !offload_csum_ok(segments[n], &seg_pkt))
 			abort();
 		info[n++] = seg;
 	}

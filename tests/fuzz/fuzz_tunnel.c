@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-/* fuzz_tunnel.c - datagrams from anybody, through header, rules and coalescer, up to what overlay0 would get
+/* fuzz_tunnel.c - datagrams from anybody, through header, rules and coalescer, up to what overlay0
+ * would get
  *
- * The input is a sequence of datagrams: one byte for the sender and the destination's state, two for the length, then the bytes.
- * Properties: what is written to overlay0 is a packet of configured addresses whose virtio header fits it; nothing held
- * passes its bounds.
+ * The input is a sequence of datagrams: one byte for the sender and the destination's state, two
+ * for the length, then the bytes. Properties: what is written to overlay0 is a packet of configured
+ * addresses whose virtio header fits it; nothing held passes its bounds.
  */
 #include <netinet/in.h>
 #include <stdint.h>
@@ -20,7 +21,8 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static int fuzz_tun_write(void *arg, const struct virtio_net_hdr *vnet, const struct iovec *iov, unsigned int n)
+static int fuzz_tun_write(void *arg, const struct virtio_net_hdr *vnet, const struct iovec *iov,
+			  unsigned int n)
 {
 	static uint8_t packet[65536];
 	struct offload_packet pkt;
@@ -32,8 +34,8 @@ static int fuzz_tun_write(void *arg, const struct virtio_net_hdr *vnet, const st
 			abort();
 		memcpy(packet + len, iov[i].iov_base, iov[i].iov_len);
 	}
-	if (offload_parse(packet, len, &pkt) || offload_vnet_check(vnet, &pkt) || !prefix_has(SUBNET, pkt.src) ||
-	    !prefix_has(SUBNET, pkt.dst))
+	if (offload_parse(packet, len, &pkt) || offload_vnet_check(vnet, &pkt) ||
+	    !prefix_has(SUBNET, pkt.src) || !prefix_has(SUBNET, pkt.dst))
 		abort();
 	return 0;
 }
@@ -69,7 +71,9 @@ static struct tunnel *fuzz_sink(void)
 
 static void fuzz_table(struct forward *fw)
 {
-	const struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK), .sin_port = htons(9) };
+	const struct sockaddr_in a = { .sin_family = AF_INET,
+				       .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+				       .sin_port = htons(9) };
 	struct sockaddr_in b = a;
 
 	b.sin_port = htons(10);
@@ -83,7 +87,9 @@ static void fuzz_table(struct forward *fw)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	const struct forward_cfg cfg = { .mtu = 1440, .unreachable_ms = 1, .limits = FIB_LIMITS_DEFAULT };
+	const struct forward_cfg cfg = { .mtu = 1440,
+					 .unreachable_ms = 1,
+					 .limits = FIB_LIMITS_DEFAULT };
 	struct forward *fw = forward_new(&cfg, fuzz_sink(), &ops, NULL);
 	uint8_t *copies[128];
 	unsigned int n = 0;
@@ -92,7 +98,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	while (size >= 3 && n < 128) {
 		uint8_t who = data[0];
 		size_t len = (size_t)(data[1] << 8 | data[2]);
-		struct tunnel_rx rx = { .from = { .sin_family = AF_INET, .sin_port = htons(9 + who % 3) } };
+		struct tunnel_rx rx = { .from = { .sin_family = AF_INET,
+						  .sin_port = htons(9 + who % 3) } };
 
 		data += 3;
 		size -= 3;

@@ -54,17 +54,21 @@ static size_t make_tcp(const struct packet_spec *s, uint8_t *l4)
 static size_t make_udp(const struct packet_spec *s, uint8_t *l4)
 {
 	const struct udphdr uh = {
-		.source = htons(s->sport), .dest = htons(s->dport), .len = htons((uint16_t)(sizeof(uh) + s->payload)),
+		.source = htons(s->sport),
+		.dest = htons(s->dport),
+		.len = htons((uint16_t)(sizeof(uh) + s->payload)),
 	};
 
 	memcpy(l4, &uh, sizeof(uh));
 	return sizeof(uh);
 }
 
-static void make_csum(const struct packet_spec *s, uint8_t *packet, uint8_t *l4, size_t l4_bytes, struct virtio_net_hdr *vnet)
+static void make_csum(const struct packet_spec *s, uint8_t *packet, uint8_t *l4, size_t l4_bytes,
+		      struct virtio_net_hdr *vnet)
 {
 	unsigned int off = s->proto == IPPROTO_TCP ? 16 : 6;
-	uint16_t sum = packet_csum_naive(packet + 12, 8, (uint32_t)htons(s->proto) + htons((uint16_t)l4_bytes));
+	uint16_t sum = packet_csum_naive(packet + 12, 8,
+					 (uint32_t)htons(s->proto) + htons((uint16_t)l4_bytes));
 
 	if (s->partial || s->gso_size) {
 		vnet->flags = VIRTIO_NET_HDR_F_NEEDS_CSUM;
@@ -87,12 +91,20 @@ static void make_csum(const struct packet_spec *s, uint8_t *packet, uint8_t *l4,
 size_t packet_make(const struct packet_spec *s, uint8_t *packet, struct virtio_net_hdr *vnet)
 {
 	struct iphdr ip = {
-		.version = 4, .ihl = 5, .tos = s->tos, .id = htons(s->id), .frag_off = s->no_df ? 0 : htons(0x4000),
-		.ttl = s->ttl ? s->ttl : 64, .protocol = s->proto,
-		.saddr = htonl(s->src ? s->src : PACKET_SRC), .daddr = htonl(s->dst ? s->dst : PACKET_DST),
+		.version = 4,
+		.ihl = 5,
+		.tos = s->tos,
+		.id = htons(s->id),
+		.frag_off = s->no_df ? 0 : htons(0x4000),
+		.ttl = s->ttl ? s->ttl : 64,
+		.protocol = s->proto,
+		.saddr = htonl(s->src ? s->src : PACKET_SRC),
+		.daddr = htonl(s->dst ? s->dst : PACKET_DST),
 	};
 	uint8_t *l4 = packet + sizeof(ip);
-	size_t l4_hdr = s->proto == IPPROTO_TCP ? make_tcp(s, l4) : s->proto == IPPROTO_UDP ? make_udp(s, l4) : 0;
+	size_t l4_hdr = s->proto == IPPROTO_TCP	  ? make_tcp(s, l4)
+			: s->proto == IPPROTO_UDP ? make_udp(s, l4)
+						  : 0;
 	uint64_t random = 88172645463325252u + s->seq;
 
 	for (unsigned int i = 0; i < s->payload; i++)

@@ -3,8 +3,9 @@
  *
  *   pathtool FIFO UNDERLAY_NETNS INNER_NETNS TUN BIND_ADDRESS MTU SPIN_US SUBNET...
  *
- * overlay0's part is played by TUN in INNER_NETNS (made if need be, left down), the UDP socket is in UNDERLAY_NETNS; both are names
- * under /run/netns. Commands are lines on FIFO, each awaited (applied) and then answered "ok COMMAND":
+ * overlay0's part is played by TUN in INNER_NETNS (made if need be, left down), the UDP socket is
+ * in UNDERLAY_NETNS; both are names under /run/netns. Commands are lines on FIFO, each awaited
+ * (applied) and then answered "ok COMMAND":
  *     local VIP GEN | remote VIP GEN NODE | hold VIP GEN | unreachable VIP GEN | del VIP
  *     arriving VIP | not-arriving VIP
  *     offloads LETTERS                 of t(so) u(so) g(so) r(eceive: gro); "-" = none
@@ -103,7 +104,8 @@ static const struct fp_ops tool_ops = { tool_miss, tool_straggler };
 
 static json_t *offloads_json(const struct tunnel_offloads *o)
 {
-	return json_pack("{s:b,s:b,s:b,s:b}", "tso", o->tso, "uso", o->uso, "gso", o->gso, "gro", o->gro);
+	return json_pack("{s:b,s:b,s:b,s:b}", "tso", o->tso, "uso", o->uso, "gso", o->gso, "gro",
+			 o->gro);
 }
 
 static void tool_stats(struct tool *t, const char *path)
@@ -115,17 +117,21 @@ static void tool_stats(struct tool *t, const char *path)
 	if (ret)
 		die("stats", ret);
 	for (unsigned int i = 0; i < FORWARD_DROP_COUNT; i++)
-		json_object_set_new(drops, forward_drop_name((enum forward_drop)i), json_integer((json_int_t)s.fwd.drops[i]));
-	o = json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:o,s:o,s:o}",
-		      "tun_rx_frames", (json_int_t)s.fwd.tun_rx_frames, "tun_tx_frames", (json_int_t)s.fwd.tun_tx_frames,
-		      "sent", (json_int_t)s.fwd.sent, "delivered", (json_int_t)s.fwd.delivered, "merged", (json_int_t)s.fwd.merged,
-		      "forwarded", (json_int_t)s.fwd.forwarded, "held", (json_int_t)s.fwd.held,
-		      "released", (json_int_t)s.fwd.released, "held_now", (json_int_t)s.held_packets,
-		      "tx_datagrams", (json_int_t)s.tunnel.tx_datagrams, "tx_runs", (json_int_t)s.tunnel.tx_runs,
-		      "tx_errors", (json_int_t)s.tunnel.tx_errors, "rx_datagrams", (json_int_t)s.tunnel.rx_datagrams,
-		      "rx_runs", (json_int_t)s.tunnel.rx_runs,
-		      "rx_bad", (json_int_t)(s.tunnel.rx_bad_header + s.tunnel.rx_bad_length), "stale", (json_int_t)s.updates_stale,
-		      "drops", drops, "allowed", offloads_json(&s.allowed), "active", offloads_json(&s.active));
+		json_object_set_new(drops, forward_drop_name((enum forward_drop)i),
+				    json_integer((json_int_t)s.fwd.drops[i]));
+	o = json_pack(
+		"{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:o,s:o,s:o}",
+		"tun_rx_frames", (json_int_t)s.fwd.tun_rx_frames, "tun_tx_frames",
+		(json_int_t)s.fwd.tun_tx_frames, "sent", (json_int_t)s.fwd.sent, "delivered",
+		(json_int_t)s.fwd.delivered, "merged", (json_int_t)s.fwd.merged, "forwarded",
+		(json_int_t)s.fwd.forwarded, "held", (json_int_t)s.fwd.held, "released",
+		(json_int_t)s.fwd.released, "held_now", (json_int_t)s.held_packets, "tx_datagrams",
+		(json_int_t)s.tunnel.tx_datagrams, "tx_runs", (json_int_t)s.tunnel.tx_runs,
+		"tx_errors", (json_int_t)s.tunnel.tx_errors, "rx_datagrams",
+		(json_int_t)s.tunnel.rx_datagrams, "rx_runs", (json_int_t)s.tunnel.rx_runs,
+		"rx_bad", (json_int_t)(s.tunnel.rx_bad_header + s.tunnel.rx_bad_length), "stale",
+		(json_int_t)s.updates_stale, "drops", drops, "allowed", offloads_json(&s.allowed),
+		"active", offloads_json(&s.active));
 	if (!o || statefile_write(path, o, NULL))
 		die(path, -EIO);
 	json_decref(o);
@@ -134,9 +140,15 @@ static void tool_stats(struct tool *t, const char *path)
 /* "VERB VIP [GEN [NODE]]" at @words; Return: the update */
 static struct fp_update parse_update(const char **words)
 {
-	static const struct { const char *name; enum fp_update_kind kind; } kinds[] = {
-		{ "local", FP_SET_LOCAL }, { "remote", FP_SET_REMOTE }, { "hold", FP_SET_HOLD }, { "unreachable", FP_SET_UNREACHABLE },
-		{ "del", FP_DEL }, { "arriving", FP_ARRIVING }, { "not-arriving", FP_NOT_ARRIVING },
+	static const struct { const char *name; enum fp_update_kind kind;
+	} kinds[] = {
+		{ "local", FP_SET_LOCAL },
+		{ "remote", FP_SET_REMOTE },
+		{ "hold", FP_SET_HOLD },
+		{ "unreachable", FP_SET_UNREACHABLE },
+		{ "del", FP_DEL },
+		{ "arriving", FP_ARRIVING },
+		{ "not-arriving", FP_NOT_ARRIVING },
 	};
 	struct fp_update u = { .kind = FP_UPDATE_COUNT };
 
@@ -147,7 +159,8 @@ static struct fp_update parse_update(const char **words)
 		die(words[0], -EINVAL);
 	if (words[2] && util_parse_u64(words[2], 0, UINT64_MAX, &u.gen))
 		die(words[2], -EINVAL);
-	if (u.kind == FP_SET_REMOTE && (!words[2] || !words[3] || endpoint_parse(words[3], 7470, &u.node)))
+	if (u.kind == FP_SET_REMOTE &&
+	    (!words[2] || !words[3] || endpoint_parse(words[3], 7470, &u.node)))
 		die("remote", -EINVAL);
 	return u;
 }
@@ -181,7 +194,10 @@ static void tool_command(struct tool *t, char *line)
 	} else {
 		if (!strcmp(words[0], "offloads") && words[1])
 			u.offloads = (struct tunnel_offloads){
-				strchr(words[1], 't'), strchr(words[1], 'u'), strchr(words[1], 'g'), strchr(words[1], 'r'),
+				strchr(words[1], 't'),
+				strchr(words[1], 'u'),
+				strchr(words[1], 'g'),
+				strchr(words[1], 'r'),
 			};
 		else
 			u = parse_update(words);

@@ -43,7 +43,9 @@ struct rig {
 static void on_miss(vip_t vip, void *arg)
 {
 	struct rig *r = arg;
-	const struct fp_update u = { .kind = FP_SET_REMOTE, .vip = vip, .gen = 1, .node = r->peer_at };
+	const struct fp_update u = {
+		.kind = FP_SET_REMOTE, .vip = vip, .gen = 1, .node = r->peer_at
+	};
 
 	assert_true(pthread_equal(pthread_self(), r->control));
 	r->misses++;
@@ -79,7 +81,9 @@ static int setup(void **state)
 {
 	const struct addr_prefix subnet = { 0xc0a80000u, 16 };
 	struct rig *r = xcalloc(1, sizeof(*r));
-	struct fp_cfg cfg = { .subnets = &subnet, .n_subnets = 1, .mtu = 1440, .offloads = TUNNEL_OFFLOADS_ALL };
+	struct fp_cfg cfg = {
+		.subnets = &subnet, .n_subnets = 1, .mtu = 1440, .offloads = TUNNEL_OFFLOADS_ALL
+	};
 	struct oerr err = { 0 };
 	int pair[2];
 
@@ -114,7 +118,8 @@ static void tun_gives(struct rig *r, const struct packet_spec *spec)
 {
 	static uint8_t packet[65536];
 	struct virtio_net_hdr vnet;
-	struct iovec iov[2] = { { &vnet, TUN_VNET_LEN }, { packet, packet_make(spec, packet, &vnet) } };
+	struct iovec iov[2] = { { &vnet, TUN_VNET_LEN },
+				{ packet, packet_make(spec, packet, &vnet) } };
 
 	/* a socket pair's queue is short */
 	while (writev(r->tun, iov, 2) < 0) {
@@ -160,17 +165,22 @@ static void peer_sends(struct rig *r, enum tunnel_type type, const struct packet
 
 	tunnel_hdr_encode(&hdr, buf);
 	len = packet_make(spec, buf + TUNNEL_HDR_LEN, &vnet) + TUNNEL_HDR_LEN;
-	assert_int_equal(sendto(r->peer, buf, len, 0, (struct sockaddr *)&r->at, sizeof(r->at)), len);
+	assert_int_equal(sendto(r->peer, buf, len, 0, (struct sockaddr *)&r->at, sizeof(r->at)),
+			 len);
 }
 
 static void apply(struct rig *r, enum fp_update_kind kind, uint64_t gen)
 {
-	const struct fp_update u = { .kind = kind, .vip = PACKET_DST, .gen = gen, .node = r->peer_at };
+	const struct fp_update u = {
+		.kind = kind, .vip = PACKET_DST, .gen = gen, .node = r->peer_at
+	};
 
 	assert_int_equal(fastpath_await(r->fp, fastpath_post(r->fp, &u), AWAIT_MS), 0);
 }
 
-static const struct packet_spec datagram = { .proto = IPPROTO_UDP, .sport = 1, .dport = 2, .payload = 100 };
+static const struct packet_spec datagram = {
+	.proto = IPPROTO_UDP, .sport = 1, .dport = 2, .payload = 100
+};
 
 static void test_miss_answered_in_the_upcall(void **state)
 {
@@ -205,7 +215,9 @@ static void test_straggler(void **state)
 {
 	struct rig *r = *state;
 	struct sockaddr_in away = r->peer_at;
-	const struct fp_update u = { .kind = FP_SET_REMOTE, .vip = PACKET_DST, .gen = 2, .node = away };
+	const struct fp_update u = {
+		.kind = FP_SET_REMOTE, .vip = PACKET_DST, .gen = 2, .node = away
+	};
 	struct fp_update other = u;
 
 	other.node.sin_port = htons(9);
@@ -225,7 +237,10 @@ static void *poster(void *arg)
 	struct rig *r = arg;
 
 	for (unsigned int i = 0; i < POSTS; i++) {
-		const struct fp_update u = { .kind = i % 3 ? FP_SET_REMOTE : FP_SET_LOCAL, .vip = 0xc0a81000u + i, .gen = 1, .node = r->peer_at };
+		const struct fp_update u = { .kind = i % 3 ? FP_SET_REMOTE : FP_SET_LOCAL,
+					     .vip = 0xc0a81000u + i,
+					     .gen = 1,
+					     .node = r->peer_at };
 		uint64_t number = fastpath_post(r->fp, &u);
 
 		if (i % 100 == 0 && fastpath_await(r->fp, number, AWAIT_MS))
@@ -283,7 +298,8 @@ static void test_await(void **state)
 	assert_int_equal(s.updates_stale, 1);
 }
 
-/* the control thread is busy elsewhere: its ring fills, misses are lost and counted, nothing else happens */
+/* the control thread is busy elsewhere: its ring fills, misses are lost and counted, nothing
+ * else happens */
 static void test_upcalls_lost(void **state)
 {
 	struct rig *r = *state;

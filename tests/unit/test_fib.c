@@ -18,11 +18,15 @@
 #define VIP 0xc0a80502u
 #define MANY 20000u
 
-static const struct fib_limits limits = { .vip_packets = 4, .vip_bytes = 2000, .total_bytes = 3000, .pending = 3 };
+static const struct fib_limits limits = {
+	.vip_packets = 4, .vip_bytes = 2000, .total_bytes = 3000, .pending = 3
+};
 
 static struct sockaddr_in node(unsigned int n)
 {
-	return (struct sockaddr_in){ .sin_family = AF_INET, .sin_port = htons(7470), .sin_addr.s_addr = htonl(0x0a000000u + n) };
+	return (struct sockaddr_in){ .sin_family = AF_INET,
+				     .sin_port = htons(7470),
+				     .sin_addr.s_addr = htonl(0x0a000000u + n) };
 }
 
 static int set(struct fib *f, enum fib_state state, uint64_t gen)
@@ -49,7 +53,10 @@ static int set(struct fib *f, enum fib_state state, uint64_t gen)
 /* every state against every update, with a lower, an equal and a higher generation */
 static void test_generations(void **state)
 {
-	static const struct { uint64_t gen; int ret; } tries[] = { { 6, -ESTALE }, { 7, 0 }, { 8, 0 } };
+	static const struct {
+		uint64_t gen;
+		int ret;
+	} tries[] = { { 6, -ESTALE }, { 7, 0 }, { 8, 0 } };
 
 	(void)state;
 	for (unsigned int was = FIB_LOCAL; was < FIB_STATE_COUNT; was++) {
@@ -58,22 +65,29 @@ static void test_generations(void **state)
 				struct fib *f = fib_new(&limits);
 
 				assert_int_equal(set(f, (enum fib_state)was, 7), 0);
-				assert_int_equal(set(f, (enum fib_state)to, tries[i].gen), tries[i].ret);
+				assert_int_equal(set(f, (enum fib_state)to, tries[i].gen),
+						 tries[i].ret);
 				assert_int_equal(fib_find(f, VIP)->state, tries[i].ret ? was : to);
-				assert_int_equal(fib_find(f, VIP)->gen, tries[i].ret ? 7 : tries[i].gen);
-				assert_int_equal(fib_count(f, (enum fib_state)fib_find(f, VIP)->state), 1);
-				assert_int_equal(fib_hop_count(f), fib_find(f, VIP)->state == FIB_REMOTE);
+				assert_int_equal(fib_find(f, VIP)->gen,
+						 tries[i].ret ? 7 : tries[i].gen);
+				assert_int_equal(
+					fib_count(f, (enum fib_state)fib_find(f, VIP)->state), 1);
+				assert_int_equal(fib_hop_count(f),
+						 fib_find(f, VIP)->state == FIB_REMOTE);
 				fib_free(f);
 			}
 		}
 	}
 }
 
-/* "nobody has it" without a generation is an answer to an older question: it does not touch what is here */
+/* "nobody has it" without a generation is an answer to an older question: it does not touch what
+ * is here */
 static void test_unreachable_without_generation(void **state)
 {
-	static const struct { enum fib_state was; int ret; } cases[] = {
-		{ FIB_PENDING, 0 }, { FIB_LOCAL, -ESTALE }, { FIB_HOLD, -ESTALE }, { FIB_REMOTE, 0 }, { FIB_UNREACHABLE, 0 },
+	static const struct { enum fib_state was; int ret;
+	} cases[] = {
+		{ FIB_PENDING, 0 }, { FIB_LOCAL, -ESTALE }, { FIB_HOLD, -ESTALE },
+		{ FIB_REMOTE, 0 },  { FIB_UNREACHABLE, 0 },
 	};
 
 	(void)state;
@@ -82,7 +96,8 @@ static void test_unreachable_without_generation(void **state)
 
 		assert_int_equal(set(f, cases[i].was, 7), 0);
 		assert_int_equal(fib_set_unreachable(f, VIP, 0, 50), cases[i].ret);
-		assert_int_equal(fib_find(f, VIP)->state, cases[i].ret ? cases[i].was : FIB_UNREACHABLE);
+		assert_int_equal(fib_find(f, VIP)->state,
+				 cases[i].ret ? cases[i].was : FIB_UNREACHABLE);
 		fib_free(f);
 	}
 }

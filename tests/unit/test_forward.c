@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* test_forward.c - each rule about a packet, with overlay0 and the upcalls replaced and a real UDP socket to read what is sent */
+/* test_forward.c - each rule about a packet, with overlay0 and the upcalls replaced and a real
+ * UDP socket to read what is sent */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -37,7 +38,8 @@ struct rig {
 	int tun_ret;				/* for superframes */
 };
 
-static int rig_tun_write(void *arg, const struct virtio_net_hdr *vnet, const struct iovec *iov, unsigned int n)
+static int rig_tun_write(void *arg, const struct virtio_net_hdr *vnet, const struct iovec *iov,
+			 unsigned int n)
 {
 	struct rig *r = arg;
 
@@ -84,7 +86,9 @@ static int rig_socket(struct sockaddr_in *at)
 
 static int setup(void **state)
 {
-	const struct forward_cfg cfg = { .mtu = MTU, .unreachable_ms = 2000, .limits = FIB_LIMITS_DEFAULT };
+	const struct forward_cfg cfg = { .mtu = MTU,
+					 .unreachable_ms = 2000,
+					 .limits = FIB_LIMITS_DEFAULT };
 	struct rig *r = xcalloc(1, sizeof(*r));
 	struct sockaddr_in at;
 
@@ -156,7 +160,8 @@ static void from_tun(struct rig *r, const struct packet_spec *spec)
 	forward_from_tun(r->fw, &vnet, packet, len, r->now_us);
 }
 
-static void from_node(struct rig *r, const struct sockaddr_in *node, enum tunnel_type type, const struct packet_spec *spec)
+static void from_node(struct rig *r, const struct sockaddr_in *node, enum tunnel_type type,
+		      const struct packet_spec *spec)
 {
 	static uint8_t packet[65536];
 	struct virtio_net_hdr vnet;
@@ -225,7 +230,9 @@ static void test_miss_holds_then_sends(void **state)
 static void test_miss_bounds(void **state)
 {
 	struct rig *r = *state;
-	struct packet_spec super = { .proto = IPPROTO_TCP, .flags = OFFLOAD_TCP_ACK, .payload = 60000, .gso_size = 1400 };
+	struct packet_spec super = {
+		.proto = IPPROTO_TCP, .flags = OFFLOAD_TCP_ACK, .payload = 60000, .gso_size = 1400
+	};
 
 	for (unsigned int i = 0; i < 70; i++)
 		from_tun(r, &syn);
@@ -312,7 +319,9 @@ static void test_too_big(void **state)
 static void test_delivered_and_merged(void **state)
 {
 	struct rig *r = *state;
-	struct packet_spec data = { .proto = IPPROTO_TCP, .flags = OFFLOAD_TCP_ACK, .payload = 1000, .partial = true };
+	struct packet_spec data = {
+		.proto = IPPROTO_TCP, .flags = OFFLOAD_TCP_ACK, .payload = 1000, .partial = true
+	};
 	static uint8_t buf[3][2048];
 
 	forward_set_local(r->fw, PACKET_DST, 1, r->now_us);
@@ -324,7 +333,9 @@ static void test_delivered_and_merged(void **state)
 	for (unsigned int round = 0; round < 2; round++) {
 		for (unsigned int i = 0; i < 3; i++) {
 			struct virtio_net_hdr vnet;
-			struct tunnel_rx rx = { .from = r->peer, .hdr = { TUNNEL_DATA, true, 20, 16 }, .packet = buf[i] };
+			struct tunnel_rx rx = { .from = r->peer,
+						.hdr = { TUNNEL_DATA, true, 20, 16 },
+						.packet = buf[i] };
 
 			data.seq = i * 1000;
 			data.id = (uint16_t)i;
@@ -332,7 +343,8 @@ static void test_delivered_and_merged(void **state)
 			forward_from_udp(r->fw, &rx, r->now_us);
 		}
 		forward_flush_tun(r->fw);
-		/* merged; and packet by packet, at once and from then on, when overlay0 refuses that */
+		/* merged; and packet by packet, at once and from then on, when overlay0 refuses
+		 * that */
 		assert_int_equal(r->writes, round ? 6 : 3);
 		assert_int_equal(r->tun_len, round ? 1040 : 3040);
 		assert_int_equal(r->tun_vnet.gso_type, round ? 0 : VIRTIO_NET_HDR_GSO_TCPV4);
@@ -361,7 +373,8 @@ static void test_moved_is_forwarded_once(void **state)
 	from_node(r, &r->stranger, TUNNEL_DATA, &syn);
 	assert_int_equal(peer_gets(r, NULL, NULL), TUNNEL_FORWARDED);
 	assert_int_equal(r->stragglers, 2);
-	/* one detour at most: held, for somebody says it is here; and no answer can make a second one of it */
+	/* one detour at most: held, for somebody says it is here; and no answer can make a
+	 * second one of it */
 	from_node(r, &r->stranger, TUNNEL_FORWARDED, &syn);
 	assert_int_equal(peer_gets(r, NULL, NULL), 0);
 	assert_int_equal(r->misses, 1);
@@ -374,7 +387,8 @@ static void test_moved_is_forwarded_once(void **state)
 	assert_int_equal(r->writes, 0);
 }
 
-/* the node we believe to hold the vIP sends us packets for it: it may be on its way there. Back once, and never a third time */
+/* the node we believe to hold the vIP sends us packets for it: it may be on its way there. Back
+ * once, and never a third time */
 static void test_back_to_the_sender(void **state)
 {
 	struct rig *r = *state;
@@ -506,7 +520,9 @@ static void test_drops(void **state)
 	struct packet_spec spec = syn;
 	uint8_t v6[40] = { 0x60 }, shrt[19] = { 0x45 };
 	struct virtio_net_hdr vnet = { 0 };
-	struct tunnel_rx rx = { .from = r->peer, .hdr.type = TUNNEL_DATA, .packet = v6, .len = sizeof(v6) };
+	struct tunnel_rx rx = {
+		.from = r->peer, .hdr.type = TUNNEL_DATA, .packet = v6, .len = sizeof(v6)
+	};
 
 	forward_set_local(r->fw, PACKET_DST, 1, r->now_us);
 	spec.src = 0x08080808;
@@ -535,7 +551,8 @@ static void test_drops(void **state)
 	assert_int_equal(r->misses, 0);
 	/* a subnet can come and go */
 	assert_int_equal(forward_subnet_del(r->fw, (struct addr_prefix){ 0xc0a80500u, 24 }), 0);
-	assert_int_equal(forward_subnet_del(r->fw, (struct addr_prefix){ 0xc0a80500u, 24 }), -ENOENT);
+	assert_int_equal(forward_subnet_del(r->fw, (struct addr_prefix){ 0xc0a80500u, 24 }),
+			 -ENOENT);
 	from_node(r, &r->peer, TUNNEL_DATA, &syn);
 	assert_int_equal(dropped(r, FORWARD_DROP_SOURCE), 3);
 }
@@ -544,9 +561,12 @@ static void test_drops(void **state)
 static void test_partial_must_fit(void **state)
 {
 	struct rig *r = *state;
-	static const struct { uint8_t proto, start, offset; bool ok; } cases[] = {
-		{ IPPROTO_TCP, 20, 16, true }, { IPPROTO_UDP, 20, 6, true }, { IPPROTO_TCP, 20, 6, false }, { IPPROTO_TCP, 24, 16, false },
-		{ IPPROTO_UDP, 20, 16, false }, { IPPROTO_ICMP, 20, 0, false }, { IPPROTO_TCP, 255, 255, false },
+	static const struct { uint8_t proto, start, offset; bool ok;
+	} cases[] = {
+		{ IPPROTO_TCP, 20, 16, true },	  { IPPROTO_UDP, 20, 6, true },
+		{ IPPROTO_TCP, 20, 6, false },	  { IPPROTO_TCP, 24, 16, false },
+		{ IPPROTO_UDP, 20, 16, false },	  { IPPROTO_ICMP, 20, 0, false },
+		{ IPPROTO_TCP, 255, 255, false },
 	};
 	uint64_t bad = 0;
 
@@ -556,7 +576,9 @@ static void test_partial_must_fit(void **state)
 		struct virtio_net_hdr vnet;
 		uint8_t packet[2048];
 		struct tunnel_rx rx = {
-			.from = r->peer, .hdr = { TUNNEL_DATA, true, cases[i].start, cases[i].offset }, .packet = packet,
+			.from = r->peer,
+			.hdr = { TUNNEL_DATA, true, cases[i].start, cases[i].offset },
+			.packet = packet,
 		};
 
 		rx.len = packet_make(&spec, packet, &vnet);
@@ -572,7 +594,8 @@ static void test_drop_names(void **state)
 	(void)state;
 	for (unsigned int i = 0; i < FORWARD_DROP_COUNT; i++)
 		for (unsigned int k = 0; k < i; k++)
-			assert_string_not_equal(forward_drop_name((enum forward_drop)i), forward_drop_name((enum forward_drop)k));
+			assert_string_not_equal(forward_drop_name((enum forward_drop)i),
+						forward_drop_name((enum forward_drop)k));
 }
 
 #define RIG_TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)

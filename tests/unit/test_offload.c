@@ -23,11 +23,21 @@ static uint8_t segments[OFFLOAD_RUN_MAX + 2][2048];
 static struct { size_t len; bool partial; } segment_info[OFFLOAD_RUN_MAX + 2];
 
 static const struct packet_spec tcp_super = {
-	.proto = IPPROTO_TCP, .sport = 40000, .dport = 80, .id = 0xfffe, .seq = 0xfffffff0u, .ack = 77, .window = 500,
-	.flags = OFFLOAD_TCP_ACK | OFFLOAD_TCP_PSH | OFFLOAD_TCP_FIN | OFFLOAD_TCP_CWR, .options = 12, .payload = 5000, .gso_size = 1388,
+	.proto = IPPROTO_TCP,
+	.sport = 40000,
+	.dport = 80,
+	.id = 0xfffe,
+	.seq = 0xfffffff0u,
+	.ack = 77,
+	.window = 500,
+	.flags = OFFLOAD_TCP_ACK | OFFLOAD_TCP_PSH | OFFLOAD_TCP_FIN | OFFLOAD_TCP_CWR,
+	.options = 12,
+	.payload = 5000,
+	.gso_size = 1388,
 };
 
-/* cut the frame in @frame; Return: number of segments, each with its parsed length in segment_info */
+/* cut the frame in @frame; Return: number of segments, each with its parsed length in
+ * segment_info */
 static unsigned int segment_all(struct virtio_net_hdr *vnet, size_t len, size_t mtu, bool partial)
 {
 	struct offload_packet pkt;
@@ -63,15 +73,23 @@ static void test_csum(void **state)
 		copy[i] = (uint8_t)packet_random(&random);
 	for (size_t len = 0; len < 200; len++)
 		for (size_t at = 0; at < 9; at++)
-			assert_int_equal(offload_csum(copy + at, len, (uint32_t)(len * 0x10101)),
-					 packet_csum_naive(copy + at, len, (uint32_t)(len * 0x10101)));
+			assert_int_equal(
+				offload_csum(copy + at, len, (uint32_t)(len * 0x10101)),
+				packet_csum_naive(copy + at, len, (uint32_t)(len * 0x10101)));
 	memset(copy, 0xff, sizeof(copy));
-	assert_int_equal(offload_csum(copy, FRAME, 0xffffffffu), packet_csum_naive(copy, FRAME, 0xffffffffu));
+	assert_int_equal(offload_csum(copy, FRAME, 0xffffffffu),
+			 packet_csum_naive(copy, FRAME, 0xffffffffu));
 }
 
 static void test_parse(void **state)
 {
-	static const struct { const char *what; unsigned int at; uint8_t value; size_t len; int ret; } cases[] = {
+	static const struct {
+		const char *what;
+		unsigned int at;
+		uint8_t value;
+		size_t len;
+		int ret;
+	} cases[] = {
 		{ "as it is", 8, 64, 60, 0 },
 		{ "nothing", 0, 0x45, 0, -EBADMSG },
 		{ "IPv6", 0, 0x60, 60, -EPROTONOSUPPORT },
@@ -87,7 +105,12 @@ static void test_parse(void **state)
 		{ "IP options past the end", 0, 0x4f, 60, -EBADMSG },
 		{ "a later fragment has no ports", 7, 1, 60, 0 },
 	};
-	struct packet_spec spec = { .proto = IPPROTO_TCP, .sport = 7, .dport = 9, .seq = 5, .flags = OFFLOAD_TCP_SYN, .payload = 20 };
+	struct packet_spec spec = { .proto = IPPROTO_TCP,
+				    .sport = 7,
+				    .dport = 9,
+				    .seq = 5,
+				    .flags = OFFLOAD_TCP_SYN,
+				    .payload = 20 };
 	struct virtio_net_hdr vnet;
 	struct offload_packet pkt;
 
@@ -119,7 +142,8 @@ static void test_parse(void **state)
 
 static void test_vnet_check(void **state)
 {
-	struct packet_spec udp = { .proto = IPPROTO_UDP, .payload = 3000, .gso_size = 1400 }, icmp = { .proto = IPPROTO_ICMP, .payload = 99 };
+	struct packet_spec udp = { .proto = IPPROTO_UDP, .payload = 3000, .gso_size = 1400 },
+			   icmp = { .proto = IPPROTO_ICMP, .payload = 99 };
 	struct virtio_net_hdr good, v;
 	struct offload_packet pkt;
 	size_t len = packet_make(&tcp_super, frame, &good);
@@ -139,7 +163,9 @@ static void test_vnet_check(void **state)
 	v = good;
 	v.csum_start = 0xffff;
 	assert_int_equal(offload_vnet_check(&v, &pkt), -EBADMSG);
-	v = (struct virtio_net_hdr){ .flags = VIRTIO_NET_HDR_F_NEEDS_CSUM, .csum_start = 24, .csum_offset = 8 };
+	v = (struct virtio_net_hdr){ .flags = VIRTIO_NET_HDR_F_NEEDS_CSUM,
+				     .csum_start = 24,
+				     .csum_offset = 8 };
 	assert_int_equal(offload_vnet_check(&v, &pkt), -EBADMSG);
 	v.csum_start = 52;
 	assert_int_equal(offload_vnet_check(&v, &pkt), 0);
@@ -149,7 +175,8 @@ static void test_vnet_check(void **state)
 	for (unsigned int type = 2; type < 256; type++) {
 		v = good;
 		v.gso_type = (uint8_t)type;
-		assert_int_equal(offload_vnet_check(&v, &pkt), (type & 0x7f) == VIRTIO_NET_HDR_GSO_TCPV4 ? 0 : -EBADMSG);
+		assert_int_equal(offload_vnet_check(&v, &pkt),
+				 (type & 0x7f) == VIRTIO_NET_HDR_GSO_TCPV4 ? 0 : -EBADMSG);
 	}
 	len = packet_make(&udp, frame, &good);
 	assert_int_equal(offload_parse(frame, len, &pkt), 0);
@@ -173,7 +200,8 @@ static void test_segment_fields(void **state)
 	(void)state;
 	assert_int_equal(n, 4);
 	for (unsigned int i = 0; i < n; i++) {
-		uint8_t want = OFFLOAD_TCP_ACK | (i == 0 ? OFFLOAD_TCP_CWR : 0) | (i == n - 1 ? OFFLOAD_TCP_PSH | OFFLOAD_TCP_FIN : 0);
+		uint8_t want = OFFLOAD_TCP_ACK | (i == 0 ? OFFLOAD_TCP_CWR : 0) |
+			       (i == n - 1 ? OFFLOAD_TCP_PSH | OFFLOAD_TCP_FIN : 0);
 		struct offload_packet pkt;
 
 		assert_int_equal(offload_parse(segments[i], segment_info[i].len, &pkt), 0);
@@ -220,7 +248,10 @@ static void test_csum_complete(void **state)
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(protos); i++) {
 		for (unsigned int payload = 0; payload < 70; payload++) {
-			struct packet_spec spec = { .proto = protos[i], .flags = OFFLOAD_TCP_ACK, .payload = payload, .partial = true };
+			struct packet_spec spec = { .proto = protos[i],
+						    .flags = OFFLOAD_TCP_ACK,
+						    .payload = payload,
+						    .partial = true };
 
 			len = packet_make(&spec, frame, &vnet);
 			assert_int_equal(offload_parse(frame, len, &pkt), 0);
@@ -232,7 +263,9 @@ static void test_csum_complete(void **state)
 			assert_memory_equal(frame, copy, len);
 		}
 	}
-	vnet = (struct virtio_net_hdr){ .flags = VIRTIO_NET_HDR_F_NEEDS_CSUM, .csum_start = 50, .csum_offset = 49 };
+	vnet = (struct virtio_net_hdr){ .flags = VIRTIO_NET_HDR_F_NEEDS_CSUM,
+					.csum_start = 50,
+					.csum_offset = 49 };
 	assert_int_equal(offload_csum_complete(&vnet, frame, 100), -EBADMSG);
 	vnet.gso_type = VIRTIO_NET_HDR_GSO_TCPV4;
 	assert_int_equal(offload_csum_complete(&vnet, frame, 1000), -EINVAL);
@@ -241,7 +274,9 @@ static void test_csum_complete(void **state)
 /* RFC 768: a UDP sum that comes out as zero is sent as 0xffff */
 static void test_udp_csum_zero(void **state)
 {
-	struct packet_spec spec = { .proto = IPPROTO_UDP, .sport = 1, .dport = 2, .payload = 2, .partial = true };
+	struct packet_spec spec = {
+		.proto = IPPROTO_UDP, .sport = 1, .dport = 2, .payload = 2, .partial = true
+	};
 	struct virtio_net_hdr vnet;
 	size_t len = packet_make(&spec, frame, &vnet);
 	uint16_t sum;
@@ -255,7 +290,8 @@ static void test_udp_csum_zero(void **state)
 }
 
 /* gather segments [0, n) into runs; Return: runs, the first of them copied to @copy */
-static unsigned int coalesce_all(struct offload_coalescer *c, unsigned int n, struct virtio_net_hdr *vnet, size_t *len)
+static unsigned int coalesce_all(struct offload_coalescer *c, unsigned int n,
+				 struct virtio_net_hdr *vnet, size_t *len)
 {
 	const struct virtio_net_hdr *v;
 	const struct iovec *iov;
@@ -268,14 +304,16 @@ static unsigned int coalesce_all(struct offload_coalescer *c, unsigned int n, st
 			assert_int_equal(offload_parse(segments[i], segment_info[i].len, &pkt), 0);
 		if (i < n && offload_coalesce_add(c, segments[i], &pkt, segment_info[i].partial))
 			continue;
-		for (unsigned int k = 0, pieces = offload_coalesce_take(c, &v, &iov); k < pieces && runs == 0; k++) {
+		for (unsigned int k = 0, pieces = offload_coalesce_take(c, &v, &iov);
+		     k < pieces && runs == 0; k++) {
 			memcpy(copy + *len, iov[k].iov_base, iov[k].iov_len);
 			*len += iov[k].iov_len;
 			*vnet = *v;
 		}
 		runs++;
 		if (i < n)
-			assert_true(offload_coalesce_add(c, segments[i], &pkt, segment_info[i].partial));
+			assert_true(offload_coalesce_add(c, segments[i], &pkt,
+							 segment_info[i].partial));
 	}
 	return runs;
 }
@@ -287,7 +325,9 @@ static struct packet_spec random_super(uint64_t *random)
 	unsigned int max = udp ? OFFLOAD_UDP_RUN_MAX : OFFLOAD_RUN_MAX, hdr;
 
 	spec.proto = udp ? IPPROTO_UDP : IPPROTO_TCP;
-	spec.flags = (uint8_t)(OFFLOAD_TCP_ACK | (packet_random(random) & (OFFLOAD_TCP_PSH | OFFLOAD_TCP_FIN | OFFLOAD_TCP_CWR | OFFLOAD_TCP_ECE)));
+	spec.flags = (uint8_t)(OFFLOAD_TCP_ACK |
+			       (packet_random(random) & (OFFLOAD_TCP_PSH | OFFLOAD_TCP_FIN |
+							 OFFLOAD_TCP_CWR | OFFLOAD_TCP_ECE)));
 	spec.options = (uint8_t)(packet_random(random) % 11 * 4);
 	spec.id = (uint16_t)packet_random(random);
 	spec.seq = packet_random(random);
@@ -342,16 +382,24 @@ static void fix_csums(uint8_t *packet, size_t len)
 	memcpy(packet + 10, &sum, 2);
 	assert_int_equal(offload_parse(packet, len, &pkt), 0);
 	offload_vnet_partial(&vnet, &pkt);
-	sum = packet_csum_naive(packet + 12, 8, (uint32_t)htons(pkt.proto) + htons((uint16_t)(len - 20)));
+	sum = packet_csum_naive(packet + 12, 8,
+				(uint32_t)htons(pkt.proto) + htons((uint16_t)(len - 20)));
 	memcpy(packet + 20 + vnet.csum_offset, &sum, 2);
 	assert_int_equal(offload_csum_complete(&vnet, packet, len), 0);
 	assert_true(offload_csum_ok(packet, &pkt));
 }
 
-/* the second of three segments is changed in one byte: what may not be merged leaves three runs or two, and every byte as it was */
+/* the second of three segments is changed in one byte: what may not be merged leaves three runs
+ * or two, and every byte as it was */
 static void test_refused_merges(void **state)
 {
-	static const struct { const char *what; unsigned int at; uint8_t flip; bool fix; unsigned int runs; } cases[] = {
+	static const struct {
+		const char *what;
+		unsigned int at;
+		uint8_t flip;
+		bool fix;
+		unsigned int runs;
+	} cases[] = {
 		{ "unchanged", 8, 0, true, 1 },
 		{ "TOS", 1, 0x04, true, 3 },
 		{ "id", 5, 0x10, true, 3 },

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* test_tun.c - a real TUN in a network namespace of our own: what is written is routed back to us */
+/* test_tun.c - a real TUN in a network namespace of our own: what is written is routed back to
+ * us */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -76,7 +77,11 @@ static void test_open(void **state)
 /* whatever is asked for, the answer says what came of it, and checksums go with the rest */
 static void test_offload_ladder(void **state)
 {
-	static const struct tun_offloads wants[] = { { 0 }, { .csum = true }, { .tso = true }, { .uso = true }, { .tso = true, .uso = true } };
+	static const struct tun_offloads wants[] = { { 0 },
+						     { .csum = true },
+						     { .tso = true },
+						     { .uso = true },
+						     { .tso = true, .uso = true } };
 	int fd = tun_open(NAME, 0, NULL), pipefd[2];
 	struct tun_offloads got;
 
@@ -95,12 +100,15 @@ static void test_offload_ladder(void **state)
 	close(pipefd[1]);
 }
 
-/* the kernel sends a superframe out; written back with the addresses exchanged it is taken as one */
+/* the kernel sends a superframe out; written back with the addresses exchanged it is taken as
+ * one */
 static void test_frames(void **state)
 {
 	static uint8_t packet[TUN_PACKET_MAX], data[5000];
 	const struct tun_offloads all = { true, true, true };
-	const struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = htons(7000), .sin_addr.s_addr = htonl(0xc0a80963u) };
+	const struct sockaddr_in to = { .sin_family = AF_INET,
+					.sin_port = htons(7000),
+					.sin_addr.s_addr = htonl(0xc0a80963u) };
 	int fd = tun_open(NAME, 0, NULL), s = socket(AF_INET, SOCK_DGRAM, 0), gso = 1000;
 	struct sockaddr_in from = { .sin_family = AF_INET, .sin_port = htons(7000) };
 	struct pollfd pfd = { .fd = fd, .events = POLLIN };
@@ -119,7 +127,9 @@ static void test_frames(void **state)
 	assert_int_equal(bind(s, (const struct sockaddr *)&from, sizeof(from)), 0);
 	if (got.uso)
 		assert_int_equal(setsockopt(s, IPPROTO_UDP, 103 /* UDP_SEGMENT */, &gso, sizeof(gso)), 0);
-	assert_int_equal(sendto(s, data, got.uso ? 5000 : 1000, 0, (const struct sockaddr *)&to, sizeof(to)), got.uso ? 5000 : 1000);
+	assert_int_equal(
+		sendto(s, data, got.uso ? 5000 : 1000, 0, (const struct sockaddr *)&to, sizeof(to)),
+		got.uso ? 5000 : 1000);
 	/* past what the kernel says for itself over IPv6 */
 	do {
 		assert_int_equal(poll(&pfd, 1, 2000), 1);

@@ -21,7 +21,8 @@
 #include "overlayd/tunnel.h"
 #include "tests/lib/packet.h"
 
-/* what sendmmsg() does: linked with --wrap, so that a full socket and a poor device can be had on any machine */
+/* what sendmmsg() does: linked with --wrap, so that a full socket and a poor device can be had
+ * on any machine */
 static enum { KERNEL_REAL, KERNEL_FULL, KERNEL_STUCK, KERNEL_NO_GSO } kernel_mood;
 
 int __real_sendmmsg(int fd, struct mmsghdr *msgs, unsigned int n, int flags);
@@ -52,7 +53,8 @@ static int end_open(struct end *e, bool gso, bool gro)
 {
 	socklen_t len = sizeof(e->at);
 
-	e->at = (struct sockaddr_in){ .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	e->at = (struct sockaddr_in){ .sin_family = AF_INET,
+				      .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	e->fd = tunnel_socket(&e->at, NULL);
 	assert_true(e->fd >= 0);
 	assert_int_equal(getsockname(e->fd, (struct sockaddr *)&e->at, &len), 0);
@@ -85,7 +87,9 @@ static void fill(uint8_t *p, unsigned int i, size_t len)
 
 static void queue(struct end *a, const struct end *b, unsigned int i, size_t len)
 {
-	const struct tunnel_hdr hdr = { .type = i % 2 ? TUNNEL_DATA : TUNNEL_FORWARDED, .partial = i % 3 == 0, .csum_start = i % 3 ? 0 : 20,
+	const struct tunnel_hdr hdr = { .type = i % 2 ? TUNNEL_DATA : TUNNEL_FORWARDED,
+					.partial = i % 3 == 0,
+					.csum_start = i % 3 ? 0 : 20,
 					.csum_offset = i % 3 ? 0 : 16 };
 
 	fill(tunnel_slot(a->t), i, len);
@@ -99,8 +103,10 @@ static bool readable(const struct end *e, int ms)
 	return poll(&pfd, 1, ms) == 1;
 }
 
-/* takes what comes within @wait_ms, up to @n; each must be the packet that is due; Return: the number that is due next */
-static unsigned int drain(struct end *b, const struct end *a, unsigned int due, const size_t *lens, unsigned int n, int wait_ms)
+/* takes what comes within @wait_ms, up to @n; each must be the packet that is due; Return: the
+ * number that is due next */
+static unsigned int drain(struct end *b, const struct end *a, unsigned int due, const size_t *lens,
+			  unsigned int n, int wait_ms)
 {
 	static uint8_t want[TUNNEL_INNER_MAX];
 	struct tunnel_rx rx;
@@ -122,7 +128,12 @@ static unsigned int drain(struct end *b, const struct end *a, unsigned int due, 
 
 static void test_header(void **state)
 {
-	static const struct { const char *what; unsigned int at; uint8_t value; int ret; } cases[] = {
+	static const struct {
+		const char *what;
+		unsigned int at;
+		uint8_t value;
+		int ret;
+	} cases[] = {
 		{ "as it is", 0, TUNNEL_VERSION, 0 },
 		{ "another version", 0, TUNNEL_VERSION + 1, -EPROTO },
 		{ "version 0", 0, 0, -EPROTO },
@@ -195,7 +206,11 @@ static void test_order(void **state)
 /* what makes a run: equal lengths, one node, a shorter one last, 64 and 65000 bytes at most */
 static void test_runs(void **state)
 {
-	static const struct { const char *what; size_t len[8]; unsigned int other_node, runs; } cases[] = {
+	static const struct {
+		const char *what;
+		size_t len[8];
+		unsigned int other_node, runs;
+	} cases[] = {
 		{ "equal", { 500, 500, 500, 500 }, 0, 1 },
 		{ "shorter last", { 500, 500, 400 }, 0, 1 },
 		{ "nothing behind a shorter one", { 500, 400, 400 }, 0, 2 },
@@ -231,7 +246,8 @@ static void test_runs(void **state)
 	end_close(&b);
 }
 
-/* the path has become smaller than the datagrams: the runs go one by one, the kernel fragments, nothing is lost */
+/* the path has become smaller than the datagrams: the runs go one by one, the kernel fragments,
+ * nothing is lost */
 static void test_path_smaller_than_segments(void **state)
 {
 	enum { N = 40 };
@@ -257,7 +273,8 @@ static void test_path_smaller_than_segments(void **state)
 	close(fd);
 }
 
-/* the socket is full now and then and takes little at a time: nothing is lost, sent twice or out of order, and the caller is told */
+/* the socket is full now and then and takes little at a time: nothing is lost, sent twice or out
+ * of order, and the caller is told */
 static void test_back_pressure(void **state)
 {
 	enum { N = 1500 };
@@ -291,7 +308,8 @@ static void test_back_pressure(void **state)
 	}
 }
 
-/* nobody looks at tunnel_blocked(): what finds no room is dropped and counted, what is sent is in order */
+/* nobody looks at tunnel_blocked(): what finds no room is dropped and counted, what is sent is
+ * in order */
 static void test_arena_full(void **state)
 {
 	enum { N = 1000 };
@@ -310,12 +328,14 @@ static void test_arena_full(void **state)
 	assert_int_equal(tunnel_flush(a.t), 0);
 	assert_in_range(stats_of(&a).tx_dropped, N / 2, N - 300);
 	assert_int_equal(stats_of(&a).tx_dropped + stats_of(&a).tx_datagrams, N);
-	assert_int_equal(drain(&b, &a, 0, lens, (unsigned int)stats_of(&a).tx_datagrams, 2000), stats_of(&a).tx_datagrams);
+	assert_int_equal(drain(&b, &a, 0, lens, (unsigned int)stats_of(&a).tx_datagrams, 2000),
+			 stats_of(&a).tx_datagrams);
 	end_close(&a);
 	end_close(&b);
 }
 
-/* a device without checksums for segments (EIO): the same run again one by one, and no more runs until switched on again */
+/* a device without checksums for segments (EIO): the same run again one by one, and no more runs
+ * until switched on again */
 static void test_segmentation_broken(void **state)
 {
 	enum { N = 50 };
@@ -350,7 +370,10 @@ static void test_segmentation_broken(void **state)
 
 static void test_refused_address(void **state)
 {
-	struct end a, b, nowhere = { .at = { .sin_family = AF_INET, .sin_port = htons(9), .sin_addr.s_addr = htonl(0x0a090909) } };
+	struct end a, b,
+		nowhere = { .at = { .sin_family = AF_INET,
+				    .sin_port = htons(9),
+				    .sin_addr.s_addr = htonl(0x0a090909) } };
 	static size_t lens[3] = { 100, 100, 100 };
 
 	(void)state;
@@ -385,7 +408,8 @@ static void test_garbage(void **state)
 		for (size_t k = 0; k < len; k++)
 			junk[k] = (uint8_t)packet_random(&random);
 		junk[0] |= 0x80;
-		assert_int_equal(sendto(fd, junk, len, 0, (struct sockaddr *)&b.at, sizeof(b.at)), len);
+		assert_int_equal(sendto(fd, junk, len, 0, (struct sockaddr *)&b.at, sizeof(b.at)),
+				 len);
 	}
 	for (unsigned int got = 0; got < 200;) {
 		int n;
