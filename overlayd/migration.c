@@ -8,6 +8,9 @@
  *   Storage    list ov->migrations; what must survive is on file: the agents' journals and outcomes (journal.c).
  *   States     EXPECTED (announced by the source's node, no connection yet) -> ACTIVE (an agent lives)
  *              -> RECOVERING (it died; another goes by its journal) -> removed with its journal.
+ *   Over       when no journal is left. An agent says so itself (stage "over"), so that the workload can move on although
+ *              the agent has yet to end. After a start a workload may name a migration without a journal: its agent ended
+ *              while there was no daemon, or has not begun to write; MIGRATION_UNSURE_S later it is clear which.
  *   The promise  PEER_MIG_GONE is given only when no agent of the id lives and no journal is left, and is put
  *              on file first: an id that is GONE is never expected or accepted again.
  *   Timers     expectation: EXPECT_S, then forgotten. Recovery: 0.2 s, doubling to 10 s between attempts.
@@ -39,8 +42,11 @@
 #define MIGRATION_EXPECT_S 30.
 #define MIGRATION_RETRY_FIRST_S 0.2
 #define MIGRATION_RETRY_MAX_S 10.
+#define MIGRATION_UNSURE_S 1.
+#define MIGRATION_STAGE_OVER "over"
 #define MIGRATION_MAX 64		/* at the same time on one node */
 #define MIGRATION_OUTCOME_KEEP_S 86400
+#define MIGRATION_REMAINS_S 60	/* a folder without a journal: an agent died while it removed it */
 #define MIGRATION_AGENT_FD 3
 
 extern char **environ;
@@ -190,20 +196,41 @@ static void migration_retry_later(struct migration *m)
 	m->retry_s = m->retry_s * 2 > MIGRATION_RETRY_MAX_S ? MIGRATION_RETRY_MAX_S : m->retry_s * 2;
 }
 
-static void migration_agent_ended(struct migration *m)
+/* no journal is left: the workload takes part in it no more */
+static void migration_leave(struct migration *m)
 {
 	struct workload *w = workload_find(m->ov, m->workload);
+	struct oerr err = { 0 };
+	int ret;
 
+	if (!w || strcmp(w->migration, m->hex))
+		return;
+	if (w->state == WORKLOAD_LIVE) {
+		ret = workload_set_migration(w, "", &err);
+	} else {
+		log_error("migration", "%.8s %s: left behind, %s; removed", m->hex, m->workload, workload_state_name(w->state));
+		ret = workload_discard(w, &err);
+	}
+	if (ret)
+		log_error("migration", "%.8s %s: %s", m->hex, m->workload, err.text);
+}
+
+static void migration_over(struct migration *m)
+{
+	migration_leave(m);
+	log_info("migration", "%.8s %s: over", m->hex, m->workload);
+	migration_free(m);
+}
+
+static void migration_agent_ended(struct migration *m)
+{
 	m->agent = 0;
 	if (migration_has_journal(m->hex)) {
 		migration_set_state(m, MIGRATION_RECOVERING, "agent ended with its journal open");
 		migration_retry_later(m);
 		return;
 	}
-	if (w && !strcmp(w->migration, m->hex))
-		workload_set_migration(w, "", NULL);
-	log_info("migration", "%.8s %s: over", m->hex, m->workload);
-	migration_free(m);
+	migration_over(m);
 }
 
 static void migration_agent_gone_cb(struct ev_loop *loop, struct ev_io *io, int revents)
@@ -228,11 +255,32 @@ static void migration_watch(struct migration *m)
 	ev_io_start(m->ov->loop, &m->agent_gone);
 }
 
+/* does the agent on record live? then it is m->agent */
+static bool migration_find_agent(struct migration *m)
+{
+	struct journal j = { 0 };
+	bool alive = !journal_open(&j, m->hex, NULL) && journal_process_alive(&j, "agent", &m->agent);
+
+	if (!alive)
+		m->agent = 0;
+	journal_close(&j);
+	return alive;
+}
+
 static void migration_recover(struct migration *m)
 {
 	const char *argv[] = { "ms-agent", "--recover", m->hex, "--conf", m->ov->conf_path, NULL };
 	struct oerr err = { 0 };
 
+	if (!migration_has_journal(m->hex)) {
+		migration_over(m);
+		return;
+	}
+	if (migration_find_agent(m)) {
+		migration_set_state(m, MIGRATION_ACTIVE, "its agent lives");
+		migration_watch(m);
+		return;
+	}
 	if (migration_spawn(m, argv, -1, &err)) {
 		log_error("migration", "%.8s: %s", m->hex, err.text);
 		migration_retry_later(m);
@@ -409,6 +457,8 @@ int migration_note(struct overlayd *ov, const Ovl__CtlAgentState *state, struct 
 		snprintf(m->stage, sizeof(m->stage), "%s", state->stage);
 		m->frozen = state->frozen;
 		m->in_doubt = state->in_doubt;
+		if (!strcmp(m->stage, MIGRATION_STAGE_OVER) && !migration_has_journal(hex))
+			migration_leave(m);
 	}
 	return 0;
 }
@@ -428,14 +478,25 @@ static void migration_adopt(struct overlayd *ov, const char *hex)
 	snprintf(m->workload, sizeof(m->workload), "%s", journal_str(&j, "workload"));
 	snprintf(m->peer, sizeof(m->peer), "%s", journal_str(&j, "peer"));
 	snprintf(m->stage, sizeof(m->stage), "%s", journal_str(&j, "stage"));
-	if (journal_process_alive(&j, "agent", &m->agent)) {
-		log_info("migration", "%.8s %s: its agent lives", hex, m->workload);
-		migration_watch(m);
-	} else {
-		migration_set_state(m, MIGRATION_RECOVERING, "found at start");
-		migration_recover(m);
-	}
 	journal_close(&j);
+	migration_set_state(m, MIGRATION_RECOVERING, "found at start");
+	migration_recover(m);
+}
+
+/* workloads that name a migration nobody has a journal of */
+static void migration_adopt_unsure(struct overlayd *ov)
+{
+	for (const struct workload *w = ov->workloads; w; w = w->next) {
+		struct migration *m;
+
+		if (!w->migration[0] || migration_find(ov, w->migration))
+			continue;
+		m = migration_new(ov, w->migration, MIGRATION_RECOVERING);
+		snprintf(m->workload, sizeof(m->workload), "%s", w->net.name);
+		m->source = w->state != WORKLOAD_MUTE;
+		m->retry_s = MIGRATION_UNSURE_S;
+		migration_retry_later(m);
+	}
 }
 
 static void migration_prune_outcome(const char *name)
@@ -446,6 +507,16 @@ static void migration_prune_outcome(const char *name)
 	snprintf(path, sizeof(path), "%s/%s", JOURNAL_DIR, name);
 	if (!stat(path, &st) && time(NULL) - st.st_mtime > MIGRATION_OUTCOME_KEEP_S)
 		unlink(path);
+}
+
+static void migration_prune_remains(const char *name)
+{
+	char path[512];
+	struct stat st;
+
+	snprintf(path, sizeof(path), "%s/%s", JOURNAL_DIR, name);
+	if (!stat(path, &st) && time(NULL) - st.st_mtime > MIGRATION_REMAINS_S)
+		util_remove_tree(path);
 }
 
 /** migration_recover_all() - after a start: adopt living agents, send a recovering one after the dead; Return: 0 or -errno */
@@ -468,7 +539,10 @@ int migration_recover_all(struct overlayd *ov, struct oerr *err)
 			migration_prune_outcome(de->d_name);
 		else if (!dot && migration_has_journal(de->d_name))
 			migration_adopt(ov, de->d_name);
+		else if (!dot)
+			migration_prune_remains(de->d_name);
 	}
+	migration_adopt_unsure(ov);
 	return 0;
 }
 

@@ -329,7 +329,7 @@ static int requests_agent_activate(void *ctx, struct ctl_request *req)
 	struct oerr err = { 0 };
 
 	if (!w || m->n_generations != w->net.nvips)
-		return -ENOENT;
+		return -ENXIO;
 	return requests_reply_err(req, workload_activate(w, m->generations, &err), &err);
 }
 
@@ -341,7 +341,7 @@ static int requests_agent_deactivate(void *ctx, struct ctl_request *req)
 	struct oerr err = { 0 };
 
 	if (!w || m->n_generations != w->net.nvips)
-		return -ENOENT;
+		return -ENXIO;
 	return requests_reply_err(req, workload_deactivate(w, m->generations, m->node, m->node_addr, &err), &err);
 }
 

@@ -313,6 +313,17 @@ static void workload_tunstack_stop(struct workload *w)
 	w->tunstack.pid = 0;
 }
 
+/* one that had left was not watched, and has one again when it comes back */
+static int workload_tunstack_revive(struct workload *w, struct oerr *err)
+{
+	if (ev_is_active(&w->tunstack_gone))
+		return 0;
+	if (!workload_process_alive(&w->tunstack))
+		return workload_tunstack_start(w, err);
+	workload_watch(w);
+	return 0;
+}
+
 static int workload_read_inode(struct workload *w, struct oerr *err)
 {
 	cleanup_close int ns = netns_open(w->net.name);
@@ -645,7 +656,9 @@ int workload_activate(struct workload *w, const uint64_t *generations, struct oe
 	w->state = WORKLOAD_LIVE;
 	w->net.mute = false;
 	memcpy(w->generations, generations, w->net.nvips * sizeof(*generations));
-	ret = workload_save(w, err);
+	ret = workload_tunstack_revive(w, err);
+	if (!ret)
+		ret = workload_save(w, err);
 	if (!ret)
 		ret = fabric_workload_activate(w->ov->fabric, &w->net, err);
 	if (!ret)

@@ -28,6 +28,8 @@
 #define AGENT_QUEUE_HIGH (4u << 20)
 #define AGENT_CHUNK (256u << 10)
 #define AGENT_TICK_S 0.001
+#define AGENT_LINK_DEAD_MS 5000	/* a link on which nothing gets through for so long is lost */
+#define AGENT_LINK_PROBE_S 1
 
 /**
  * agent_init() - loop and identity
@@ -129,7 +131,16 @@ static struct conn_cfg agent_link_cfg(struct agent *a)
 static void agent_link_tune(struct agent *a)
 {
 	static const char cubic[] = "cubic";
+	const int on = 1, probe_s = AGENT_LINK_PROBE_S, probes = AGENT_LINK_DEAD_MS / 1000 / AGENT_LINK_PROBE_S;
+	const unsigned int dead_ms = AGENT_LINK_DEAD_MS;
 
+	/* the kernel answers probes, so an agent that is busy elsewhere is not taken for a dead one */
+	if (setsockopt(conn_fd(a->link), IPPROTO_TCP, TCP_USER_TIMEOUT, &dead_ms, sizeof(dead_ms)) ||
+	    setsockopt(conn_fd(a->link), IPPROTO_TCP, TCP_KEEPIDLE, &probe_s, sizeof(probe_s)) ||
+	    setsockopt(conn_fd(a->link), IPPROTO_TCP, TCP_KEEPINTVL, &probe_s, sizeof(probe_s)) ||
+	    setsockopt(conn_fd(a->link), IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof(probes)) ||
+	    setsockopt(conn_fd(a->link), SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on)))
+		log_warn("agent", "keepalive: %m");
 	if (setsockopt(conn_fd(a->link), IPPROTO_TCP, TCP_CONGESTION, cubic, sizeof(cubic) - 1))
 		log_debug("agent", "cubic: %m");
 }

@@ -12,18 +12,23 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/random.h>
 #include <unistd.h>
 
 #include "ctl.pb-c.h"
+#include "overlayd/common/cleanup.h"
 #include "overlayd/common/log.h"
+#include "overlayd/common/monotime.h"
 #include "overlayd/common/util.h"
 #include "overlayd/conf.h"
 #include "overlayd/ctlclient.h"
+#include "overlayd/dircache.h"
 #include "overlayd/dirconf.h"
+#include "overlayd/workload.h"
 #include "peer.pb-c.h"
 
 #define CONTROL_CTL_MS 10000
-
+#define CONTROL_RETRY_MS 50
 
 /** control_init() - @c for agent @a; nothing is contacted yet; Return: 0 or -errno with @err set */
 int control_init(struct control *c, struct agent *a, struct oerr *err)
@@ -68,11 +73,13 @@ static int control_parse_workload(struct control_workload *w, const json_t *v, s
 {
 	const json_t *vips = json_object_get(v, "vips"), *generations = json_object_get(v, "generations");
 	const char *name = json_string_value(json_object_get(v, "name"));
+	const char *migration = json_string_value(json_object_get(v, "migration"));
 
 	memset(w, 0, sizeof(*w));
 	snprintf(w->name, sizeof(w->name), "%s", name ? name : "");
 	w->slot = (unsigned int)json_integer_value(json_object_get(v, "slot"));
 	w->netns = (uint64_t)json_integer_value(json_object_get(v, "netns"));
+	snprintf(w->migration, sizeof(w->migration), "%s", migration ? migration : "");
 	w->init = (pid_t)json_integer_value(json_object_get(json_object_get(v, "init"), "pid"));
 	for (size_t i = 0; i < json_array_size(vips) && i < FABRIC_VIPS_MAX; i++) {
 		const char *vip = json_string_value(json_array_get(vips, i));
@@ -279,10 +286,50 @@ void control_state(struct control *c, const char *stage, bool frozen, bool in_do
 		log_debug("control", "%s", err.text);
 }
 
+/** control_over() - our journal is removed: the workload may take part in another migration. Nobody waits for it to succeed */
+void control_over(struct control *c)
+{
+	control_state(c, "over", false, false);
+}
+
 /** control_set_init() - the workload's processes live under ms-init @init (host pid) from now on */
 int control_set_init(struct control *c, pid_t init, struct oerr *err)
 {
 	return control_send_state(c, "running", false, false, init, err);
+}
+
+static int control_open_once(struct control *c, struct stackclient_state *state, struct oerr *err)
+{
+	cleanup_free char *path = xasprintf("%s/%s/tunstack.sock", WORKLOAD_DIR, c->w.name);
+	struct stackclient *stack;
+	int ret = stackclient_open(path, &stack, err);
+
+	if (ret)
+		return ret;
+	ret = stackclient_fence(stack, false, NULL, err);
+	if (!ret)
+		ret = stackclient_release(stack, false, state, err);
+	stackclient_close(stack);
+	return ret;
+}
+
+/**
+ * control_open_network() - fence and capture of the workload end, through whichever tunstack serves it now
+ * @wait_ms: how long to try: a tunstack that died is started again by overlayd, which may be being restarted itself
+ * @state:   may be NULL
+ *
+ * Return: 0 or -errno with @err set: what stands still stands.
+ */
+int control_open_network(struct control *c, unsigned int wait_ms, struct stackclient_state *state, struct oerr *err)
+{
+	uint64_t until = monotime_us() + wait_ms * 1000ull;
+	int ret;
+
+	while ((ret = control_open_once(c, state, err)) && monotime_us() < until)
+		agent_pause(c->agent, CONTROL_RETRY_MS);
+	if (!ret)
+		oerr_clear(err);
+	return ret;
 }
 
 /** control_fate() - ask the other node, through our overlayd, what became of the migration there; Return: 0 or -errno: not known */
@@ -330,7 +377,7 @@ static void control_take_generations(struct control *c, const struct control_ans
  * control_move() - the compare-and-swap: all vIPs from @from to @to
  * @id:       16 bytes; the same id may be sent again and is answered as the first time
  * @back_of:  NULL, or the migration that is being taken back
- * @in_doubt: set when no answer came although the request may have been carried out; never cleared
+ * @in_doubt: set when no answer came although the request may have been carried out, or its store failed at it; never cleared
  *
  * Return: 0 moved, c->w.generations are the new ones; -ESTALE certainly not moved by this id; -ETIMEDOUT no answer;
  * other -errno: certainly refused.
@@ -355,7 +402,7 @@ int control_move(struct control *c, const uint8_t *id, const char *from, const c
 		control_take_generations(c, &ans);
 		return 0;
 	}
-	if (ans.code == -ETIMEDOUT && ans.sent)
+	if ((ans.code == -ETIMEDOUT && ans.sent) || ans.code == -EIO)
 		*in_doubt = true;
 	return oerr_set(err, ans.code, "%s", ans.text);
 }
@@ -373,4 +420,61 @@ int control_was_moved(struct control *c, bool *moved, struct oerr *err)
 	if (*moved)
 		control_take_generations(c, &ans);
 	return 0;
+}
+
+/* whose are the records now? @node's, all of them at what we believe: 1; at higher generations: 2; somebody else's: -1; nobody's: 0 */
+static int control_judge_records(const struct control *c, const struct control_answer *ans, const char *node, const uint64_t *old)
+{
+	int verdict = ans->n ? 2 : 0;
+
+	for (unsigned int b = 0; b < ans->n; b++) {
+		const struct dir_binding *bind = &ans->bindings[b];
+
+		if (!dir_binding_is_held(bind) || strcmp(bind->name, c->w.name))
+			return 0;
+		if (strcmp(bind->node, node))
+			return -1;
+		for (size_t i = 0; i < c->w.nvips; i++)
+			if (c->w.vips[i] == bind->vip && old[i] == bind->generation)
+				verdict = 1;
+	}
+	return verdict;
+}
+
+/**
+ * control_settle() - source: has this migration's swap happened? If not, it is made impossible
+ * @old:   the generations the vIPs had here
+ * @moved: true: they have left, maybe further than our destination by now; false: never by this migration any more
+ *
+ * A swap on its way needs the old generation, so when not moved our own is made to grow. Repeatable, also by somebody who
+ * finds that another one has done it, or has taken the vIPs back. c->w.generations are those that hold afterwards.
+ *
+ * Return: 0; -ETIMEDOUT, or any other error: not known, ask again.
+ */
+int control_settle(struct control *c, const uint64_t *old, bool *moved, struct oerr *err)
+{
+	struct control_answer ans = { 0 };
+	uint8_t id[JOURNAL_ID_LEN];
+	bool in_doubt = false;
+	int verdict;
+
+	dirclient_migration(c->dir, c->agent->journal.id, c->w.vips, (unsigned int)c->w.nvips, control_answer_cb, &ans);
+	control_await(c, &ans);
+	if (ans.code)
+		return oerr_set(err, ans.code, "%s", ans.text);
+	*moved = !strcmp(ans.text, "moved");
+	verdict = control_judge_records(c, &ans, c->agent->conf->node, old);
+	if (!*moved && verdict < 0) {
+		/* the destination had them, and has passed them on: what we know for certain is where they went from here */
+		*moved = true;
+		for (size_t i = 0; i < c->w.nvips; i++)
+			c->w.generations[i] = old[i] + 1;
+		return 0;
+	}
+	control_take_generations(c, &ans);
+	if (*moved || verdict != 1)
+		return 0;
+	if (getrandom(id, sizeof(id), 0) != sizeof(id))
+		return oerr_set(err, -EIO, "getrandom: %s", strerror(errno));
+	return control_move(c, id, c->agent->conf->node, c->agent->conf->node, NULL, &in_doubt, err);
 }

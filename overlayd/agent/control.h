@@ -11,6 +11,7 @@
 #include "overlayd/common/addr.h"
 #include "overlayd/dirclient.h"
 #include "overlayd/fabric.h"
+#include "tunstack/stackclient.h"
 
 struct ctlclient;
 
@@ -23,6 +24,7 @@ struct control_workload {
 	unsigned int slot;
 	uint64_t netns;		/* inode */
 	pid_t init;		/* its ms-init, 0 = none */
+	char migration[JOURNAL_HEX_LEN];	/* the one it is part of, "" = none */
 };
 
 struct control {
@@ -48,11 +50,14 @@ int control_deactivate(struct control *c, const uint64_t *generations, struct oe
 int control_discard(struct control *c, bool copy_gone, struct oerr *err);
 void control_state(struct control *c, const char *stage, bool frozen, bool in_doubt);
 int control_set_init(struct control *c, pid_t init, struct oerr *err);
+void control_over(struct control *c);
+int control_open_network(struct control *c, unsigned int wait_ms, struct stackclient_state *state, struct oerr *err);
 int control_fate(struct control *c, enum control_fate *fate, struct oerr *err);
 
 /* the directory; @moved as asked, generations in @c->w when it is 0 */
 int control_move(struct control *c, const uint8_t *id, const char *from, const char *to, const uint8_t *back_of, bool *in_doubt,
 		 struct oerr *err);
 int control_was_moved(struct control *c, bool *moved, struct oerr *err);
+int control_settle(struct control *c, const uint64_t *old, bool *moved, struct oerr *err);
 
 #endif

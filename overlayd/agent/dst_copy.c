@@ -11,6 +11,8 @@
  *              options is set again, and it is compared. One difference and the migration is called off.
  *   Open       in this order: packets from the source before our own, the network opened, then CRIU answered: it leaves repair
  *              mode right after, and the kernel's first probe must find an open network.
+ *              A tree that has run may have been heard: from then on a failure of another tree, or an early end, is the
+ *              workload's own misfortune; nothing is taken back.
  *   Gone       until ms_init_keep() the end of this process takes the whole copy with it, silently.
  */
 #include <errno.h>
@@ -38,6 +40,7 @@
 #define COPY_RESTORE_MS 60000
 #define COPY_PAGES_MS 30000
 #define COPY_GONE_MS 5000
+#define COPY_NETWORK_MS 10000
 #define COPY_IMAGE_SLACK (512ull << 20)
 
 static void copy_ready_cb(struct criu_proc *p, unsigned int version, void *arg)
@@ -362,17 +365,25 @@ int copy_open(struct migrate_dst *m, struct oerr *err)
 	m->kept = true;
 	if (fault_point("dst.kept", err))
 		return err->code;
-	if (stackclient_fence(m->stack, false, NULL, err) || stackclient_release(m->stack, false, &state, err))
-		log_error("migrate", "%.8s: opening the network: %s", m->agent.journal.hex, err->text);
+	/* the second way is for a tunstack that died meanwhile and has a successor */
+	if ((stackclient_fence(m->stack, false, NULL, err) || stackclient_release(m->stack, false, &state, err)) &&
+	    control_open_network(&m->control, COPY_NETWORK_MS, &state, err))
+		return oerr_wrap(err, "opening the network");
 	m->handed_packets = state.released_packets;
 	m->longest_gap_us = state.longest_gap_us;
 	for (size_t i = 0; i < m->n_trees; i++)
 		criu_answer(m->trees[i].criu, true);
 	agent_wait_forever(&m->agent, copy_all_ended, m);
-	if (copy_has_failed(m, err))
-		return err->code;
+	for (size_t i = 0; i < m->n_trees; i++)
+		m->ran |= m->trees[i].result.ok;
+	if (copy_has_failed(m, err)) {
+		if (!m->ran)
+			return err->code;
+		log_error("migrate", "%.8s: %s", m->agent.journal.hex, err->text);
+	}
 	if (copy_mtu(m, m->agent.conf->mtu, err) || ms_init_release(m->init, err))
 		log_error("migrate", "%.8s: %s", m->agent.journal.hex, err->text);
+	oerr_clear(err);
 	return 0;
 }
 
@@ -387,10 +398,13 @@ void copy_destroy(struct migrate_dst *m)
 	struct oerr err = { 0 };
 
 	if (m->init && !m->init_gone) {
+		/* what is promised afterwards is that it is gone, so there is no time limit */
 		ms_init_kill(m->init);
-		m->agent.peer_failed = m->agent.link_lost = false;
-		if (agent_wait(&m->agent, copy_init_is_gone, m, COPY_GONE_MS, "end", &err))
-			log_error("migrate", "%.8s: the copy: %s", m->agent.journal.hex, err.text);
+		while (agent_wait(&m->agent, copy_init_is_gone, m, COPY_GONE_MS, "end", &err)) {
+			if (!m->agent.peer_failed && !m->agent.link_lost)
+				log_error("migrate", "%.8s: the copy: %s", m->agent.journal.hex, err.text);
+			m->agent.peer_failed = m->agent.link_lost = false;
+		}
 	}
 	for (size_t i = 0; i < m->n_trees; i++) {
 		struct dst_tree *t = &m->trees[i];

@@ -7,6 +7,8 @@
  *   Order      all trees are stopped before anything is read. Capture first, then sockets (design.md section 6): what the kernel has
  *              acknowledged until then is in its queue, nothing is acknowledged afterwards. CRIU and we never touch sockets at the
  *              same time: it waits for our answer to network-lock.
+ *   Fence      a blackhole behind the capture from the start: if tunstack dies, no packet meets a frozen socket, whose kernel would
+ *              acknowledge what the image does not have. The next request to that tunstack fails, and the migration with it.
  *   Accept queues  connections a listener's program has not accepted cannot be dumped. If there are any at network-lock, the stop is
  *              called off, the program gets FREEZE_DRAIN_MS under the capture (nothing new can arrive) to take them, and it is
  *              tried again.
@@ -36,6 +38,7 @@
 #define FREEZE_READY_MS 20000
 #define FREEZE_STOP_MS 15000
 #define FREEZE_RESUME_MS 30000
+#define FREEZE_OPEN_MS 10000		/* for a tunstack that died to be replaced */
 #define FREEZE_IMAGE_SLACK (512ull << 20)
 
 static void src_criu_ready_cb(struct criu_proc *p, unsigned int version, void *arg)
@@ -204,6 +207,8 @@ static int src_capture(struct migrate_src *m, struct oerr *err)
 	m->captured = true;
 	ret = stackclient_capture(m->stack, &m->stack_state, err);
 	if (!ret)
+		ret = stackclient_fence(m->stack, true, &m->stack_state, err);
+	if (!ret)
 		m->t.captured = monotime_us();
 	return ret;
 }
@@ -215,11 +220,13 @@ static void src_release(struct migrate_src *m)
 
 	if (!m->captured || !m->stack)
 		return;
-	if (stackclient_fence(m->stack, false, NULL, &err) ||
-	    stackclient_release(m->stack, false, &m->stack_state, &err))
+	if ((stackclient_fence(m->stack, false, NULL, &err) || stackclient_release(m->stack, false, &m->stack_state, &err)) &&
+	    control_open_network(&m->control, FREEZE_OPEN_MS, &m->stack_state, &err)) {
 		log_error("migrate", "%.8s: releasing the network: %s", m->agent.journal.hex, err.text);
-	else
-		m->captured = false;
+		m->unfinished = true;
+		return;
+	}
+	m->captured = false;
 }
 
 static int src_accept_queue(struct migrate_src *m, unsigned int *waiting, char text[256], struct oerr *err)

@@ -8,14 +8,19 @@
  *   Storage    one JSON object per migration and side, replaced atomically (statefile.c). Processes are kept as pid and start
  *              time, so that a pid taken by somebody else is never signalled.
  *   Lifetime   created when the agent knows its id; removed, with its directory, as the very last act on either side.
+ *   One at a time  whoever goes by a journal, agent or recovery, holds the lock of the file "lock" beside it: an overlayd
+ *              that was restarted at the wrong moment may start a second recovery, which then ends at once.
  *   Outcome    HEX.outcome beside the directory outlives it: another node may ask long after. Written before the journal goes.
  *   Invariant  "stage" in the file is the stage begun last, never a later one.
  */
 #include "overlayd/agent/journal.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
 
 #include "overlayd/common/statefile.h"
 #include "overlayd/common/util.h"
@@ -89,6 +94,24 @@ int journal_open(struct journal *j, const char *hex, struct oerr *err)
 	return 0;
 }
 
+/** journal_lock() - be the only one to go by it, until journal_close(); Return: 0; -EBUSY somebody else does; -errno */
+int journal_lock(struct journal *j, struct oerr *err)
+{
+	char path[160];
+	int ret;
+
+	snprintf(path, sizeof(path), "%s/lock", j->dir);
+	j->lock = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	if (j->lock < 0)
+		return oerr_set(err, -errno, "%s: %s", path, strerror(errno));
+	if (!flock(j->lock, LOCK_EX | LOCK_NB))
+		return 0;
+	ret = errno == EWOULDBLOCK ? -EBUSY : -errno;
+	close(j->lock);
+	j->lock = -1;
+	return oerr_set(err, ret, "%s: %s", path, ret == -EBUSY ? "another agent goes by this journal" : strerror(-ret));
+}
+
 /**
  * journal_commit() - put the record on file, before the step it announces
  * @stage: the stage about to begin, or NULL to keep the one on record
@@ -110,13 +133,18 @@ void journal_close(struct journal *j)
 {
 	json_decref(j->root);
 	j->root = NULL;
+	if (j->lock > 0)
+		close(j->lock);
+	j->lock = -1;
 }
 
 /** journal_remove() - the migration is over on this side: directory, images and record go; Return: 0 or -errno */
 int journal_remove(struct journal *j)
 {
+	int ret = j->dir[0] ? util_remove_tree(j->dir) : 0;
+
 	journal_close(j);
-	return j->dir[0] ? util_remove_tree(j->dir) : 0;
+	return ret;
 }
 
 void journal_set_str(struct journal *j, const char *key, const char *value)

@@ -19,6 +19,7 @@ struct journal {
 	char hex[JOURNAL_HEX_LEN];	/* the same for paths and people */
 	char dir[128];			/* JOURNAL_DIR/hex, mode 0700 */
 	json_t *root;			/* owned; written by journal_commit() */
+	int lock;			/* held while we are the one who goes by it; 0 or -1 = not held */
 };
 
 /* what became of a migration at its destination; numbers are enum PeerMigState's */
@@ -30,6 +31,7 @@ enum journal_outcome {
 
 int journal_create(struct journal *j, const uint8_t id[JOURNAL_ID_LEN], const char *role, struct oerr *err);
 int journal_open(struct journal *j, const char *hex, struct oerr *err);
+int journal_lock(struct journal *j, struct oerr *err);
 int journal_commit(struct journal *j, const char *stage, struct oerr *err);
 void journal_close(struct journal *j);
 int journal_remove(struct journal *j);

@@ -5,7 +5,8 @@
  *   Order      stages run in table order. Before each one its name is put in the journal, so whoever finds the journal later knows
  *              the last stage begun.
  *   Failure    before the commit stage has succeeded: undo runs for the failed stage and every one before it, backwards, and the
- *              first error is the migration's. After it: nothing is undone here; the caller goes forward or moves the vIP back.
+ *              first error is the migration's. After it: nothing is undone here; the caller goes forward or moves the vIP back, and
+ *              a journal that cannot be written stops nobody: recovery does the same from "commit" on.
  *   Invariant  a stage's undo never depends on its run having finished.
  */
 #include "overlayd/agent/migrate.h"
@@ -15,14 +16,18 @@
 #include "overlayd/agent/fault.h"
 #include "overlayd/common/log.h"
 
-static int migrate_run_one(struct agent *a, const struct migrate_stage *stage, const char *side, void *role, struct oerr *err)
+static int migrate_run_one(struct agent *a, const struct migrate_stage *stage, const char *side, void *role, bool committed,
+			   struct oerr *err)
 {
 	char point[64];
 	int ret;
 
 	ret = journal_commit(&a->journal, stage->name, err);
-	if (ret)
+	if (ret && !committed)
 		return ret;
+	if (ret)
+		log_error("migrate", "%.8s %s: %s", a->journal.hex, side, err->text);
+	oerr_clear(err);
 	snprintf(point, sizeof(point), "%s.%s", side, stage->name);
 	ret = fault_point(point, err);
 	return ret ? ret : stage->run(role, err);
@@ -51,7 +56,7 @@ int migrate_run_stages(struct agent *a, const struct migrate_stage *stages, size
 		       struct migrate_result *result, struct oerr *err)
 {
 	for (size_t i = 0; i < n; i++) {
-		int ret = migrate_run_one(a, &stages[i], side, role, err);
+		int ret = migrate_run_one(a, &stages[i], side, role, result->committed, err);
 
 		result->stage = stages[i].name;
 		if (ret) {

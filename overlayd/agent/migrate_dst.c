@@ -8,6 +8,7 @@
  *              overlayd, whether the migration is over there) until one of them knows: dst_learn_commit().
  *   After it   the copy opens and runs; what fails from there on is told with the certainty the source needs (copy_gone).
  *   Outcome    RUNNING is on file before the source hears it, GONE before the journal goes: whoever asks later gets the same answer.
+ *   Once it runs  (m->ran) there is no failure any more: GONE would make the source go on from an old state.
  *   If we die  the copy dies with us until ms_init_keep(); afterwards recover.c finds out whether it runs.
  */
 #include "overlayd/agent/migrate_dst.h"
@@ -133,8 +134,8 @@ static void dst_held_packet(struct migrate_dst *m, const uint8_t *data, size_t l
 {
 	struct oerr err = { 0 };
 
-	if (!m->stack || m->held_done)
-		return; /* a straggler after the hand-over: the peer sends it again */
+	if (!m->stack)
+		return;
 	if (stackclient_import(m->stack, data, len, &err))
 		LOG_LIMITED(LOG_LVL_WARN, "migrate", monotime_us(), "%.8s: held packet: %s", m->agent.journal.hex, err.text);
 }
@@ -400,13 +401,26 @@ static int dst_commit(void *arg, struct oerr *err)
 
 /* --- 6 hand-over --- */
 
-static void dst_activate(struct migrate_dst *m)
+/* Return: 0, or -ENXIO: overlayd does not have the workload any more, so it cannot run here */
+static int dst_activate(struct migrate_dst *m, struct oerr *err)
+{
+	int ret;
+
+	while ((ret = control_activate(&m->control, m->generations, err)) && ret != -ENXIO) {
+		LOG_LIMITED(LOG_LVL_WARN, "migrate", monotime_us(), "%.8s: overlayd: %s; trying again", m->agent.journal.hex, err->text);
+		oerr_clear(err);
+		agent_pause(&m->agent, DST_RETRY_MS);
+	}
+	return ret;
+}
+
+/* on file before anybody hears it; there is nothing to do but to try again */
+static void dst_outcome(struct migrate_dst *m, enum journal_outcome outcome)
 {
 	struct oerr err = { 0 };
 
-	while (control_activate(&m->control, m->generations, &err)) {
-		LOG_LIMITED(LOG_LVL_WARN, "migrate", monotime_us(), "%.8s: overlayd: %s; trying again", m->agent.journal.hex, err.text);
-		oerr_clear(&err);
+	while (journal_outcome_write(m->agent.journal.hex, outcome, m->root_host_pid, &err)) {
+		LOG_LIMITED(LOG_LVL_ERROR, "migrate", monotime_us(), "%.8s: %s; trying again", m->agent.journal.hex, err.text);
 		agent_pause(&m->agent, DST_RETRY_MS);
 	}
 }
@@ -430,18 +444,20 @@ static int dst_hand_over(void *arg, struct oerr *err)
 	struct migrate_dst *m = arg;
 	struct oerr warn = { 0 };
 
-	dst_activate(m);
+	if (dst_activate(m, err))
+		return err->code;
 	if (agent_wait(&m->agent, dst_has_held, m, DST_HELD_MS, "hand over what it held", &warn))
 		log_warn("migrate", "%.8s: %s", m->agent.journal.hex, warn.text);
 	m->held_done = true;
 	if (stackclient_imported(m->stack, NULL, &warn))
 		log_warn("migrate", "%.8s: %s", m->agent.journal.hex, warn.text);
-	if (copy_open(m, err) || journal_outcome_write(m->agent.journal.hex, JOURNAL_OUTCOME_RUNNING, m->root_host_pid, err))
+	if (copy_open(m, err))
 		return err->code;
+	dst_outcome(m, JOURNAL_OUTCOME_RUNNING);
 	if (fault_point("dst.running", err))
 		oerr_clear(err);
 	dst_tell_running(m);
-	while (control_set_init(&m->control, ms_init_pid(m->init), &warn))
+	while (!m->init_gone && control_set_init(&m->control, ms_init_pid(m->init), &warn))
 		agent_pause(&m->agent, DST_RETRY_MS);
 	return 0;
 }
@@ -526,7 +542,7 @@ static int dst_init(struct migrate_dst *m, const struct conf *conf, struct oerr 
 	if (agent_init(&m->agent, conf, &dst_agent_ops, m, err))
 		return err->code;
 	m->agent.cancel_allowed = false;
-	if (journal_create(&m->agent.journal, m->opts->id, "destination", err))
+	if (journal_create(&m->agent.journal, m->opts->id, "destination", err) || journal_lock(&m->agent.journal, err))
 		return err->code;
 	journal_set_process(&m->agent.journal, "agent", getpid());
 	return control_init(&m->control, &m->agent, err);
@@ -535,12 +551,10 @@ static int dst_init(struct migrate_dst *m, const struct conf *conf, struct oerr 
 /* after a failure: nothing of the copy is left, which goes on file before anybody hears it */
 static void dst_end_failed(struct migrate_dst *m, const struct migrate_result *result, const struct oerr *err)
 {
-	struct oerr warn = { 0 };
-
+	m->root_host_pid = 0;
 	if (result->committed)
 		dst_prepare_undo(m);
-	if (journal_outcome_write(m->agent.journal.hex, JOURNAL_OUTCOME_GONE, 0, &warn))
-		log_error("migrate", "%.8s: %s", m->agent.journal.hex, warn.text);
+	dst_outcome(m, JOURNAL_OUTCOME_GONE);
 	dst_tell_failed(m, err);
 }
 
@@ -558,10 +572,11 @@ int migrate_dst_run(const struct conf *conf, const struct migrate_dst_opts *opts
 
 	if (!ret)
 		ret = migrate_run_stages(&m.agent, dst_stages, ARRAY_SIZE(dst_stages), "dst", &m, &result, &err);
-	if (ret)
+	if (ret && !m.ran)
 		dst_end_failed(&m, &result, &err);
 	if (journal_remove(&m.agent.journal))
 		log_error("migrate", "%.8s: %s could not be removed", m.agent.journal.hex, m.agent.journal.dir);
+	control_over(&m.control);
 	dst_fini(&m);
 	return 0;
 }

@@ -62,6 +62,7 @@ struct migrate_dst {
 	uint32_t sockets_checked;
 	uint64_t restore_us;
 	bool kept;			/* ms-init outlives us from here on */
+	bool ran;			/* at least one tree has been let run: there is no way back */
 	uint64_t handed_packets;	/* delivered from hand-over and own capture */
 	uint64_t longest_gap_us;
 	pid_t root_host_pid;

@@ -6,9 +6,11 @@
  *   Before the commit  any failure, of either side, the link, or the operator's patience, runs the undo column backwards: the
  *              process goes on here with its connections, having noticed a pause.
  *   Commit     one compare-and-swap at the directory. No answer: it is asked again, for ever, with the same id, which the
- *              directory answers as the first time; nothing else is done meanwhile (in doubt).
+ *              directory answers as the first time; nothing else is done meanwhile (in doubt). Once in doubt a refusal proves
+ *              nothing either, the first request may still be on its way: control_settle() finds out, or makes sure.
  *   After it   only forward. Our frozen tasks die when the destination says that its copy runs. If it says that the copy is gone,
- *              the vIPs are moved back (g+2) and our tasks go on. If it says nothing, its overlayd is asked, for ever.
+ *              the vIPs are moved back (g+2) and our tasks go on. If it says nothing, its overlayd is asked, for ever. Should
+ *              anything else go wrong here, the journal stays and recover.c goes on: from "commit" on it does all there is to do.
  *   Fence      from "fence" on the tasks are held by a cgroup as well as by CRIU: this agent's death makes CRIU resume them, and
  *              then they must not run. The network is fenced by a blackhole for the same reason.
  *   If we die  recover.c, from the journal.
@@ -42,6 +44,7 @@
 #define SRC_DUMP_MS 120000
 #define SRC_RESTORED_MS 120000
 #define SRC_FENCE_MS 2000
+#define SRC_RETRY_MS 200
 
 /* --- what comes from the destination --- */
 
@@ -139,10 +142,13 @@ static int src_await_self(struct migrate_src *m, struct oerr *err)
 static void src_journal_facts(struct migrate_src *m)
 {
 	struct journal *j = &m->agent.journal;
-	json_t *generations = json_array();
+	json_t *generations = json_array(), *vips = json_array();
 
-	for (size_t i = 0; i < m->control.w.nvips; i++)
+	for (size_t i = 0; i < m->control.w.nvips; i++) {
 		json_array_append_new(generations, json_integer((json_int_t)m->control.w.generations[i]));
+		json_array_append_new(vips, json_integer((json_int_t)m->control.w.vips[i]));
+	}
+	journal_set_json(j, "vips", vips);
 	journal_set_str(j, "workload", m->control.w.name);
 	journal_set_str(j, "peer", m->control.host);
 	journal_set_str(j, "peer_addr", m->control.host_addr);
@@ -242,6 +248,8 @@ static int src_scan(struct migrate_src *m, struct oerr *err)
 {
 	const struct preflight_opts opts = {
 		.node = m->agent.conf->node,
+		.vips = m->control.w.vips,
+		.n_vips = m->control.w.nvips,
 		.ghost_limit = CRIU_GHOST_LIMIT,
 		.allow_urgent_loss = m->opts->allow_urgent_loss,
 		.criu_shim = m->agent.conf->criu.preload && strstr(m->agent.conf->criu.preload, "criushim"),
@@ -477,22 +485,36 @@ static void src_fence_undo(void *arg)
 static int src_commit(void *arg, struct oerr *err)
 {
 	struct migrate_src *m = arg;
+	bool moved = false;
 	int ret;
 
 	if (m->agent.link_lost || m->agent.peer_failed)
 		return oerr_set(err, -ENOTCONN, "%s was lost right before the commit: %s", m->control.host,
 				m->agent.link_lost ? m->agent.link_why : m->agent.peer_text);
 	for (;;) {
+		struct oerr why = { 0 };
+
+		memcpy(m->control.w.generations, m->old_generations, sizeof(m->old_generations));
 		ret = control_move(&m->control, m->agent.journal.id, m->agent.conf->node, m->control.host, NULL, &m->in_doubt, err);
-		if (!ret)
-			ret = fault_point("src.swapped", err);
-		if (ret != -ETIMEDOUT || !m->in_doubt)
+		if (!ret && fault_point("src.swapped", err)) {
+			m->in_doubt = true; /* "error" there: the answer has not come */
+			ret = -ETIMEDOUT;
+		}
+		if (!ret || !m->in_doubt)
 			break;
-		log_warn("migrate", "%.8s: in doubt: the directory was asked to commit and does not answer; asking again",
-			 m->agent.journal.hex);
+		if (ret != -ETIMEDOUT && !control_settle(&m->control, m->old_generations, &moved, &why)) {
+			ret = moved ? 0 : ret;
+			break;
+		}
+		LOG_LIMITED(LOG_LVL_WARN, "migrate", monotime_us(),
+			    "%.8s: in doubt: the directory was asked to commit, and %s; asking again", m->agent.journal.hex, err->text);
 		control_state(&m->control, "commit", true, true);
-		agent_pause(&m->agent, 200);
+		agent_pause(&m->agent, SRC_RETRY_MS);
 	}
+	if (m->in_doubt)
+		control_state(&m->control, "commit", true, false);
+	if (!ret)
+		oerr_clear(err);
 	m->t.committed = monotime_us();
 	return ret;
 }
@@ -550,7 +572,7 @@ static int src_init(struct migrate_src *m, const struct conf *conf, struct oerr 
 		return err->code;
 	if (m->opts->timeout_s)
 		m->agent.deadline_us = monotime_us() + m->opts->timeout_s * 1000000ull;
-	if (journal_create(&m->agent.journal, m->opts->id, "source", err))
+	if (journal_create(&m->agent.journal, m->opts->id, "source", err) || journal_lock(&m->agent.journal, err))
 		return err->code;
 	journal_set_process(&m->agent.journal, "agent", getpid());
 	journal_set_str(&m->agent.journal, "workload", m->opts->workload);
@@ -564,14 +586,15 @@ static int src_end(struct migrate_src *m, const struct migrate_result *result, i
 	char hex[JOURNAL_HEX_LEN];
 
 	memcpy(hex, m->agent.journal.hex, sizeof(hex));
-	if (m->unfinished) {
-		report_failed(m, err, true);
+	if (m->unfinished || (ret && result->committed && !m->returned)) {
+		report_unfinished(m, err);
 		return 1;
 	}
 	if (ret && journal_outcome_write(hex, JOURNAL_OUTCOME_GONE, 0, &jerr))
 		log_error("migrate", "%.8s: %s", hex, jerr.text);
 	if (journal_remove(&m->agent.journal))
 		log_error("migrate", "%.8s: %s could not be removed", hex, m->agent.journal.dir);
+	control_over(&m->control);
 	m->t.ended = monotime_us();
 	if (!ret && m->opts->dry_run)
 		report_dry_run(m);

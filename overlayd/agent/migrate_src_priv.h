@@ -73,6 +73,7 @@ struct migrate_src {
 	bool captured;			/* the capture may stand: release on roll-back */
 	bool sockets_busy;		/* a listener had connections nobody had accepted: try again */
 	bool in_doubt;			/* the swap may have happened */
+	bool returned;			/* the vIPs were moved back, all runs here again */
 	bool unfinished;		/* leave the journal: recovery must go on trying */
 	struct src_times t;
 	uint64_t bytes_sent;		/* images and pages */
@@ -90,6 +91,7 @@ int src_send_held(struct migrate_src *m, struct oerr *err);
 int src_send_simple(struct migrate_src *m, Ovl__MigMsg__BodyCase what, struct oerr *err);
 
 void report_done(struct migrate_src *m);
+void report_unfinished(struct migrate_src *m, const struct oerr *err);
 void report_failed(struct migrate_src *m, const struct oerr *err, bool committed);
 void report_refused(struct migrate_src *m);
 void report_dry_run(struct migrate_src *m);

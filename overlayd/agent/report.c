@@ -98,6 +98,16 @@ void report_failed(struct migrate_src *m, const struct oerr *err, bool committed
 		    json_pack("{s:s, s:s}", "migration", m->agent.journal.hex, "error", err->text));
 }
 
+/** report_unfinished() - we stop, and whoever goes by the journal next brings it to its end, here or there */
+void report_unfinished(struct migrate_src *m, const struct oerr *err)
+{
+	char text[OERR_TEXT_MAX + 160];
+
+	snprintf(text, sizeof(text), "%s; it is being finished without us: see overlayd status", err->text);
+	report_send(m, err->code, OVL__MIG_EXIT__MIG_EXIT_IN_DOUBT, text,
+		    json_pack("{s:s, s:s}", "migration", m->agent.journal.hex, "error", err->text));
+}
+
 /* every reason of one severity of both nodes; returns how many */
 static size_t report_reasons(const struct migrate_src *m, enum preflight_severity severity, json_t *list)
 {

@@ -28,6 +28,7 @@
 #define AFTER_CRIU_MS 30000
 #define AFTER_KILL_MS 10000
 #define AFTER_STRAGGLERS_MS 60
+#define AFTER_PEER_END_MS 2000
 
 static void after_stragglers_cb(struct ev_loop *loop, struct ev_io *w, int revents)
 {
@@ -59,12 +60,12 @@ static int after_tell_committed(struct migrate_src *m)
 	return agent_send(&m->agent, &msg);
 }
 
-/* tell our overlayd until it has heard: it may be being restarted */
+/* tell our overlayd until it has heard: it may be being restarted. -ENXIO: it has no such workload any more, so nothing is left to do */
 static void after_until_done(struct migrate_src *m, int (*call)(struct migrate_src *m, struct oerr *err))
 {
 	struct oerr err = { 0 };
 
-	while (call(m, &err)) {
+	while (call(m, &err) && err.code != -ENXIO) {
 		LOG_LIMITED(LOG_LVL_WARN, "migrate", monotime_us(), "%.8s: overlayd: %s; trying again", m->agent.journal.hex, err.text);
 		oerr_clear(&err);
 		agent_pause(&m->agent, AFTER_RETRY_MS);
@@ -98,8 +99,11 @@ static int after_ask_fate(struct migrate_src *m, struct oerr *err)
 
 	for (;;) {
 		struct oerr qerr = { 0 };
-		int ret = control_fate(&m->control, &fate, &qerr);
+		int ret;
 
+		if (m->running)
+			return 0; /* it came after all */
+		ret = control_fate(&m->control, &fate, &qerr);
 		if (!ret && fate == CONTROL_FATE_RUNNING) {
 			m->running = true;
 			return 0;
@@ -152,6 +156,7 @@ static void after_return(struct migrate_src *m, struct oerr *err)
 	src_thaw(m);
 	if (cgroup_fence_restore(m->fence, &back) || cgroup_fence_remove(m->fence, &back))
 		log_error("migrate", "%.8s: %s", m->agent.journal.hex, back.text);
+	m->returned = true;
 }
 
 /** src_hand_over() - stage 8: everything that belongs to the vIPs goes after them; 0 when the copy runs at the destination */
@@ -206,6 +211,11 @@ static void after_kill(struct migrate_src *m)
 		log_error("migrate", "%.8s: %s", m->agent.journal.hex, err.text);
 }
 
+static bool after_peer_ended(const void *arg)
+{
+	return ((const struct migrate_src *)arg)->agent.link_lost;
+}
+
 /** src_clean() - stage 9: the copy runs, so ours dies and this node forgets the workload; nothing here can fail the migration */
 int src_clean(void *role, struct oerr *err)
 {
@@ -219,8 +229,9 @@ int src_clean(void *role, struct oerr *err)
 	agent_pause(&m->agent, AFTER_STRAGGLERS_MS);
 	ev_io_stop(m->agent.loop, &m->stack_io);
 	after_until_done(m, after_discard);
+	/* it hangs up when the workload is free to move on */
 	if (!src_send_simple(m, OVL__MIG_MSG__BODY_FINISHED, &warn))
-		agent_flush(&m->agent, 1000, &warn);
+		agent_wait(&m->agent, after_peer_ended, m, AFTER_PEER_END_MS, "end", &warn);
 	(void)err;
 	return 0;
 }
