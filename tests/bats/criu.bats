@@ -302,7 +302,6 @@ s = socket.socket(); s.bind(("192.168.77.2", 7000)); s.listen(); print("up", flu
 	exec_in one criuprobe ticks
 	run_ok "$BUILD/bin/ms-init" --exec --netns "/run/netns/$TAG-a" --join "$INIT" --detach --log "$BATS_TEST_TMPDIR/two.log" \
 		-- sh -c 'exec criuprobe ticks'
-	second() { ps -eo pid=,ppid=,args= | awk '$2 == 1 && $3 == "ms-root" && $4 == "sh" { print $1 }'; }
 	for p in $(ip netns pids "$TAG-a"); do
 		[[ $(tr '\0' ' ' <"/proc/$p/cmdline") == "ms-root sh "* ]] && PID="$PID $p"
 	done
