@@ -180,19 +180,21 @@ char *sock_image_label(const struct sock_image *img, char *text, size_t size)
 	return text;
 }
 
-/* one integer between memory (host order) and wire (little-endian) */
-static void put_le(uint8_t *to, const void *from, size_t size)
+/* integers between memory (host order) and wire (little-endian) */
+static void put_uint(uint8_t *to, uint64_t v, size_t size)
 {
-	uint64_t v = 0;
-
-	switch (size) {
-	case 1: v = *(const uint8_t *)from; break;
-	case 2: v = *(const uint16_t *)from; break;
-	case 4: v = *(const uint32_t *)from; break;
-	case 8: v = *(const uint64_t *)from; break;
-	}
 	for (size_t i = 0; i < size; i++)
 		to[i] = (uint8_t)(v >> (8 * i));
+}
+
+static void put_le(uint8_t *to, const void *from, size_t size)
+{
+	switch (size) {
+	case 1: put_uint(to, *(const uint8_t *)from, 1); break;
+	case 2: put_uint(to, *(const uint16_t *)from, 2); break;
+	case 4: put_uint(to, *(const uint32_t *)from, 4); break;
+	case 8: put_uint(to, *(const uint64_t *)from, 8); break;
+	}
 }
 
 static uint64_t get_le(const uint8_t *from, size_t size)
@@ -222,12 +224,9 @@ size_t sock_image_size(const struct sock_image *img)
 	return sizeof(struct sock_image_wire) + (img->flags & SOCK_F_BYTES ? (size_t)img->sndq_len + img->rcvq_len : 0);
 }
 
-#define PUT(buf, f, v)                                                                                                             \
-	do {                                                                                                                       \
-		__typeof__(((struct sock_image_wire *)0)->f) v_ = (v);                                                             \
-		put_le((buf) + offsetof(struct sock_image_wire, f), &v_, sizeof(v_));                                              \
-	} while (0)
-#define GET(buf, f) get_le((buf) + offsetof(struct sock_image_wire, f), sizeof(((struct sock_image_wire *)0)->f))
+#define WIRE_SIZE(f) sizeof(((struct sock_image_wire *)0)->f)
+#define PUT(buf, f, v) put_uint((buf) + offsetof(struct sock_image_wire, f), (v), WIRE_SIZE(f))
+#define GET(buf, f) get_le((buf) + offsetof(struct sock_image_wire, f), WIRE_SIZE(f))
 
 /**
  * sock_image_encode() - the wire form
