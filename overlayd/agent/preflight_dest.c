@@ -119,6 +119,23 @@ static void compare_file(struct dest *d, const Ovl__MigFile *f, const struct sta
 		    facts->node, f->path, f->owner, facts->node);
 }
 
+/* A lock of the workload's that somebody here holds on the file of that name: the restore would wait for it. */
+static void check_locked(struct dest *d, const Ovl__MigFile *f, const struct stat *st)
+{
+	cleanup_free char *text = NULL;
+	struct procfs_lock l;
+
+	if (!f->lock || util_read_file("/proc/locks", &text, NULL))
+		return;
+	for (const char *line = text; line; line = procfs_next_line(line)) {
+		if (procfs_parse_lock(line, &l) || l.waiting || l.ino != st->st_ino || makedev(l.major, l.minor) != st->st_dev)
+			continue;
+		NO(d, "file-locked", "%s: %s is locked here by process %d, and %s would wait for its lock on it", d->facts->node, f->path,
+		   (int)l.pid, f->owner);
+		return;
+	}
+}
+
 static void check_file(struct dest *d, const Ovl__MigFile *f)
 {
 	cleanup_close int fd = open_in_root(d, f->path, O_PATH);
@@ -132,11 +149,13 @@ static void check_file(struct dest *d, const Ovl__MigFile *f)
 		NO(d, "file-unreadable", "%s: %s cannot be opened: %s", d->facts->node, f->path, strerror(fd < 0 ? -fd : errno));
 		return;
 	}
-	if (st.st_ino != f->ino || !same_fs(d, fd, f->fs))
+	if (st.st_ino != f->ino || !same_fs(d, fd, f->fs)) {
 		compare_file(d, f, &st);
-	else if (f->posix_lock)
+		check_locked(d, f, &st);
+	} else if (f->posix_lock) {
 		NO(d, "posix-lock", "%s: %s holds a POSIX lock on %s, which %s and %s share: the copy could not take it while the original "
 		   "has it", d->facts->node, f->owner, f->path, d->facts->source, d->facts->node);
+	}
 }
 
 /* the directory a path lies in; Return: O_PATH descriptor or -errno */

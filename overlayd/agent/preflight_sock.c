@@ -107,7 +107,7 @@ static void sock_unix(const struct scan *s, const struct scan_task *t, const str
 
 	if (k->peer_ino && (!peer || peer->task == SCAN_NONE))
 		unix_outside(s, t, k, list);
-	else if (peer && peer->tree != k->tree)
+	else if (peer && peer->tree != k->tree && k < peer)	/* once for both ends */
 		refuse(list, "shared-between-trees", t, WHO " fd %d: a UNIX connection to " WHO ", which is in another process tree: start both "
 		       "from one parent, or with `overlayd exec`", WHO_ARGS(t), k->fd, WHO_ARGS(&s->tasks[peer->task]));
 	for (size_t i = 0; i < k->n_pending; i++) {

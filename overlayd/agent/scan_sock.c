@@ -214,8 +214,8 @@ static void netlink_msg(const struct nlmsghdr *h, int type, int protocol, struct
 
 	(void)type;
 	(void)protocol;
-	if (h->nlmsg_len < NLMSG_LENGTH(sizeof(*m)) || !m->ndiag_ino)
-		return;
+	if (h->nlmsg_len < NLMSG_LENGTH(sizeof(*m)) || !m->ndiag_ino || !m->ndiag_portid)
+		return;		/* the kernel's own end */
 	s = out_add(out);
 	s->ino = m->ndiag_ino;
 	s->family = AF_NETLINK;

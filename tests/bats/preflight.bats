@@ -494,6 +494,17 @@ build_id_offset() {
 	dest posix-lock "holds a POSIX lock on $DIR/l2, which n1 and n2 share" -- /
 }
 
+@test "destination: a lock somebody else has there on a file of that name" {
+	start a flock "$DIR/l"
+	: >"$DIR/l2"
+	chmod --reference="$DIR/l" "$DIR/l2"
+	spawn h flock "$DIR/l2" sleep 1000
+	wait_for 10 grep -q "FLOCK .*:$(stat -c %i "$DIR/l2") " /proc/locks
+	_run unshare -m bash -c "mount --bind $DIR/l2 $DIR/l && scantool dest $PID /"
+	assert_eq "$(codes refuse)" file-locked
+	assert_match "$(json '.[].text')" "n2: $DIR/l is locked here by process $(spawned h)"
+}
+
 @test "destination: UNIX names: same file fine, taken name and missing directory refused" {
 	mkdir "$DIR/run"
 	start a unix-server "$DIR/run/s"
