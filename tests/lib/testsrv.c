@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 /* testsrv.c - ms-testsrv, the server that checks every byte
  *
- * Usage: ms-testsrv [--udp ADDR:PORT]... [--memory MB] [--slow-accept MS] [--ready FILE] ADDR:PORT...
+ * Usage: ms-testsrv [--udp ADDR:PORT]... [--memory MB] [--slow-accept MS] [--unix PATH] [--lock FILE] [--ready FILE] ADDR:PORT...
  *
  *   ADDR:PORT       listen here (TCP); each connection says itself what it wants (chk.h): echo, upload, download, both, query
  *   --udp ...       datagrams are sent back as they came; order per sender is checked by their sequence number
  *   --memory MB     keep that much written memory; a query checks it
  *   --slow-accept MS   rest so long before each accept: the queue is hardly ever empty
+ *   --unix PATH     a UNIX stream socket with that name: whoever connects is hung up on at once
+ *   --lock FILE     hold an exclusive flock on it all the time
  *   --ready FILE    written (the pid) once everything listens
  *
  * One process, one thread, epoll. Runs until SIGTERM or SIGINT, then prints its counters as one line of JSON, the same that
@@ -17,13 +19,16 @@
  */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/file.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -35,7 +40,7 @@
 #define MEMORY_STEP 4096
 #define STOP_LOOK_MS 500		/* a signal just before the wait is noticed after it */
 
-enum end_kind { END_TCP_LISTEN, END_UDP, END_CONN };
+enum end_kind { END_TCP_LISTEN, END_UDP, END_CONN, END_UNIX_LISTEN };
 
 /* what an epoll event points to */
 struct end {
@@ -327,6 +332,39 @@ static void endpoint_open(const char *text, enum end_kind kind)
 	epoll_ctl(srv.epoll, EPOLL_CTL_ADD, e->fd, &(struct epoll_event){ .events = EPOLLIN, .data.ptr = e });
 }
 
+static void unix_open(const char *path)
+{
+	struct sockaddr_un sun = { .sun_family = AF_UNIX };
+	struct end *e = xcalloc(1, sizeof(*e));
+
+	snprintf(sun.sun_path, sizeof(sun.sun_path), "%s", path);
+	e->kind = END_UNIX_LISTEN;
+	e->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (e->fd < 0 || bind(e->fd, (struct sockaddr *)&sun, sizeof(sun)) || listen(e->fd, 16)) {
+		fprintf(stderr, "ms-testsrv: %s: %s\n", path, strerror(errno));
+		exit(2);
+	}
+	epoll_ctl(srv.epoll, EPOLL_CTL_ADD, e->fd, &(struct epoll_event){ .events = EPOLLIN, .data.ptr = e });
+}
+
+static void unix_event(const struct end *e)
+{
+	int fd = accept4(e->fd, NULL, NULL, SOCK_CLOEXEC);
+
+	if (fd >= 0)
+		close(fd);
+}
+
+static void lock_hold(const char *path)
+{
+	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+
+	if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB)) {
+		fprintf(stderr, "ms-testsrv: %s: %s\n", path, strerror(errno));
+		exit(2);
+	}
+}
+
 static void serve(void)
 {
 	struct epoll_event ev[EVENTS_MAX];
@@ -346,6 +384,9 @@ static void serve(void)
 				break;
 			case END_CONN:
 				conn_event(container_of(e, struct conn, end), ev[i].events);
+				break;
+			case END_UNIX_LISTEN:
+				unix_event(e);
 				break;
 			}
 		}
@@ -372,6 +413,8 @@ int main(int argc, char **argv)
 		{ "udp", required_argument, NULL, 'u' },
 		{ "memory", required_argument, NULL, 'm' },
 		{ "slow-accept", required_argument, NULL, 's' },
+		{ "unix", required_argument, NULL, 'x' },
+		{ "lock", required_argument, NULL, 'l' },
 		{ "ready", required_argument, NULL, 'r' },
 		{ 0 },
 	};
@@ -392,6 +435,10 @@ int main(int argc, char **argv)
 			memory_fill(optarg);
 		} else if (opt == 's') {
 			srv.slow_accept_ms = atoi(optarg);
+		} else if (opt == 'x') {
+			unix_open(optarg);
+		} else if (opt == 'l') {
+			lock_hold(optarg);
 		} else if (opt == 'r') {
 			ready = optarg;
 		} else {
@@ -401,7 +448,7 @@ int main(int argc, char **argv)
 	for (; optind < argc; optind++, opened++)
 		endpoint_open(argv[optind], END_TCP_LISTEN);
 	if (!opened) {
-		fprintf(stderr, "usage: ms-testsrv [--udp ADDR:PORT]... [--memory MB] [--ready FILE] ADDR:PORT...\n");
+		fprintf(stderr, "usage: ms-testsrv [--udp ADDR:PORT]... [--memory MB] [--unix PATH] [--lock FILE] [--ready FILE] ADDR:PORT...\n");
 		return 2;
 	}
 	if (ready) {
