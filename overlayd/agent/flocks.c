@@ -12,10 +12,12 @@
  */
 #include "overlayd/agent/flocks.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
@@ -23,6 +25,7 @@
 #include <unistd.h>
 
 #include "overlayd/agent/scan_sock.h"
+#include "overlayd/agent/scan_task.h"
 #include "overlayd/common/cleanup.h"
 #include "overlayd/common/monotime.h"
 #include "overlayd/common/util.h"
@@ -76,6 +79,68 @@ struct flocks *flocks_new(const struct scan *s)
 		for (size_t k = 0; k < s->tasks[i].n_fds; k++)
 			flocks_add_fd(fl, &s->tasks[i], &s->tasks[i].fds[k]);
 	return fl;
+}
+
+/* the locks held through one descriptor, if it is of a file */
+static void refresh_fd(struct flocks *fl, struct scan_reader *rd, int dir, struct scan_task *t, const char *number)
+{
+	struct procfs_fdinfo info;
+	struct scan_fd f = { .fd = atoi(number) };
+	struct stat st;
+	char name[32];
+
+	snprintf(name, sizeof(name), "fd/%d", f.fd);
+	f.path = scan_link(dir, name);
+	if (f.path && f.path[0] == '/' && !fstatat(dir, name, &st, 0) && S_ISREG(st.st_mode)) {
+		snprintf(name, sizeof(name), "fdinfo/%d", f.fd);
+		if (!scan_read_at(rd, dir, name) && !procfs_parse_fdinfo(rd->buf, &info)) {
+			f.dev = st.st_dev;
+			f.ino = st.st_ino;
+			f.locks = info.locks;
+			f.n_locks = info.n_locks;
+			flocks_add_fd(fl, t, &f);
+			procfs_fdinfo_fini(&info);
+		}
+	}
+	free(f.path);
+}
+
+static void refresh_task(struct flocks *fl, struct scan_reader *rd, pid_t pid)
+{
+	cleanup_dir DIR *fds = NULL;
+	cleanup_close int dir = -1;
+	struct scan_task t = { .pid = pid };
+	struct dirent *de;
+	char path[32];
+
+	snprintf(path, sizeof(path), "/proc/%d", (int)pid);
+	dir = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
+	fds = opendir(path);
+	if (dir < 0 || !fds || util_pid_start_time(pid, &t.start_ticks))
+		return;
+	while ((de = readdir(fds)))
+		if (de->d_name[0] != '.')
+			refresh_fd(fl, rd, dir, &t, de->d_name);
+}
+
+/**
+ * flocks_refresh() - what is held now, in place of what the scan saw
+ * @pids: the workload's processes, stopped
+ *
+ * Between the scan and the freeze locks come and go: one that was missed would hang the restore, one that is held no longer must not
+ * be taken on roll-back. Costs some microseconds for each open file.
+ */
+void flocks_refresh(struct flocks *fl, const pid_t *pids, size_t n)
+{
+	struct scan_reader rd = { 0 };
+
+	for (size_t i = 0; i < fl->n; i++)
+		free(fl->v[i].path);
+	fl->n = 0;
+	for (size_t i = 0; i < n; i++)
+		refresh_task(fl, &rd, pids[i]);
+	scan_reader_fini(&rd);
 }
 
 /** flocks_to_json() - for the journal; a new reference */

@@ -95,13 +95,15 @@ void preflight_tasks(const struct scan *s, const struct preflight_opts *opts, st
 /** preflight_unfreezable() - uninterruptible sleep: CRIU's stop would wait for its end. Short ones (a page fault, a disk read) are over in no time. */
 void preflight_unfreezable(const struct scan *s, const struct preflight_opts *opts, struct preflight_list *list)
 {
+	int ms = 0;	/* for all of them together */
+
 	(void)opts;
 	for (size_t i = 0; i < s->n_tasks; i++) {
 		const struct scan_task *t = &s->tasks[i];
 		char path[64], state = t->state;
 		cleanup_free char *wchan = NULL;
 
-		for (int ms = 0; state == 'D' && ms < UNFREEZABLE_MS; ms += UNFREEZABLE_STEP_MS) {
+		for (; state == 'D' && ms < UNFREEZABLE_MS; ms += UNFREEZABLE_STEP_MS) {
 			cleanup_free char *text = NULL;
 			struct procfs_stat st;
 

@@ -131,6 +131,35 @@ static void test_flock(void **state)
 	lock_round(true);
 }
 
+/* what is held now counts, not what the scan saw */
+static void test_flock_refresh(void **state)
+{
+	const pid_t self = getpid();
+	struct flocks *fl;
+	struct self a, b;
+
+	(void)state;
+	need_syscalls();
+	self_lock(&a, "now", false);
+	self_lock(&b, "later", true);
+	fl = flocks_new(&a.s);
+	assert_int_equal(flocks_count(fl), 1);
+	flocks_refresh(fl, &self, 1);
+	assert_int_equal(flocks_count(fl), 2);
+	close(a.f.fd);
+	flocks_refresh(fl, &self, 1);
+	assert_int_equal(flocks_count(fl), 1);
+	assert_int_equal(flocks_release(fl, NULL), 0);
+	assert_true(is_free(&b, true));
+	assert_int_equal(flocks_relock(fl, 0, NULL), 0);
+	assert_false(is_free(&b, true));
+	assert_true(is_free(&a, false));
+	close(b.f.fd);
+	flocks_refresh(fl, (const pid_t[]){ 0x3ffffff0 }, 1);	/* nobody */
+	assert_int_equal(flocks_count(fl), 0);
+	flocks_free(fl);
+}
+
 static void test_flock_taken(void **state)
 {
 	struct oerr err = { 0 };
@@ -299,7 +328,7 @@ static int remove_dir(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_flock), cmocka_unit_test(test_flock_taken), cmocka_unit_test(test_name), cmocka_unit_test(test_name_taken),
+		cmocka_unit_test(test_flock), cmocka_unit_test(test_flock_refresh), cmocka_unit_test(test_flock_taken), cmocka_unit_test(test_name), cmocka_unit_test(test_name_taken),
 		cmocka_unit_test(test_name_gone), cmocka_unit_test(test_rubbish),
 	};
 
