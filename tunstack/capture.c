@@ -38,7 +38,7 @@
 
 #define READ_BATCH 256		/* packets taken from the TUN in one go */
 #define INJECT_BATCH 64		/* packets written between two looks at the TUN */
-#define RELEASE_MAX_US 2000000	/* a peer that sends as fast as we write cannot hold a release up for longer */
+#define RELEASE_MAX_US 500000	/* whoever sends as fast as we write cannot hold a release up for longer, once what was held has gone */
 #define TUN_MTU_DEFAULT 1500
 #define OPEN_TRIES 100
 #define OPEN_WAIT_US 10000
@@ -233,8 +233,22 @@ static bool inject_some(struct capture *cap, uint64_t now_us)
 	return n > 0;
 }
 
-/* everything held goes, with what arrives while it does; false when time ran out first */
-static bool inject_all(struct capture *cap, uint64_t until_us)
+/* is a packet held that is not younger than number @mark? */
+static bool holds_older(const struct capture *cap, uint64_t mark)
+{
+	struct hold_packet pkt;
+
+	for (enum hold_dir d = 0; d < HOLD_DIR_COUNT; d++)
+		if (hold_first(cap->hold, d, &pkt) && pkt.seq <= mark)
+			return true;
+	return false;
+}
+
+/*
+ * Everything held goes, with what arrives while it does. False when it would not end: at @until_us there are still packets, all of
+ * them younger than @mark.
+ */
+static bool inject_all(struct capture *cap, uint64_t mark, uint64_t until_us)
 {
 	for (;;) {
 		uint64_t now = monotime_us();
@@ -242,7 +256,7 @@ static bool inject_all(struct capture *cap, uint64_t until_us)
 
 		if (!inject_some(cap, now) && !fresh)
 			return true;
-		if (now > until_us)
+		if (now > until_us && !holds_older(cap, mark))
 			return false;
 	}
 }
@@ -275,12 +289,12 @@ int capture_release(struct capture *cap, bool drop_egress, struct oerr *err)
 	capture_export_stop(cap);
 	if (drop_egress)
 		forget_egress(cap, start);
-	in_time = inject_all(cap, start + RELEASE_MAX_US);
+	in_time = inject_all(cap, before.last_seq, start + RELEASE_MAX_US);
 	r = fabric_capture_clear(cap->nlh, cap->cfg.slot, cap->ifindex);
 	if (r)
 		return oerr_set(err, r, "release of %s: %s", cap->name, netlink_error(cap->nlh));
 	if (!in_time)
-		inject_all(cap, UINT64_MAX);
+		inject_all(cap, UINT64_MAX, UINT64_MAX);
 	cap->captured = false;
 	while (take_in(cap, READ_BATCH, monotime_us()))
 		;

@@ -423,11 +423,17 @@ int stackclient_release(struct stackclient *c, bool drop_egress, struct stackcli
 {
 	Ovl__StackRelease body = OVL__STACK_RELEASE__INIT;
 	Ovl__StackMsg msg = OVL__STACK_MSG__INIT;
+	unsigned int usual_ms = c->timeout_ms;
+	int r;
 
 	body.drop_egress = drop_egress;
 	msg.body_case = OVL__STACK_MSG__BODY_RELEASE;
 	msg.release = &body;
-	return client_request(c, &msg, state, err);
+	if (c->timeout_ms < STACKCLIENT_RELEASE_MS)
+		c->timeout_ms = STACKCLIENT_RELEASE_MS;
+	r = client_request(c, &msg, state, err);
+	c->timeout_ms = usual_ms;
+	return r;
 }
 
 /** stackclient_fence() - blackhole behind the capture, on or off; repeatable; Return: 0 or -errno */

@@ -2,7 +2,7 @@
 /* stackclient.h - drive a workload's tunstack process: overlayd starts it, agents capture, release, hand over
  *
  * Blocking, with a time limit for every call; no event loop, no threads. Everything it waits for is on this node and takes
- * microseconds to a few milliseconds (a release with a full hold: some 100 ms).
+ * microseconds to a few milliseconds; a release takes about a second for each 100,000 packets held.
  *
  * In call order:
  *
@@ -34,6 +34,7 @@
 #include "overlayd/common/err.h"
 
 #define STACKCLIENT_TIMEOUT_MS 5000	/* per call, unless stackclient_set_timeout() says otherwise */
+#define STACKCLIENT_RELEASE_MS 30000	/* a release is given this long at least */
 
 struct tunstack_spawn_cfg {
 	const char *name;		/* workload */
