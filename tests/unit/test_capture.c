@@ -1,0 +1,408 @@
+// SPDX-License-Identifier: Apache-2.0
+/* test_capture.c - the capture's order of things, with a TUN and a fabric made of arrays
+ *
+ * The TUN below has a queue of packets to be read and a list of packets that were written; "the kernel" may answer what is written.
+ */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "overlayd/common/util.h"
+#include "overlayd/netlink.h"
+#include "tunstack/capture.h"
+#include "tunstack/hold.h"
+#include "tunstack/tun.h"
+
+#define VIP 0xc0a80502u		/* 192.168.5.2 */
+#define PEER 0xc0a80507u
+#define MAX 1024
+
+static struct {
+	uint32_t rx[MAX];	/* marks of packets to be read: destination is the peer's when PEER_BOUND is set */
+	unsigned int n_rx, next_rx;
+	uint32_t tx[MAX];	/* marks of packets written */
+	unsigned int n_tx;
+	bool route, fence;
+	bool answer;		/* each packet written is answered with one of mark + 1000 from the workload */
+	int fail_clear, fail_write;
+	unsigned int n_rx_at_clear;	/* packets that come while the route is being deleted */
+} net;
+
+#define FROM_APP 0x80000000u
+
+static size_t packet_make(uint32_t mark, uint8_t *p)
+{
+	uint32_t dst = mark & FROM_APP ? PEER : VIP;
+
+	memset(p, 0, 28);
+	p[0] = 0x45;
+	for (int i = 0; i < 4; i++) {
+		p[16 + i] = (uint8_t)(dst >> (24 - 8 * i));
+		p[20 + i] = (uint8_t)(mark >> (24 - 8 * i));
+	}
+	return 28;
+}
+
+static void arrive(uint32_t mark)
+{
+	assert_true(net.n_rx < MAX);
+	net.rx[net.n_rx++] = mark;
+}
+
+/* ---- what capture.c calls ---- */
+
+int tun_open(const char *name, unsigned int flags, struct oerr *err)
+{
+	(void)name;
+	(void)flags;
+	(void)err;
+	return open("/dev/null", O_RDWR | O_CLOEXEC);
+}
+
+int tun_set_offloads(int fd, const struct tun_offloads *want, struct tun_offloads *got)
+{
+	(void)fd;
+	(void)want;
+	(void)got;
+	return 0;
+}
+
+ssize_t tun_read(int fd, struct virtio_net_hdr *vnet, void *packet, size_t size)
+{
+	(void)fd;
+	(void)size;
+	if (net.next_rx == net.n_rx)
+		return -EAGAIN;
+	*vnet = (struct virtio_net_hdr){ 0 };
+	return (ssize_t)packet_make(net.rx[net.next_rx++], packet);
+}
+
+int tun_write_packet(int fd, const struct virtio_net_hdr *vnet, const void *packet, size_t len)
+{
+	const uint8_t *p = packet;
+	uint32_t mark = (uint32_t)p[20] << 24 | (uint32_t)p[21] << 16 | (uint32_t)p[22] << 8 | p[23];
+
+	(void)fd;
+	(void)vnet;
+	assert_int_equal(len, 28);
+	if (net.fail_write)
+		return net.fail_write;
+	net.tx[net.n_tx++] = mark;
+	if (net.answer && net.route && !(mark & FROM_APP))
+		arrive((mark + 1000) | FROM_APP);
+	return 0;
+}
+
+struct nlh *netlink_open(int netns, struct oerr *err)
+{
+	(void)netns;
+	(void)err;
+	return (struct nlh *)&net;
+}
+
+void netlink_close(struct nlh *h)
+{
+	(void)h;
+}
+
+const char *netlink_error(const struct nlh *h)
+{
+	(void)h;
+	return "made up";
+}
+
+void fabric_ifname(char ifname[IFNAMSIZ], const char *prefix, const char *name)
+{
+	snprintf(ifname, IFNAMSIZ, "%s%s", prefix, name);
+}
+
+int fabric_hold_setup(struct nlh *h, const char *ifname, unsigned int mtu, int *ifindex)
+{
+	(void)h;
+	(void)ifname;
+	(void)mtu;
+	*ifindex = 7;
+	return 0;
+}
+
+int fabric_capture_set(struct nlh *h, unsigned int slot, int hold_ifindex)
+{
+	(void)h;
+	assert_int_equal(slot, 3);
+	assert_int_equal(hold_ifindex, 7);
+	net.route = true;
+	return 0;
+}
+
+int fabric_capture_clear(struct nlh *h, unsigned int slot, int hold_ifindex)
+{
+	(void)h;
+	(void)slot;
+	(void)hold_ifindex;
+	if (net.fail_clear)
+		return net.fail_clear;
+	for (unsigned int i = 0; i < net.n_rx_at_clear; i++)
+		arrive(500 + i);
+	net.route = false;
+	return 0;
+}
+
+int fabric_fence_set(struct nlh *h, unsigned int slot)
+{
+	(void)h;
+	(void)slot;
+	net.fence = true;
+	return 0;
+}
+
+int fabric_fence_clear(struct nlh *h, unsigned int slot)
+{
+	(void)h;
+	(void)slot;
+	net.fence = false;
+	return 0;
+}
+
+/* ---- tests ---- */
+
+static struct capture *start(void)
+{
+	const struct capture_cfg cfg = { .name = "app", .slot = 3, .vips = { VIP }, .n_vips = 1 };
+	struct capture *cap;
+
+	memset(&net, 0, sizeof(net));
+	assert_int_equal(capture_open(&cfg, &cap, NULL), 0);
+	return cap;
+}
+
+static void captured(struct capture *cap)
+{
+	assert_int_equal(capture_set(cap, 1, NULL), 0);
+	assert_true(net.route);
+}
+
+/* a frame as another tunstack would send it */
+static size_t frame_make(uint32_t mark, uint8_t *frame)
+{
+	uint8_t data[28];
+	struct hold_packet pkt = { .seq = 1, .len = (uint32_t)packet_make(mark, data), .data = data };
+
+	return stack_packet_encode(&pkt, HOLD_INGRESS, 0, frame, STACK_PACKET_FRAME_MAX);
+}
+
+static int import_mark(struct capture *cap, uint32_t mark)
+{
+	static uint8_t frame[STACK_PACKET_FRAME_MAX];
+
+	return capture_import(cap, frame, frame_make(mark, frame), 5);
+}
+
+/* the marks written must be @want, ended by 0 */
+static void written(const uint32_t *want)
+{
+	unsigned int n = 0;
+
+	for (; want[n]; n++)
+		if (n >= net.n_tx || net.tx[n] != want[n])
+			fail_msg("packet %u is %u, not %u", n, n < net.n_tx ? net.tx[n] & ~FROM_APP : 0, want[n] & ~FROM_APP);
+	assert_int_equal(net.n_tx, n);
+}
+
+static uint64_t held(struct capture *cap)
+{
+	struct capture_state st;
+
+	capture_get_state(cap, 10, &st);
+	return st.held_packets;
+}
+
+static void test_release_order(void **state)
+{
+	struct capture *cap = start();
+
+	(void)state;
+	captured(cap);
+	captured(cap);
+	arrive(1);
+	arrive(2 | FROM_APP);
+	arrive(3);
+	assert_true(capture_read(cap, 2));
+	assert_int_equal(held(cap), 3);
+	assert_int_equal(import_mark(cap, 20), 0);
+	assert_int_equal(import_mark(cap, 21), 0);
+	arrive(4);	/* not read yet when the release begins */
+	net.answer = true;
+	net.n_rx_at_clear = 2;
+	assert_int_equal(capture_release(cap, false, NULL), 0);
+	assert_false(net.route);
+	written((const uint32_t[]){ 20, 21, 1, 3, 4, 2 | FROM_APP, 1020 | FROM_APP, 1021 | FROM_APP, 1001 | FROM_APP,
+				    1003 | FROM_APP, 1004 | FROM_APP, 500, 501, 0 });
+	assert_int_equal(held(cap), 0);
+	assert_int_equal(capture_release(cap, false, NULL), 0);
+	capture_close(cap);
+}
+
+static void test_release_drops_egress(void **state)
+{
+	struct capture *cap = start();
+
+	(void)state;
+	captured(cap);
+	arrive(1 | FROM_APP);
+	arrive(2);
+	capture_read(cap, 2);
+	arrive(3 | FROM_APP);
+	net.answer = true;
+	assert_int_equal(capture_release(cap, true, NULL), 0);
+	written((const uint32_t[]){ 2, 1002 | FROM_APP, 0 });	/* what the kernel answers now is not old */
+	capture_close(cap);
+}
+
+static void test_stragglers(void **state)
+{
+	struct capture *cap = start();
+
+	(void)state;
+	arrive(1);
+	capture_read(cap, 2);
+	assert_int_equal(import_mark(cap, 2), 0);
+	written((const uint32_t[]){ 1, 2, 0 });
+	capture_close(cap);
+}
+
+static void test_failures(void **state)
+{
+	struct capture *cap = start();
+	struct capture_state st;
+	struct oerr err = { 0 };
+
+	(void)state;
+	captured(cap);
+	arrive(1);
+	capture_read(cap, 2);
+	net.fail_clear = -EPERM;
+	assert_int_equal(capture_release(cap, false, &err), -EPERM);
+	assert_string_equal(err.text, "release of app: made up");
+	arrive(2);
+	capture_read(cap, 3);
+	assert_int_equal(held(cap), 1);		/* still captured */
+	net.fail_clear = 0;
+	net.fail_write = -EIO;
+	assert_int_equal(capture_release(cap, false, &err), 0);
+	capture_get_state(cap, 10, &st);
+	assert_int_equal(st.dropped_packets, 1);
+	assert_int_equal(st.released_packets, 1);
+	assert_int_equal(capture_fence(cap, true, &err), 0);
+	assert_true(net.fence);
+	capture_get_state(cap, 10, &st);
+	assert_true(st.fenced && !st.captured);
+	capture_close(cap);
+}
+
+static uint64_t export_some(struct capture *cap, uint32_t *marks, unsigned int max)
+{
+	static uint8_t frame[STACK_PACKET_FRAME_MAX];
+	struct hold_packet pkt;
+	enum hold_dir dir;
+	uint64_t last = 0;
+	unsigned int n = 0;
+	size_t len;
+
+	while (n < max && (len = capture_export_next(cap, 9, frame, sizeof(frame)))) {
+		assert_int_equal(stack_packet_decode(frame, len, 9, &dir, &pkt), 0);
+		marks[n++] = (uint32_t)pkt.data[22] << 8 | pkt.data[23];
+		last = pkt.seq;
+	}
+	marks[n] = 0;
+	return last;
+}
+
+static void marks_are(const uint32_t *got, const uint32_t *want)
+{
+	unsigned int n = 0;
+
+	do
+		assert_int_equal(got[n], want[n]);
+	while (want[n++]);
+}
+
+/* imported first; what is not acknowledged comes again, or is released here */
+static void test_export(void **state)
+{
+	struct capture *cap = start();
+	uint32_t marks[MAX];
+
+	(void)state;
+	captured(cap);
+	for (uint32_t m = 1; m <= 4; m++)
+		arrive(m);
+	arrive(9 | FROM_APP);
+	capture_read(cap, 2);
+	import_mark(cap, 20);
+	capture_export_start(cap);
+	assert_int_equal(export_some(cap, marks, 3), 3);
+	marks_are(marks, (const uint32_t[]){ 20, 1, 2, 0 });
+	import_mark(cap, 21);	/* too late to go first: behind the others */
+	assert_int_equal(capture_export_ack(cap, 2, 9), 2);
+	assert_int_equal(capture_export_ack(cap, 2, 9), 0);
+	assert_int_equal(capture_export_ack(cap, 99, 9), 1);	/* not what was never sent */
+	assert_int_equal(export_some(cap, marks, MAX), 6);
+	marks_are(marks, (const uint32_t[]){ 3, 4, 21, 0 });
+	arrive(5);
+	capture_read(cap, 3);
+	assert_int_equal(export_some(cap, marks, MAX), 7);
+	capture_export_stop(cap);	/* the taker died having acknowledged three of seven */
+	assert_int_equal(export_some(cap, marks, MAX), 0);
+	capture_export_start(cap);
+	assert_int_equal(export_some(cap, marks, MAX), 4);
+	marks_are(marks, (const uint32_t[]){ 3, 4, 21, 5, 0 });
+	assert_int_equal(capture_export_ack(cap, 1, 9), 1);
+	assert_int_equal(capture_release(cap, false, NULL), 0);
+	written((const uint32_t[]){ 4, 21, 5, 9 | FROM_APP, 0 });
+	assert_int_equal(capture_export_ack(cap, 4, 9), 0);	/* a release ends the export */
+	capture_close(cap);
+}
+
+static void test_import_refusals(void **state)
+{
+	struct capture *cap = start();
+	uint8_t frame[STACK_PACKET_FRAME_MAX];
+	size_t len = frame_make(1, frame);
+
+	(void)state;
+	captured(cap);
+	assert_int_equal(capture_import(cap, frame, len - 1, 5), -EBADMSG);
+	frame[sizeof(struct stack_packet_wire) + 19] ^= 1;	/* another destination */
+	assert_int_equal(capture_import(cap, frame, len, 5), -EADDRNOTAVAIL);
+	len = frame_make(1, frame);
+	frame[1] = HOLD_EGRESS;
+	assert_int_equal(capture_import(cap, frame, len, 5), -EADDRNOTAVAIL);
+	len = frame_make(1, frame);
+	frame[sizeof(struct stack_packet_wire)] = 0x60;		/* IPv6 */
+	assert_int_equal(capture_import(cap, frame, len, 5), -EADDRNOTAVAIL);
+	assert_int_equal(held(cap), 0);
+	capture_close(cap);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_release_order),
+		cmocka_unit_test(test_release_drops_egress),
+		cmocka_unit_test(test_stragglers),
+		cmocka_unit_test(test_failures),
+		cmocka_unit_test(test_export),
+		cmocka_unit_test(test_import_refusals),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
