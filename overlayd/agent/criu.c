@@ -493,7 +493,7 @@ static void criu_opts_common(Crpc__Opts *o, char *images, size_t size, unsigned 
 	o->has_shell_job = o->shell_job = 1;
 	o->has_file_locks = o->file_locks = 1;
 	o->has_log_level = 1;
-	o->log_level = (int32_t)log_level;
+	o->log_level = log_level ? (int32_t)log_level : 1;	/* below that CRIU does not say why it failed */
 	o->has_log_to_stderr = o->log_to_stderr = 1;
 	o->has_notify_scripts = o->notify_scripts = 1;
 	o->has_manage_cgroups_mode = 1;

@@ -103,7 +103,7 @@ struct criu_dump_opts {
 	size_t n_externals;
 	bool leave_running;		/* dry run: dump, then go on whatever is answered */
 	unsigned int timeout_s;		/* for stopping the tasks; 0 = 10 */
-	unsigned int log_level;		/* 0..4; 2 = warnings */
+	unsigned int log_level;		/* 1 = errors, 2 = warnings, ... 4; 0 = 1 */
 };
 
 /* descriptor @fd of ms-init (from ms_init_open_external()) stands for what the images call @key */

@@ -36,7 +36,7 @@
 #define EXEC_FAILED 125		/* our own exit status, as env(1) and docker have it */
 #define EXEC_LOOK_MS 100
 
-/* signals that the waiter passes on; on a terminal the first two reach the command by themselves */
+/* signals that the waiter passes on; those of a terminal reach it alone, the command being in a session of its own */
 static const int exec_passed[] = { SIGINT, SIGQUIT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2 };
 
 struct ms_exec {
@@ -49,7 +49,6 @@ struct ms_exec {
 	char *const *argv;	/* the command */
 	char root_program[4096];/* ms-root */
 	char *cwd;		/* the caller's, by name */
-	bool tty;		/* stdin is a terminal: no session of its own */
 	sigset_t old_mask;
 };
 
@@ -218,26 +217,6 @@ static int exec_status_in_name(pid_t pid, const char *prefix)
 	return atoi(name + n + 1);
 }
 
-static void exec_pass_signal(const struct ms_exec *x, pid_t root, int sig)
-{
-	cleanup_free char *text = NULL;
-	char path[64];
-	pid_t cmd;
-
-	if (!x->tty) {
-		kill(-root, sig);	/* ms-root leads the group and ignores it */
-		return;
-	}
-	if (sig == SIGINT || sig == SIGQUIT)
-		return;	/* the terminal has sent it to the command as well */
-	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)root, (int)root);
-	if (util_read_file(path, &text, NULL))
-		return;
-	cmd = (pid_t)strtol(text, NULL, 10);
-	if (cmd > 0)
-		kill(cmd, sig);
-}
-
 /* @child: our own child (ms-init, or a joined ms-root); @root: ms-root, 0 while it is not there yet */
 static int exec_wait(const struct ms_exec *x, pid_t child, int signals)
 {
@@ -256,7 +235,7 @@ static int exec_wait(const struct ms_exec *x, pid_t child, int signals)
 		if (!root && exec_first_root(child) != child)
 			root = exec_first_root(child);
 		if (fds[1].revents && read(signals, &si, sizeof(si)) == (ssize_t)sizeof(si) && root)
-			exec_pass_signal(x, root, (int)si.ssi_signo);
+			kill(-root, (int)si.ssi_signo);	/* ms-root leads the group and ignores it */
 		if (root)
 			status = exec_status_in_name(root, MS_ROOT_COMM);
 		if (status < 0 && !x->join)
@@ -403,7 +382,6 @@ int ms_exec_main(int argc, char *argv[])
 	if (exec_parse(&x, argc, argv))
 		return exec_usage();
 	x.cwd = cwd ? cwd : (char *)"/";
-	x.tty = isatty(STDIN_FILENO) && !x.detach;
 	if (util_sibling_path("ms-root", x.root_program, sizeof(x.root_program)))
 		return exec_error(x.root_program);
 	netns = open(x.netns, O_RDONLY | O_CLOEXEC);

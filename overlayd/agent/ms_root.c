@@ -42,8 +42,7 @@ int main(int argc, char *argv[])
 		return 125;
 	prctl(PR_SET_NAME, MS_ROOT_COMM);
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
-	if (!isatty(STDIN_FILENO))
-		setsid();	/* on a terminal the caller's session stays: ^C and job control */
+	setsid();	/* CRIU refuses a session whose leader is outside the PID namespace */
 	cmd = fork();
 	if (cmd == 0) {
 		execvp(argv[1], argv + 1);

@@ -119,3 +119,26 @@ ticks_without_gap() { # "tick N" lines of standard input count on by one
 	wait_for 10 grep -q "tick 120" "$T/plain.out"
 	ticks_without_gap <"$T/plain.out"
 }
+
+@test "exec: started on a terminal, with ^C before and output after" {
+	workload n1 app 192.168.5.2
+	cat >"$T/trap" <<-'TRAP'
+		trap 'echo interrupted; exit 3' INT
+		echo up
+		while :; do sleep 0.05; done
+	TRAP
+	# script(1) hands its standard input to the terminal it makes: a ^C once the command is up
+	spawn int bash -c "(until grep -q up '$T/int.ts' 2>/dev/null; do sleep 0.05; done; printf '\\003'; sleep 2) |
+		script -qefc '$TOP/scripts/lab exec n1 overlayd exec app -- sh $T/trap' '$T/int.ts'"
+	finish int none
+	assert_eq "$status" 3 "$(cat "$T/int.ts")"
+	grep -q interrupted "$T/int.ts"
+	spawn term script -qfc "$TOP/scripts/lab exec n1 overlayd exec app -- criuprobe ticks" "$T/typescript"
+	wait_for 10 grep -q "tick 5" "$T/typescript"
+	move n1 app n2
+	wait_for 10 log_has n2 "tick 50"
+	move n2 app n3
+	wait_for 10 log_has n3 "tick 100"
+	run_ok log n3
+	ticks_without_gap < <(tr -d '\r' <"$T/typescript"; log n2; echo "$output")
+}
