@@ -52,7 +52,7 @@ struct preflight_facts {
 	const char *root;		/* where the tree of files begins, NULL = "/" */
 	int netns_fd;			/* the workload's namespace here (sysctls are read in it), -1 = not yet */
 	const char *criu_version;	/* "4.2.1"; NULL = not compared */
-	const char *image_dir;		/* where images will lie; its free space is checked; NULL = not */
+	const char *image_dir;		/* where images will lie; its free space is checked; NULL = they stay in memory */
 	/* compares the source's `criu cpuinfo dump`: 0 fits, else why; NULL = not compared */
 	int (*cpuinfo_check)(const uint8_t *data, size_t len, struct oerr *why, void *arg);
 	void *arg;

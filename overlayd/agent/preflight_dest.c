@@ -272,14 +272,16 @@ static void check_memory(struct dest *d)
 
 	if (need > UINT64_MAX / 4)
 		need = UINT64_MAX / 4;
-	if (dir && !statfs(dir, &fs)) {
+	if (!dir || statfs(dir, &fs)) {
+		need *= 2;	/* images and restored copy are in memory at once */
+	} else {
 		const uint64_t space = (uint64_t)fs.f_bavail * (uint64_t)fs.f_bsize;
 
 		if (space < need + MEMORY_SLACK)
 			NO(d, "image-space", "%s: %" PRIu64 " MB are free in %s, the images take about %" PRIu64 " MB", node, space / mb, dir,
 			   (need + MEMORY_SLACK) / mb);
 		if (fs.f_type == TMPFS_MAGIC)
-			need *= 2;	/* images and restored copy are in memory at once */
+			need *= 2;
 	}
 	if (available < need + MEMORY_SLACK)
 		NO(d, "memory", "%s: %" PRIu64 " MB of memory are available, about %" PRIu64 " MB are needed", node, available / mb,

@@ -121,6 +121,8 @@ int procfs_parse_status(const char *text, struct procfs_status *st)
 			st->rss_shmem = status_kb(v);
 		} else if (!strncmp(line, "HugetlbPages:", 13)) {
 			st->hugetlb = status_kb(v);
+		} else if (!strncmp(line, "VmSwap:", 7)) {
+			st->swap = status_kb(v);
 		} else if (!strncmp(line, "Threads:", 8)) {
 			st->threads = (unsigned int)strtoul(v, NULL, 10);
 		} else if (!strncmp(line, "CapEff:", 7)) {

@@ -29,7 +29,7 @@ struct procfs_status {
 	unsigned int pid_depth;		/* fields of NSpid beyond the first */
 	unsigned int threads;
 	uint32_t uid[4], gid[4];
-	uint64_t rss_anon, rss_file, rss_shmem, hugetlb;	/* bytes */
+	uint64_t rss_anon, rss_file, rss_shmem, hugetlb, swap;	/* bytes */
 	uint64_t cap_eff;
 };
 

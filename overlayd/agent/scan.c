@@ -19,6 +19,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -444,7 +445,13 @@ static void externals_list(struct scan *s)
 
 /* --- memory ----------------------------------------------------------------------------------------------------------------- */
 
-static bool memfd_mapped(const struct scan *s, const struct scan_fd *f)
+/* open files whose content travels: nameless memory, and files that have lost their last name */
+static bool content_travels(const struct scan_fd *f)
+{
+	return f->kind == SCAN_MEMFD || (f->kind == SCAN_FILE && f->deleted && !f->nlink);
+}
+
+static bool is_mapped_memfd(const struct scan *s, const struct scan_fd *f)
 {
 	for (size_t i = 0; i < s->n_mapped; i++)
 		if (s->mapped[i].kind == PROCFS_MAP_MEMFD && s->mapped[i].ino == f->ino && s->mapped[i].dev == f->dev)
@@ -452,8 +459,8 @@ static bool memfd_mapped(const struct scan *s, const struct scan_fd *f)
 	return false;
 }
 
-/* a memfd that is mapped nowhere counts at its first holder's first descriptor */
-static bool memfd_counts(const struct scan *s, size_t task, size_t at)
+/* each such file counts at its first holder's first descriptor, unless it counts as a mapping */
+static bool fd_counts(const struct scan *s, size_t task, size_t at)
 {
 	const struct scan_fd *f = &s->tasks[task].fds[at];
 
@@ -461,24 +468,30 @@ static bool memfd_counts(const struct scan *s, size_t task, size_t at)
 		for (size_t k = 0; k < (i == task ? at : s->tasks[i].n_fds); k++) {
 			const struct scan_fd *o = &s->tasks[i].fds[k];
 
-			if (o->kind == SCAN_MEMFD && o->ino == f->ino && o->dev == f->dev)
+			if (o->ino == f->ino && o->dev == f->dev && content_travels(o))
 				return false;
 		}
-	return !memfd_mapped(s, f);
+	return !is_mapped_memfd(s, f);
 }
 
+/* An upper bound, as far as a snapshot can be one: pages that forked processes still share are counted for each. */
 static void memory_sum(struct scan *s)
 {
 	for (size_t i = 0; i < s->n_tasks; i++) {
-		s->memory_bytes += s->tasks[i].rss_anon + s->tasks[i].hugetlb;
-		for (size_t k = 0; k < s->tasks[i].n_fds; k++)
-			if (s->tasks[i].fds[k].kind == SCAN_MEMFD && memfd_counts(s, i, k))
-				s->memory_bytes += s->tasks[i].fds[k].size;
+		const struct scan_task *t = &s->tasks[i];
+
+		s->memory_bytes += t->rss_anon + t->hugetlb + t->swap;
+		for (size_t k = 0; k < t->n_fds; k++)
+			if (content_travels(&t->fds[k]) && fd_counts(s, i, k))
+				s->memory_bytes += t->fds[k].size;
 	}
 	for (size_t i = 0; i < s->n_mapped; i++)
 		if (s->mapped[i].kind == PROCFS_MAP_SHMEM || s->mapped[i].kind == PROCFS_MAP_SYSV ||
 		    s->mapped[i].kind == PROCFS_MAP_MEMFD)
 			s->memory_bytes += s->mapped[i].size;
+	for (size_t i = 0; i < s->n_socks; i++)
+		if (s->socks[i].protocol == IPPROTO_TCP && s->socks[i].state != TCP_LISTEN)
+			s->memory_bytes += (uint64_t)s->socks[i].rqueue + s->socks[i].wqueue;
 }
 
 /* --- the whole -------------------------------------------------------------------------------------------------------------- */

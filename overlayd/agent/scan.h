@@ -91,7 +91,7 @@ struct scan_task {
 	size_t n_tids;
 	pid_t stray_tid;		/* a thread in another network namespace, 0 = none */
 	pid_t max_inner_tid;		/* largest thread id inside, for pid_max */
-	uint64_t rss_anon, rss_file, rss_shmem, hugetlb;	/* bytes */
+	uint64_t rss_anon, rss_file, rss_shmem, hugetlb, swap;	/* bytes */
 	struct scan_fd *fds;
 	size_t n_fds;
 	int tree;			/* index into scan.trees */
@@ -225,7 +225,7 @@ struct scan {
 	size_t n_outsiders;
 	struct scan_mntns *mntns;
 	size_t n_mntns;
-	uint64_t memory_bytes;		/* anonymous memory, plus each piece of shared memory once: what has to travel */
+	uint64_t memory_bytes;		/* what has to travel: anonymous memory, shared memory and removed files once each, queues of sockets */
 	uint64_t took_us;		/* the scan itself */
 };
 

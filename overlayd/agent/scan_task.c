@@ -375,6 +375,7 @@ static void take_status(struct scan_task *t, const struct procfs_status *st)
 	t->rss_file = st->rss_file;
 	t->rss_shmem = st->rss_shmem;
 	t->hugetlb = st->hugetlb;
+	t->swap = st->swap;
 }
 
 /**

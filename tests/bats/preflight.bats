@@ -158,6 +158,23 @@ dest() {
 	assert_eq "$(json '.pids[]' | sort)" "$({ ip netns pids "$NS"; ps -o pid= --ppid "$PID" | tr -d ' '; } | sort)"
 }
 
+@test "scan: what has to travel: memory, a memfd, a removed file, once each" {
+	local empty
+	start a plain
+	scan_of "$PID"
+	empty=$(json .memory)
+	finish a KILL
+	start b memory 20
+	scan_of "$PID"
+	assert_le $((empty + 20 * 1048576)) "$(json .memory)"
+	assert_le "$(json .memory)" $((empty + 22 * 1048576))
+	finish b KILL
+	start c deleted "$DIR/gone" 3000000
+	scan_of "$PID"
+	assert_le $((empty + 2900000)) "$(json .memory)"
+	assert_le "$(json .memory)" $((empty + 3300000))
+}
+
 @test "scan: nobody in the namespace, or no such process" {
 	run_fail scantool scan 999999999
 	assert_match "$output" 'no such process'

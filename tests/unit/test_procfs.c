@@ -65,7 +65,7 @@ static void test_status(void **state)
 	(void)state;
 	assert_int_equal(procfs_parse_status("Name:\tx\nTracerPid:\t12\nUid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nNSpid:\t400\t20\t3\n"
 					     "RssAnon:\t     100 kB\nRssFile:\t 7 kB\nRssShmem:\t1 kB\nHugetlbPages:\t 2048 kB\n"
-					     "Threads:\t4\nCapEff:\t000001fffeffffff\n", &st), 0);
+					     "VmSwap:\t 3 kB\nThreads:\t4\nCapEff:\t000001fffeffffff\n", &st), 0);
 	assert_int_equal(st.tracer, 12);
 	assert_int_equal(st.inner_pid, 3);
 	assert_int_equal(st.pid_depth, 2);
@@ -73,6 +73,7 @@ static void test_status(void **state)
 	assert_int_equal(st.gid[3], 8);
 	assert_int_equal(st.rss_anon, 102400);
 	assert_int_equal(st.hugetlb, 2048 * 1024);
+	assert_int_equal(st.swap, 3072);
 	assert_int_equal(st.threads, 4);
 	assert_true(st.cap_eff == 0x1fffeffffffull);
 	assert_int_equal(procfs_parse_status("TracerPid:\t0\nNSpid:\t5\n", &st), 0);
