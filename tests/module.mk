@@ -11,3 +11,7 @@ PROGRAMS		+= ms-testsrv-static
 ms-testsrv-static_SRC	:= $(ms-testsrv_SRC)
 ms-testsrv-static_LIBS	:= -static
 endif
+# programs in a state that a move must carry, for handled.bats and refusals.bats
+PROGRAMS	+= ms-probe
+ms-probe_SRC	:= tests/lib/probe.c
+ms-probe_LIBS	:= -lpthread
