@@ -313,9 +313,12 @@ static int dst_prepare(void *arg, struct oerr *err)
 static void dst_prepare_undo(void *arg)
 {
 	struct migrate_dst *m = arg;
+	const struct preflight_facts here = { .node = m->agent.conf->node, .source = m->opts->source };
 	struct oerr err = { 0 };
 
 	copy_destroy(m);
+	if (m->restore)
+		preflight_dest_unbind(m->plan, &here);
 	while (control_discard(&m->control, m->committed, &err)) {
 		LOG_LIMITED(LOG_LVL_WARN, "migrate", monotime_us(), "%.8s: overlayd: %s; trying again", m->agent.journal.hex, err.text);
 		oerr_clear(&err);
