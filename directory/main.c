@@ -4,8 +4,9 @@
  * Theory of operation
  *   Purpose    start, stop, status, list, check-config.
  *   Start      the configuration is read first, so that what is wrong there is said on the terminal. In the background, a child
- *              does the rest and tells through a pipe: nothing = it listens, a line = why not; the parent's exit status says the
- *              same. The pid file is locked for as long as the server runs: the lock, not the number in it, says that it does.
+ *              does the rest and tells through a pipe: READY = it listens, a line = why not, nothing = it died; the parent's exit
+ *              status says the same. The pid file is locked (fcntl, so that it can be asked without being taken) for as long as
+ *              the server runs: the lock, not the number in it, says that it does.
  *   Stop       SIGTERM to the holder of the lock, then waits until the lock is free: everything given to the disk is on it then.
  *   Asking     status and list are clients of the running server, with its own certificate.
  */
@@ -16,7 +17,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -31,6 +31,7 @@
 #define PID_PATH OVERLAYD_RUN_DIR "/directoryd.pid"
 #define LOG_PATH OVERLAYD_RUN_DIR "/directoryd.log"
 #define STOP_WAIT_MS 10000
+#define READY "+"
 
 enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_NOT_RUNNING = 3 };
 
@@ -60,12 +61,15 @@ static int fail(const struct oerr *err)
 static pid_t pid_running(void)
 {
 	cleanup_close int fd = open(PID_PATH, O_RDONLY | O_CLOEXEC);
+	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
 	char text[32];
 	ssize_t n;
 
 	if (fd < 0)
 		return errno == ENOENT ? 0 : -errno;
-	if (!flock(fd, LOCK_SH | LOCK_NB))
+	if (fcntl(fd, F_OFD_GETLK, &lock))
+		return -errno;
+	if (lock.l_type == F_UNLCK)
 		return 0;
 	n = read(fd, text, sizeof(text) - 1);
 	if (n <= 0)
@@ -77,13 +81,14 @@ static pid_t pid_running(void)
 /* Return: the locked file, held open until the process ends; -errno with @err set */
 static int pid_lock(struct oerr *err)
 {
+	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
 	char text[32];
 	int ret = util_mkdir_p(OVERLAYD_RUN_DIR, 0755);
 	cleanup_close int fd = ret ? -1 : open(PID_PATH, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
 
 	if (fd < 0)
 		return oerr_set(err, ret ? ret : -errno, "%s: %s", PID_PATH, strerror(ret ? -ret : errno));
-	if (flock(fd, LOCK_EX | LOCK_NB))
+	if (fcntl(fd, F_OFD_SETLK, &lock))
 		return oerr_set(err, -EBUSY, "already running (pid %d)", (int)pid_running());
 	snprintf(text, sizeof(text), "%d\n", (int)getpid());
 	ret = ftruncate(fd, 0) ? -errno : util_write_all(fd, text, strlen(text));
@@ -142,6 +147,8 @@ static int serve_loop(struct dirconf *c, SSL_CTX *tls, int ready, struct oerr *e
 	ev_signal_start(loop, &intr);
 	at = dirserver_addr(ds);
 	log_info("main", "%s serves %u subnets at %s from %s", c->node, c->n_subnets, endpoint_fmt(&at).s, c->database);
+	if (ready >= 0 && util_write_all(ready, READY, 1))
+		log_warn("main", "whoever started us did not wait until we listen");
 	if (ready >= 0)
 		close(ready);
 	ev_run(loop, 0);
@@ -209,9 +216,12 @@ static int serve_in_background(struct dirconf *c)
 	close(pipefd[1]);
 	n = pid < 0 ? snprintf(text, sizeof(text), "fork: %s", strerror(errno)) : read(pipefd[0], text, sizeof(text) - 1);
 	close(pipefd[0]);
-	if (n == 0)
+	if (n == 1 && text[0] == READY[0])
 		return EXIT_OK;
-	oerr_set(&err, -EIO, "%.*s", n > 0 ? (int)n : 0, text);
+	if (n > 0)
+		oerr_set(&err, -EIO, "%.*s", (int)n, text);
+	else
+		oerr_set(&err, -EIO, "it died before it listened; see %s", c->log_file ? c->log_file : LOG_PATH);
 	return fail(&err);
 }
 
