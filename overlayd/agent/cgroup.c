@@ -1,15 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
-/* cgroup.c - the fence: a cgroup v2 group that keeps a workload's tasks from running, whatever else happens
+/* cgroup.c - the fence: a cgroup v2 group that keeps a workload's tasks from running, whatever else
+ * happens
  *
  * Theory of operation
- *   Purpose    between the commit and the end of the source's tasks nothing but the kernel's freezer may stand between them and
- *              the CPU: CRIU resumes them on end-of-file, and they must not run when the copy does.
- *   Storage    the kernel's group is the truth about who is fenced; the state file ("PID START CGROUP" a line) is the truth about
- *              where each came from, and is written before anybody is moved.
- *   States     created -> taken -> frozen -> (thawed -> restored | killed) -> removed; every step may be repeated.
- *   Ordering   children of a task inside are born inside, so taking until no new one shows up converges; freezing reaches traced
- *              (CRIU-stopped) tasks too, and SIGKILL reaches frozen ones.
- *   Failure    every call leaves what was done so far done; cgroup_fence_open() continues after a crash.
+ *   Purpose    between the commit and the end of the source's tasks nothing but the kernel's
+ *              freezer may stand between them and the CPU: CRIU resumes them on end-of-file, and
+ *              they must not run when the copy does.
+ *   Storage    the kernel's group is the truth about who is fenced; the state file ("PID START
+ *              CGROUP" a line) is the truth about where each came from, and is written before
+ *              anybody is moved.
+ *   States     created -> taken -> frozen -> (thawed -> restored | killed) -> removed; every step
+ *              may be repeated.
+ *   Ordering   children of a task inside are born inside, so taking until no new one shows up
+ *              converges; freezing reaches traced (CRIU-stopped) tasks too, and SIGKILL reaches
+ *              frozen ones.
+ *   Failure    every call leaves what was done so far done; cgroup_fence_open() continues after a
+ *              crash.
  *   Guarded by tests/unit/test_cgroup.c, tests/bats/criu.bats
  */
 #include "overlayd/agent/cgroup.h"
@@ -37,7 +43,8 @@
 struct cgroup_task {
 	pid_t pid;
 	uint64_t start;		/* with pid: who it is for ever */
-	char *from;		/* its group before, relative to the hierarchy's root: "/user.slice" */
+	/* its group before, relative to the hierarchy's root: "/user.slice" */
+	char *from;
 };
 
 struct cgroup_fence {
@@ -74,7 +81,8 @@ static int cgroup_file(const struct cgroup_fence *f, const char *name, const cha
 	return util_write_file(path, value);
 }
 
-/* the v2 line of /proc/PID/cgroup: "0::/user.slice"; Return: allocated path, NULL when it has gone */
+/* the v2 line of /proc/PID/cgroup: "0::/user.slice"; Return: allocated path, NULL when it has
+ * gone */
 static char *cgroup_of(pid_t pid)
 {
 	cleanup_free char *text = NULL;
@@ -100,7 +108,9 @@ static struct cgroup_fence *cgroup_new(const char *name, const char *state_path,
 	char root[64];
 
 	if (cgroup_find_v2(root, sizeof(root))) {
-		oerr_set(err, -ENOENT, "no cgroup v2 hierarchy at /sys/fs/cgroup or /sys/fs/cgroup/unified; mount one");
+		oerr_set(err, -ENOENT,
+			 "no cgroup v2 hierarchy at /sys/fs/cgroup or /sys/fs/cgroup/unified; "
+			 "mount one");
 		return NULL;
 	}
 	f = xcalloc(1, sizeof(*f));
@@ -142,7 +152,9 @@ struct cgroup_fence *cgroup_fence_create(const char *name, const char *state_pat
 	if (mkdir(f->path, 0755) && errno != EEXIST)
 		r = oerr_set(err, -errno, "%s: %s", f->path, strerror(errno));
 	else if (!cgroup_fence_empty(f))
-		r = oerr_set(err, -EBUSY, "%s has processes in it: another migration of this workload?", f->path);
+		r = oerr_set(err, -EBUSY,
+			     "%s has processes in it: another migration of this workload?",
+			     f->path);
 	else
 		r = cgroup_fence_thaw(f, err);
 	if (r) {
@@ -237,19 +249,22 @@ int cgroup_fence_take(struct cgroup_fence *f, cgroup_list_fn list, void *arg, st
 		int r = list(&pids, &n, arg);
 
 		if (r)
-			return oerr_set(err, r, "list of the workload's processes: %s", strerror(-r));
+			return oerr_set(err, r, "list of the workload's processes: %s",
+					strerror(-r));
 		for (size_t i = 0; i < n; i++) {
 			bool added;
 
 			r = cgroup_take_one(f, pids[i], &added);
 			if (r)
-				return oerr_set(err, r, "moving process %d into %s: %s", (int)pids[i], f->path, strerror(-r));
+				return oerr_set(err, r, "moving process %d into %s: %s",
+						(int)pids[i], f->path, strerror(-r));
 			any |= added;
 		}
 		if (!any)
 			return 0;
 	}
-	return oerr_set(err, -EAGAIN, "the workload forks faster than it can be moved into %s", f->path);
+	return oerr_set(err, -EAGAIN, "the workload forks faster than it can be moved into %s",
+			f->path);
 }
 
 /* does cgroup.events say "KEY VALUE"? */
@@ -295,7 +310,8 @@ static int cgroup_await(const struct cgroup_fence *f, const char *line, unsigned
 }
 
 /**
- * cgroup_fence_freeze() - from when this returns 0 until cgroup_fence_thaw() no task in the group runs
+ * cgroup_fence_freeze() - from when this returns 0 until cgroup_fence_thaw() no task in the group
+ * runs
  * @timeout_ms: a millisecond is normal
  *
  * Return: 0; -ETIMEDOUT (a task in uninterruptible sleep); -errno.
@@ -344,7 +360,8 @@ static const char *cgroup_origin(const struct cgroup_fence *f, pid_t pid)
 }
 
 /* calls @fn for each process inside; Return: 0 or the first error */
-static int cgroup_each(const struct cgroup_fence *f, int (*fn)(const struct cgroup_fence *f, pid_t pid))
+static int cgroup_each(const struct cgroup_fence *f,
+		       int (*fn)(const struct cgroup_fence *f, pid_t pid))
 {
 	cleanup_free char *path = xasprintf("%s/cgroup.procs", f->path);
 	cleanup_free char *text = NULL;
@@ -366,7 +383,8 @@ static int cgroup_restore_one(const struct cgroup_fence *f, pid_t pid)
 	return cgroup_move_back(f, pid, cgroup_origin(f, pid));
 }
 
-/** cgroup_fence_restore() - everybody inside goes back to where they came from; Return: 0 or -errno */
+/** cgroup_fence_restore() - everybody inside goes back to where they came from; Return: 0 or
+ * -errno */
 int cgroup_fence_restore(struct cgroup_fence *f, struct oerr *err)
 {
 	int r = 0;
@@ -399,7 +417,8 @@ int cgroup_fence_kill(struct cgroup_fence *f, unsigned int timeout_ms, struct oe
 	return r ? oerr_set(err, r, "ending the processes in %s: %s", f->path, strerror(-r)) : 0;
 }
 
-/** cgroup_fence_remove() - the empty group and its state file; Return: 0 (also when they are not there), -EBUSY, -errno */
+/** cgroup_fence_remove() - the empty group and its state file; Return: 0 (also when they are not
+ * there), -EBUSY, -errno */
 int cgroup_fence_remove(struct cgroup_fence *f, struct oerr *err)
 {
 	if (rmdir(f->path) && errno != ENOENT)

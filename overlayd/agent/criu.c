@@ -2,22 +2,26 @@
 /* criu.c - one CRIU process ("criu swrk"), driven by messages
  *
  * Theory of operation
- *   Purpose    start CRIU warm, ask it for one dump or one restore, hand its questions to the owner, tell the owner how it ended.
- *   Not here   pid 1 of the destination (ms_init*.c), image files (image.c), what is dumped and why (the agent), blocking helpers
- *              for pre-flight and the page-server (criu_tools.c).
- *   Storage    struct criu_proc, one for each tree and side. It owns its end of the socket pair, a duplicate of the log's
- *              descriptor, and two watchers. CRIU itself is nobody's child (source: forked twice) or ms-init's (destination).
- *   States     STARTING -(VERSION answered)-> READY -(dump, restore)-> BUSY <-(notification, answer)-> ASKING;
- *              BUSY -(result, timeout)-> FINISHED; any -(end-of-file)-> GONE.
+ *   Purpose    start CRIU warm, ask it for one dump or one restore, hand its questions to the
+ *              owner, tell the owner how it ended.
+ *   Not here   pid 1 of the destination (ms_init*.c), image files (image.c), what is dumped and why
+ *              (the agent), blocking helpers for pre-flight and the page-server (criu_tools.c).
+ *   Storage    struct criu_proc, one for each tree and side. It owns its end of the socket pair, a
+ *              duplicate of the log's descriptor, and two watchers. CRIU itself is nobody's child
+ *              (source: forked twice) or ms-init's (destination).
+ *   States     STARTING -(VERSION answered)-> READY -(dump, restore)-> BUSY <-(notification,
+ *              answer)-> ASKING; BUSY -(result, timeout)-> FINISHED; any -(end-of-file)-> GONE.
  *   Time       one timer: a restore's, stopped while in ASKING.
- *   Invariants waiting[0] != 0 exactly in ASKING; done() was called exactly once when the state is FINISHED or GONE; nothing is sent
- *              but in READY and ASKING.
- *   Namespaces the source's CRIU enters the target's mount namespace, so that paths are the target's and mounts are not dumped, and
- *              its PID namespace if that differs; it stays in our network namespace, because only a namespace that is not CRIU's own
- *              gets the network-lock notification (the workload's is passed as external). IPC is not entered either: SysV objects
- *              are dumped with the namespace. Images and log are descriptors, so nothing needs a path over there.
- *   Failure    closing the socket is the dead man's switch: CRIU resumes the source, or gives up the restore. CRIU at the source
- *              is never killed (sockets would stay in TCP_REPAIR).
+ *   Invariants waiting[0] != 0 exactly in ASKING; done() was called exactly once when the state is
+ *              FINISHED or GONE; nothing is sent but in READY and ASKING.
+ *   Namespaces the source's CRIU enters the target's mount namespace, so that paths are the
+ *              target's and mounts are not dumped, and its PID namespace if that differs; it stays
+ *              in our network namespace, because only a namespace that is not CRIU's own gets the
+ *              network-lock notification (the workload's is passed as external). IPC is not entered
+ *              either: SysV objects are dumped with the namespace. Images and log are descriptors,
+ *              so nothing needs a path over there.
+ *   Failure    closing the socket is the dead man's switch: CRIU resumes the source, or gives up
+ *              the restore. CRIU at the source is never killed (sockets would stay in TCP_REPAIR).
  *   Guarded by tests/unit/test_criu.c, tests/bats/criu.bats
  */
 #include "overlayd/agent/criu.h"
@@ -48,7 +52,15 @@
 #define CRIU_CGROUPS_IGNORE 0
 #define CRIU_FREEZE_TIMEOUT_S 10
 
-enum criu_state { CRIU_STARTING, CRIU_READY, CRIU_BUSY, CRIU_ASKING, CRIU_FINISHED, CRIU_GONE, CRIU_STATE_COUNT };
+enum criu_state {
+	CRIU_STARTING,
+	CRIU_READY,
+	CRIU_BUSY,
+	CRIU_ASKING,
+	CRIU_FINISHED,
+	CRIU_GONE,
+	CRIU_STATE_COUNT
+};
 
 static const char *const criu_state_names[] = {
 	[CRIU_STARTING] = "starting",
@@ -67,7 +79,8 @@ struct criu_proc {
 	enum criu_state state;	/* written by criu_set_state() only */
 	ev_io io;		/* our end of the socket pair */
 	ev_timer timer;		/* a restore's time, running in BUSY only */
-	double left_s;		/* what the timer had left when a notification stopped it; 0 = no limit */
+	/* what the timer had left when a notification stopped it; 0 = no limit */
+	double left_s;
 	int sock;		/* -1 once gone */
 	int log_fd;		/* duplicate; CRIU's standard error writes into the same file */
 	off_t log_start;	/* where this CRIU's lines begin */
@@ -77,21 +90,23 @@ struct criu_proc {
 	int ps_fd;		/* number of the page-server socket inside criu, or -1 */
 	bool restore;		/* the request was a restore */
 	bool leave_running;	/* the dump was for a dry run */
-	bool released;		/* "post-dump" was answered with true: an end-of-file is success from then on */
+	/* "post-dump" was answered with true: an end-of-file is success from then on */
+	bool released;
 	char waiting[32];	/* notification that waits for an answer */
 	unsigned int depth;	/* callbacks of the owner on the stack */
 	bool dead;		/* criu_free() was called inside one of them */
 };
 
 /* those the owner decides; all others are answered with "yes" at once */
-static const char *const criu_owner_asked[] = { "pre-dump", "network-lock", "post-dump", "post-restore" };
+static const char *const criu_owner_asked[] = { "pre-dump", "network-lock", "post-dump",
+						"post-restore" };
 
 static void criu_set_state(struct criu_proc *p, enum criu_state to, const char *on)
 {
 	if (p->state == to)
 		return;
-	log_debug("criu", "%s %d: %s -> %s on %s", p->init ? "restore" : "dump", (int)p->pid, criu_state_names[p->state],
-		  criu_state_names[to], on);
+	log_debug("criu", "%s %d: %s -> %s on %s", p->init ? "restore" : "dump", (int)p->pid,
+		  criu_state_names[p->state], criu_state_names[to], on);
 	p->state = to;
 }
 
@@ -165,14 +180,16 @@ static void criu_explain(const struct criu_proc *p, struct criu_result *r, const
 		r->text[strcspn(r->text, "\n")] = '\0';
 		return;
 	}
-	snprintf(r->text, sizeof(r->text), "%s", r->code == -ETIMEDOUT ? "no result in the time given"
-						 : r->code == -EPIPE   ? "CRIU ended without a result"
-						 : r->code == -ENOEXEC ? "CRIU ended before it was asked for anything"
-								       : "CRIU failed without saying why");
+	snprintf(r->text, sizeof(r->text), "%s",
+		 r->code == -ETIMEDOUT ? "no result in the time given"
+		 : r->code == -EPIPE   ? "CRIU ended without a result"
+		 : r->code == -ENOEXEC ? "CRIU ended before it was asked for anything"
+				       : "CRIU failed without saying why");
 }
 
 /* tell the owner how the request ended; Return: false when @p is gone */
-static bool criu_finish(struct criu_proc *p, struct criu_result *r, const char *message, const char *on)
+static bool criu_finish(struct criu_proc *p, struct criu_result *r, const char *message,
+			const char *on)
 {
 	ev_timer_stop(p->loop, &p->timer);
 	p->waiting[0] = '\0';
@@ -201,7 +218,8 @@ static void criu_handle_notify(struct criu_proc *p, const Crpc__Notify *n)
 	const char *name = n && n->script ? n->script : "";
 
 	if (p->state != CRIU_BUSY) {
-		log_warn("criu", "unexpected notification '%s' while %s", name, criu_state_names[p->state]);
+		log_warn("criu", "unexpected notification '%s' while %s", name,
+			 criu_state_names[p->state]);
 		return;
 	}
 	snprintf(p->waiting, sizeof(p->waiting), "%s", name);
@@ -226,7 +244,8 @@ static void criu_handle_version(struct criu_proc *p, const Crpc__Resp *resp)
 
 	if (p->state != CRIU_STARTING || !v)
 		return;
-	version = (unsigned int)(v->major * 10000 + v->minor * 100 + (v->has_sublevel ? v->sublevel : 0));
+	version = (unsigned int)(v->major * 10000 + v->minor * 100 +
+				 (v->has_sublevel ? v->sublevel : 0));
 	criu_set_state(p, CRIU_READY, "version");
 	criu_enter(p);
 	p->ops->ready(p, version, p->arg);
@@ -256,7 +275,8 @@ static void criu_handle(struct criu_proc *p, const Crpc__Resp *resp)
 	case CRPC__TYPE__VERSION:
 		criu_handle_version(p, resp);
 		break;
-	default:	/* DUMP, RESTORE, and EMPTY with which CRIU reports errors in the request itself */
+	/* DUMP, RESTORE, and EMPTY with which CRIU reports errors in the request itself */
+	default:
 		criu_handle_result(p, resp);
 		break;
 	}
@@ -317,7 +337,8 @@ static void criu_timer_cb(struct ev_loop *loop, ev_timer *w, int revents)
 	criu_finish(p, &r, NULL, "timeout");
 }
 
-static struct criu_proc *criu_new(struct ev_loop *loop, const struct criu_ops *ops, void *arg, int log_fd)
+static struct criu_proc *criu_new(struct ev_loop *loop, const struct criu_ops *ops, void *arg,
+				  int log_fd)
 {
 	struct criu_proc *p = xcalloc(1, sizeof(*p));
 	struct stat st;
@@ -352,7 +373,8 @@ static int criu_begin(struct criu_proc *p, struct oerr *err)
 	return 0;
 }
 
-/* @text: where msrestart.so is, beside the programs' directory or in the libexec one, and @more behind it; NULL = neither */
+/* @text: where msrestart.so is, beside the programs' directory or in the libexec one, and @more
+ * behind it; NULL = neither */
 static const char *criu_preload(const char *more, char *text, size_t size)
 {
 	char lib[4096];
@@ -362,7 +384,8 @@ static const char *criu_preload(const char *more, char *text, size_t size)
 	if (r)
 		r = util_sibling_path("msrestart.so", lib, sizeof(lib));
 	if (r) {
-		log_warn("criu", "msrestart.so is missing: interrupted system calls will fail with EINTR");
+		log_warn("criu",
+			 "msrestart.so is missing: interrupted system calls will fail with EINTR");
 		return more;
 	}
 	snprintf(text, size, "%s%s%s", lib, more ? ":" : "", more ? more : "");
@@ -390,15 +413,22 @@ static int criu_open_foreign_ns(pid_t pid, const char *name, int *fd)
  * criu_start_source() - fork, enter the target's namespaces, become criu
  * @cfg: see criu.h; borrowed for the call, but for ops and arg
  *
- * The process is forked twice, so that the owner has nobody to reap and its death does not reach CRIU as anything but end-of-file.
+ * The process is forked twice, so that the owner has nobody to reap and its death does not reach
+ * CRIU as anything but end-of-file.
  *
  * Return: the process, starting; NULL with @err set.
  */
 struct criu_proc *criu_start_source(const struct criu_source_cfg *cfg, struct oerr *err)
 {
 	char preload[8192];
-	struct criu_exec_cfg x = { .path = cfg->path, .preload = criu_preload(cfg->preload, preload, sizeof(preload)), .images_fd = cfg->images_fd, .log_fd = cfg->log_fd,
-				   .ps_fd = cfg->ps_fd, .netns_fd = -1, .mnt_ns = -1, .pid_ns = -1 };
+	struct criu_exec_cfg x = { .path = cfg->path,
+				   .preload = criu_preload(cfg->preload, preload, sizeof(preload)),
+				   .images_fd = cfg->images_fd,
+				   .log_fd = cfg->log_fd,
+				   .ps_fd = cfg->ps_fd,
+				   .netns_fd = -1,
+				   .mnt_ns = -1,
+				   .pid_ns = -1 };
 	cleanup_close int mnt = -1, pidns = -1, theirs = -1;
 	int pair[2], r;
 	pid_t root = taskattr_inner_pid(cfg->root, cfg->root);
@@ -457,7 +487,8 @@ struct criu_proc *criu_start_dest(const struct criu_dest_cfg *cfg, struct oerr *
 	p->sock = pair[0];
 	p->init = cfg->init;
 	theirs = pair[1];
-	if (ms_init_start_criu(cfg->init, cfg->tree, cfg->path, criu_preload(cfg->preload, preload, sizeof(preload)), cfg->pid_base,
+	if (ms_init_start_criu(cfg->init, cfg->tree, cfg->path,
+			       criu_preload(cfg->preload, preload, sizeof(preload)), cfg->pid_base,
 			       theirs, cfg->images_fd, cfg->log_fd, err) ||
 	    criu_begin(p, err)) {
 		criu_release(p);
@@ -466,7 +497,8 @@ struct criu_proc *criu_start_dest(const struct criu_dest_cfg *cfg, struct oerr *
 	return p;
 }
 
-/** criu_free() - let go of it; a dump that is not finished is resumed by CRIU itself, a restore gives up at its next notification */
+/** criu_free() - let go of it; a dump that is not finished is resumed by CRIU itself, a restore
+ * gives up at its next notification */
 void criu_free(struct criu_proc *p)
 {
 	if (!p)
@@ -493,7 +525,8 @@ static void criu_opts_common(Crpc__Opts *o, char *images, size_t size, unsigned 
 	o->has_shell_job = o->shell_job = 1;
 	o->has_file_locks = o->file_locks = 1;
 	o->has_log_level = 1;
-	o->log_level = log_level ? (int32_t)log_level : 1;	/* below that CRIU does not say why it failed */
+	/* below that CRIU does not say why it failed */
+	o->log_level = log_level ? (int32_t)log_level : 1;
 	o->has_log_to_stderr = o->log_to_stderr = 1;
 	o->has_notify_scripts = o->notify_scripts = 1;
 	o->has_manage_cgroups_mode = 1;
@@ -527,7 +560,8 @@ static int criu_request(struct criu_proc *p, Crpc__Type type, Crpc__Opts *o, str
 int criu_dump(struct criu_proc *p, const struct criu_dump_opts *opts, struct oerr *err)
 {
 	cleanup_free char **externals = xcalloc(opts->n_externals + 1, sizeof(*externals));
-	cleanup_free char *net = xasprintf("net[%llu]:%s", (unsigned long long)opts->netns_ino, opts->netns_key);
+	cleanup_free char *net =
+		xasprintf("net[%llu]:%s", (unsigned long long)opts->netns_ino, opts->netns_key);
 	Crpc__PageServer ps = CRPC__PAGE_SERVER__INIT;
 	Crpc__Opts o = CRPC__OPTS__INIT;
 	char images[32];
@@ -554,7 +588,8 @@ int criu_dump(struct criu_proc *p, const struct criu_dump_opts *opts, struct oer
 }
 
 /**
- * criu_restore() - build the tree from its images; the answers come by ops->notify() and ops->done()
+ * criu_restore() - build the tree from its images; the answers come by ops->notify() and
+ * ops->done()
  * @opts: borrowed for the call
  *
  * Return: 0; -EBUSY not ready, -EPIPE CRIU has gone.
@@ -572,7 +607,8 @@ int criu_restore(struct criu_proc *p, const struct criu_restore_opts *opts, stru
 	o.has_rst_sibling = o.rst_sibling = 1;
 	for (size_t i = 0; i < n; i++) {
 		crpc__inherit_fd__init(&inherits[i]);
-		inherits[i].key = (char *)(i < opts->n_inherits ? opts->inherits[i].key : opts->netns_key);
+		inherits[i].key =
+			(char *)(i < opts->n_inherits ? opts->inherits[i].key : opts->netns_key);
 		inherits[i].fd = i < opts->n_inherits ? opts->inherits[i].fd : CRIU_EXEC_FD_NETNS;
 		ptrs[i] = &inherits[i];
 	}
@@ -590,7 +626,8 @@ int criu_restore(struct criu_proc *p, const struct criu_restore_opts *opts, stru
 
 /**
  * criu_answer() - answer the notification that waits
- * @ok: go on; false makes CRIU give the whole request up (a dump: the tasks resume; a restore: what was built is killed)
+ * @ok: go on; false makes CRIU give the whole request up (a dump: the tasks resume; a restore: what
+ *      was built is killed)
  *
  * Return: 0; -EINVAL nothing waits; -EPIPE CRIU has gone (eof() follows).
  */

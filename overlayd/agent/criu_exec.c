@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 /* criu_exec.c - becoming criu
  *
- * Runs between fork and exec, in single-threaded programs. What fails here is written to CRIU's log in CRIU's own manner, so that
- * it reaches the operator as any other reason; the process then ends with 127.
+ * Runs between fork and exec, in single-threaded programs. What fails here is written to CRIU's log
+ * in CRIU's own manner, so that it reaches the operator as any other reason; the process then ends
+ * with 127.
  */
 #include "overlayd/agent/criu_exec.h"
 
@@ -28,15 +29,20 @@ static void criu_exec_fail(const char *what, const char *name) __attribute__((no
 
 static void criu_exec_fail(const char *what, const char *name)
 {
-	dprintf(STDERR_FILENO, "(00.000000) Error (overlayd): cannot %s %s: %s\n", what, name, strerror(errno));
+	dprintf(STDERR_FILENO, "(00.000000) Error (overlayd): cannot %s %s: %s\n", what, name,
+		strerror(errno));
 	_exit(127);
 }
 
-/* Every descriptor is first copied out of the way, above all targets, then to its place; everything else is closed. */
+/* Every descriptor is first copied out of the way, above all targets, then to its place; everything
+ * else is closed. */
 static void criu_exec_place_fds(const struct criu_exec_cfg *x)
 {
-	const int from[] = { x->log_fd, x->log_fd, x->swrk_fd, x->images_fd, x->ps_fd, x->netns_fd };
-	const int to[] = { STDOUT_FILENO, STDERR_FILENO, CRIU_EXEC_FD_SWRK, CRIU_EXEC_FD_IMAGES, CRIU_EXEC_FD_PS, CRIU_EXEC_FD_NETNS };
+	const int from[] = {
+		x->log_fd, x->log_fd, x->swrk_fd, x->images_fd, x->ps_fd, x->netns_fd
+	};
+	const int to[] = { STDOUT_FILENO,	STDERR_FILENO,	 CRIU_EXEC_FD_SWRK,
+			   CRIU_EXEC_FD_IMAGES, CRIU_EXEC_FD_PS, CRIU_EXEC_FD_NETNS };
 	int high[ARRAY_SIZE(from)];
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 
@@ -62,7 +68,8 @@ static void criu_exec_preload(const char *path, const char *preload)
 	unsetenv(CRIU_ENV_PRELOAD);
 	if (!preload)
 		return;
-	if (fd >= 0 && read(fd, magic, sizeof(magic)) == (ssize_t)sizeof(magic) && magic[0] == '#' && magic[1] == '!')
+	if (fd >= 0 && read(fd, magic, sizeof(magic)) == (ssize_t)sizeof(magic) &&
+	    magic[0] == '#' && magic[1] == '!')
 		setenv(CRIU_ENV_PRELOAD, preload, 1);
 	else
 		setenv("LD_PRELOAD", preload, 1);
@@ -72,7 +79,8 @@ static void criu_exec_preload(const char *path, const char *preload)
  * criu_exec() - the calling process becomes criu
  * @argv: argv[0] is replaced by x->path
  *
- * Descriptors from CRIU_EXEC_FD_EXTERNAL upwards that are not close-on-exec are inherited (ms-init's externals).
+ * Descriptors from CRIU_EXEC_FD_EXTERNAL upwards that are not close-on-exec are inherited
+ * (ms-init's externals).
  */
 void criu_exec(const struct criu_exec_cfg *x, char *const argv[])
 {
@@ -111,7 +119,8 @@ static void criu_exec_in_namespaces(const struct criu_exec_cfg *x)
 }
 
 /**
- * criu_exec_detached() - `criu swrk` as a process of its own session and nobody's child, inside x->mnt_ns and x->pid_ns
+ * criu_exec_detached() - `criu swrk` as a process of its own session and nobody's child, inside
+ * x->mnt_ns and x->pid_ns
  * @pid: its pid in our PID namespace
  *
  * Return: 0 or -errno; that exec itself worked is only known when it answers.

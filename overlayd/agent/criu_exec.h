@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* criu_exec.h - becoming criu: descriptors in their places, namespaces entered; used by criu.c, criu_tools.c and ms-init */
+/* criu_exec.h - becoming criu: descriptors in their places, namespaces entered; used by criu.c,
+ * criu_tools.c and ms-init */
 #ifndef OVERLAYD_AGENT_CRIU_EXEC_H
 #define OVERLAYD_AGENT_CRIU_EXEC_H
 
@@ -17,7 +18,8 @@ enum criu_exec_fd {
 
 struct criu_exec_cfg {
 	const char *path;	/* criu or its wrapper */
-	const char *preload;	/* for CRIU_ENV_PRELOAD (wrapper, any script) or LD_PRELOAD (a binary), or NULL */
+	/* for CRIU_ENV_PRELOAD (wrapper, any script) or LD_PRELOAD (a binary), or NULL */
+	const char *preload;
 	int swrk_fd;		/* -1 = none, as for those below */
 	int images_fd;
 	int log_fd;

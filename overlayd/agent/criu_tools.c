@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* criu_tools.c - what an agent asks of CRIU besides dump and restore: version, kernel, CPU, page-server, reasons in its log
+/* criu_tools.c - what an agent asks of CRIU besides dump and restore: version, kernel, CPU,
+ * page-server, reasons in its log
  *
  * All of it blocks (with a time limit) but the page-server, and so belongs before the freeze.
  */
@@ -32,7 +33,8 @@
 #define CRIU_CPUINFO_NAME "cpuinfo.img"
 #define CRIU_CPUINFO_MAX 65536
 #define CRIU_PIDS_NEEDED 1000	/* criu and its helpers, generously */
-#define CRIU_PIDS_MARGIN 4000	/* left for threads, groups and sessions whose numbers the caller may not know */
+/* left for threads, groups and sessions whose numbers the caller may not know */
+#define CRIU_PIDS_MARGIN 4000
 
 /* a child of ours that runs criu once and whose output we read */
 struct criu_tool {
@@ -43,7 +45,8 @@ struct criu_tool {
 	char output[CRIU_TOOL_OUTPUT_MAX];
 };
 
-/* Lines that criu writes on the machines at hand although all is well; they must not be shown as the cause of a failure. */
+/* Lines that criu writes on the machines at hand although all is well; they must not be shown as
+ * the cause of a failure. */
 static const char *const criu_noise[] = {
 	"Can't setup RLIMIT_NOFILE for self",
 	"Can't set RLIMIT_NOFILE",
@@ -61,7 +64,8 @@ bool criu_log_is_noise(const char *line)
 	return false;
 }
 
-/* "(00.012)   17: Error (criu/x.c:12): text" -> where text begins; NULL when the line is no error */
+/* "(00.012)   17: Error (criu/x.c:12): text" -> where text begins; NULL when the line is no
+ * error */
 static const char *criu_log_error_text(const char *line)
 {
 	const char *s = strstr(line, "Error (");
@@ -123,14 +127,17 @@ static int criu_tool_collect(int fd, char *buf, size_t size)
 	return 0;
 }
 
-/* the child's view when the feature file is wanted: /run is a tmpfs of its own, because CRIU saves the file on nothing else */
+/* the child's view when the feature file is wanted: /run is a tmpfs of its own, because CRIU saves
+ * the file on nothing else */
 static void criu_tool_private_run(void)
 {
-	if (unshare(CLONE_NEWNS) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) || mount("tmpfs", "/run", "tmpfs", 0, NULL))
+	if (unshare(CLONE_NEWNS) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
+	    mount("tmpfs", "/run", "tmpfs", 0, NULL))
 		_exit(126);
 }
 
-/* copies the feature file from the child's /run, which @root (a descriptor of /proc/PID/root) leads to */
+/* copies the feature file from the child's /run, which @root (a descriptor of /proc/PID/root) leads
+ * to */
 static int criu_tool_copy_kdat(int run_fd)
 {
 	cleanup_close int from = openat(run_fd, "criu.kdat", O_RDONLY | O_CLOEXEC);
@@ -146,14 +153,16 @@ static int criu_tool_copy_kdat(int run_fd)
 	to = open(CRIU_KDAT_PATH ".overlayd", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	if (to < 0)
 		return -errno;
-	if (util_write_all(to, buf, (size_t)n) || rename(CRIU_KDAT_PATH ".overlayd", CRIU_KDAT_PATH)) {
+	if (util_write_all(to, buf, (size_t)n) ||
+	    rename(CRIU_KDAT_PATH ".overlayd", CRIU_KDAT_PATH)) {
 		unlink(CRIU_KDAT_PATH ".overlayd");
 		return -EIO;
 	}
 	return 0;
 }
 
-/* runs in a process between: makes /run private, runs criu in a child, copies the file out through the old /run */
+/* runs in a process between: makes /run private, runs criu in a child, copies the file out through
+ * the old /run */
 static void criu_tool_kdat_child(const struct criu_exec_cfg *x, char *const argv[], int out)
 {
 	int old_run = open("/run", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -167,7 +176,8 @@ static void criu_tool_kdat_child(const struct criu_exec_cfg *x, char *const argv
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
 	new_run = open("/run", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (old_run < 0 || new_run < 0 || umount2("/run", MNT_DETACH) || criu_tool_copy_kdat(new_run)) {
+	if (old_run < 0 || new_run < 0 || umount2("/run", MNT_DETACH) ||
+	    criu_tool_copy_kdat(new_run)) {
 		dprintf(out, "Error (overlayd): cannot keep %s\n", CRIU_KDAT_PATH);
 		_exit(126);
 	}
@@ -189,8 +199,15 @@ static int criu_tool_run(struct criu_tool *t, char *const argv[])
 	if (pid < 0)
 		return -errno;
 	if (pid == 0) {
-		struct criu_exec_cfg x = { .path = t->path, .preload = t->preload, .swrk_fd = -1, .images_fd = t->images_fd,
-					   .log_fd = out, .ps_fd = -1, .netns_fd = -1, .mnt_ns = -1, .pid_ns = -1 };
+		struct criu_exec_cfg x = { .path = t->path,
+					   .preload = t->preload,
+					   .swrk_fd = -1,
+					   .images_fd = t->images_fd,
+					   .log_fd = out,
+					   .ps_fd = -1,
+					   .netns_fd = -1,
+					   .mnt_ns = -1,
+					   .pid_ns = -1 };
 
 		setpgid(0, 0);
 		if (t->keep_kdat)
@@ -215,7 +232,8 @@ static int criu_tool_error(const struct criu_tool *t, int r, const char *what, s
 	char text[512];
 
 	if (r == -ETIMEDOUT)
-		return oerr_set(err, r, "%s %s: no answer within %d s", t->path, what, CRIU_TOOL_TIMEOUT_MS / 1000);
+		return oerr_set(err, r, "%s %s: no answer within %d s", t->path, what,
+				CRIU_TOOL_TIMEOUT_MS / 1000);
 	if (r < 0)
 		return oerr_set(err, r, "%s %s: %s", t->path, what, strerror(-r));
 	if (!criu_log_cause(t->output, text, sizeof(text)))
@@ -247,17 +265,21 @@ int criu_check(const char *path, const char *preload, unsigned int *version, str
 		return oerr_set(err, -EPROTO, "%s does not tell its version", path);
 	*version = major * 10000 + minor * 100 + sub;
 	if (*version < CRIU_VERSION_MIN)
-		return oerr_set(err, -EPROTONOSUPPORT, "%s is CRIU %u.%u.%u; 4.2 or newer is needed", path, major, minor, sub);
+		return oerr_set(err, -EPROTONOSUPPORT,
+				"%s is CRIU %u.%u.%u; 4.2 or newer is needed", path, major, minor,
+				sub);
 	return 0;
 }
 
-/** criu_version_compatible() - can images written by @theirs be restored by @ours? Same release series on both sides */
+/** criu_version_compatible() - can images written by @theirs be restored by @ours? Same release
+ * series on both sides */
 bool criu_version_compatible(unsigned int ours, unsigned int theirs)
 {
 	return ours / 100 == theirs / 100;
 }
 
-/** criu_check_kernel() - `criu check`: has this kernel what CRIU needs? Return: 0, or -EIO with CRIU's reason */
+/** criu_check_kernel() - `criu check`: has this kernel what CRIU needs? Return: 0, or -EIO with
+ * CRIU's reason */
 int criu_check_kernel(const char *path, const char *preload, struct oerr *err)
 {
 	struct criu_tool t = { .path = path, .preload = preload, .images_fd = -1 };
@@ -282,8 +304,9 @@ static time_t criu_boot_time(void)
 /**
  * criu_kdat_prepare() - make sure that /run/criu.kdat is there and of this boot
  *
- * CRIU probes the kernel for 100 ms and more at each start unless it finds this file; it saves it by itself, but only where
- * /run is a tmpfs. A file older than this boot, or than the program, is made anew.
+ * CRIU probes the kernel for 100 ms and more at each start unless it finds this file; it saves it
+ * by itself, but only where /run is a tmpfs. A file older than this boot, or than the program, is
+ * made anew.
  *
  * Return: 0, or -errno; a failure only costs time later.
  */
@@ -294,8 +317,9 @@ int criu_kdat_prepare(const char *path, struct oerr *err)
 	struct stat kdat, program;
 	int r;
 
-	if (!stat(CRIU_KDAT_PATH, &kdat) && !stat(path, &program) && kdat.st_mtime >= criu_boot_time() &&
-	    kdat.st_mtime >= program.st_mtime && kdat.st_size > 0)
+	if (!stat(CRIU_KDAT_PATH, &kdat) && !stat(path, &program) &&
+	    kdat.st_mtime >= criu_boot_time() && kdat.st_mtime >= program.st_mtime &&
+	    kdat.st_size > 0)
 		return 0;
 	r = criu_tool_run(&t, argv);
 	return r ? criu_tool_error(&t, r, "check", err) : 0;
@@ -314,7 +338,8 @@ static int criu_cpuinfo_run(const char *path, const char *verb, int images_fd, s
 }
 
 /**
- * criu_cpuinfo_dump() - this machine's CPU features as CRIU's image, for criu_cpuinfo_check() at the other one
+ * criu_cpuinfo_dump() - this machine's CPU features as CRIU's image, for criu_cpuinfo_check() at
+ * the other one
  * @image: allocated, about 100 bytes; the caller frees it
  */
 int criu_cpuinfo_dump(const char *path, uint8_t **image, size_t *len, struct oerr *err)
@@ -346,7 +371,8 @@ int criu_cpuinfo_dump(const char *path, uint8_t **image, size_t *len, struct oer
 	return 0;
 }
 
-/** criu_cpuinfo_check() - can tasks from the machine that made @image run on this one? Return: 0, or -EIO with CRIU's reason */
+/** criu_cpuinfo_check() - can tasks from the machine that made @image run on this one? Return: 0,
+ * or -EIO with CRIU's reason */
 int criu_cpuinfo_check(const char *path, const uint8_t *image, size_t len, struct oerr *err)
 {
 	struct image_dir d = { .fd = -1 };
@@ -380,8 +406,8 @@ static int criu_pid_compare(const void *a, const void *b)
  * @used:    inner pids and tids of all trees, any order
  * @pid_max: /proc/sys/kernel/pid_max
  *
- * Return: the pid to set as last one used: above the highest of @used, with a margin when there is room, else the start of the
- * largest gap.
+ * Return: the pid to set as last one used: above the highest of @used, with a margin when there is
+ * room, else the start of the largest gap.
  */
 pid_t criu_pid_gap(const pid_t *used, size_t n, pid_t pid_max)
 {
@@ -428,12 +454,14 @@ static void criu_pageserver_cb(struct ev_loop *loop, ev_child *w, int revents)
 /**
  * criu_pageserver_start() - start the destination's page-server
  * @loop: the default loop (it reaps children)
- * @sock: our end of the stream, to be relayed to and from the source's ps_fd; the caller owns it. Closing it ends the server
+ * @sock: our end of the stream, to be relayed to and from the source's ps_fd; the caller owns it.
+ *        Closing it ends the server
  *
  * Return: the server; NULL with @err set.
  */
-struct criu_pageserver *criu_pageserver_start(struct ev_loop *loop, const char *path, int images_fd, int log_fd, int *sock,
-					      criu_pageserver_exit_fn exited, void *arg, struct oerr *err)
+struct criu_pageserver *criu_pageserver_start(struct ev_loop *loop, const char *path, int images_fd,
+					      int log_fd, int *sock, criu_pageserver_exit_fn exited,
+					      void *arg, struct oerr *err)
 {
 	struct criu_pageserver *ps;
 	int pair[2];
@@ -445,10 +473,18 @@ struct criu_pageserver *criu_pageserver_start(struct ev_loop *loop, const char *
 	}
 	pid = fork();
 	if (pid == 0) {
-		struct criu_exec_cfg x = { .path = path, .swrk_fd = -1, .images_fd = images_fd, .log_fd = log_fd, .ps_fd = pair[1],
-					   .netns_fd = -1, .mnt_ns = -1, .pid_ns = -1 };
+		struct criu_exec_cfg x = { .path = path,
+					   .swrk_fd = -1,
+					   .images_fd = images_fd,
+					   .log_fd = log_fd,
+					   .ps_fd = pair[1],
+					   .netns_fd = -1,
+					   .mnt_ns = -1,
+					   .pid_ns = -1 };
 		char dir[32], fd[12];
-		char *argv[] = { (char *)path, (char *)"page-server", (char *)"-D", dir, (char *)"--ps-socket", fd, NULL };
+		char *argv[] = { (char *)path, (char *)"page-server", (char *)"-D",
+				 dir,	       (char *)"--ps-socket", fd,
+				 NULL };
 
 		snprintf(dir, sizeof(dir), "/proc/self/fd/%d", CRIU_EXEC_FD_IMAGES);
 		snprintf(fd, sizeof(fd), "%d", CRIU_EXEC_FD_PS);

@@ -2,10 +2,13 @@
 /* image.c - a directory for the image files of one tree, in memory, without a name
  *
  * Theory of operation
- *   Purpose    hold images where only their owner reaches them and where nothing survives its owner.
- *   Storage    a tmpfs from fsopen(2)/fsmount(2), attached nowhere: no path, no umount, nothing to be left behind.
- *   Invariants receiving: used_bytes <= limit_bytes and files <= IMAGE_FILES_MAX, checked before anything is written; names are single
- *              path components of a fixed alphabet and never exist already (O_EXCL).
+ *   Purpose    hold images where only their owner reaches them and where nothing survives its
+ *              owner.
+ *   Storage    a tmpfs from fsopen(2)/fsmount(2), attached nowhere: no path, no umount, nothing to
+ *              be left behind.
+ *   Invariants receiving: used_bytes <= limit_bytes and files <= IMAGE_FILES_MAX, checked before
+ *              anything is written; names are single path components of a fixed alphabet and never
+ *              exist already (O_EXCL).
  *   Guarded by tests/unit/test_image.c
  */
 #include "overlayd/agent/image.h"
@@ -24,7 +27,8 @@
 
 /**
  * image_dir_new() - an empty directory in memory
- * @limit_bytes: of all files together; 0 = half of the machine's memory (tmpfs' own default), without a limit on what is received
+ * @limit_bytes: of all files together; 0 = half of the machine's memory (tmpfs' own default),
+ *               without a limit on what is received
  *
  * Return: 0 or -errno (a kernel before 5.2 has no fsmount()).
  */
@@ -38,15 +42,18 @@ int image_dir_new(struct image_dir *d, uint64_t limit_bytes, struct oerr *err)
 		return oerr_set(err, -errno, "memory for images: fsopen: %s", strerror(errno));
 	snprintf(size, sizeof(size), "%llu", (unsigned long long)limit_bytes);
 	if (fsconfig(fs, FSCONFIG_SET_STRING, "mode", "0700", 0) ||
-	    (limit_bytes && fsconfig(fs, FSCONFIG_SET_STRING, "size", size, 0)) || fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0))
+	    (limit_bytes && fsconfig(fs, FSCONFIG_SET_STRING, "size", size, 0)) ||
+	    fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0))
 		return oerr_set(err, -errno, "memory for images: fsconfig: %s", strerror(errno));
-	d->fd = fsmount(fs, FSMOUNT_CLOEXEC, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
+	d->fd = fsmount(fs, FSMOUNT_CLOEXEC,
+			MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
 	if (d->fd < 0)
 		return oerr_set(err, -errno, "memory for images: fsmount: %s", strerror(errno));
 	return 0;
 }
 
-/** image_dir_free() - gone, with everything in it, as soon as CRIU's own descriptors are closed too */
+/** image_dir_free() - gone, with everything in it, as soon as CRIU's own descriptors are closed
+ * too */
 void image_dir_free(struct image_dir *d)
 {
 	if (d->fd >= 0)
@@ -54,7 +61,8 @@ void image_dir_free(struct image_dir *d)
 	d->fd = -1;
 }
 
-/** image_name_valid() - one path component of letters, digits, '-', '_' and '.', not beginning with a dot */
+/** image_name_valid() - one path component of letters, digits, '-', '_' and '.', not beginning with
+ * a dot */
 bool image_name_valid(const char *name)
 {
 	size_t n = strnlen(name, IMAGE_NAME_MAX + 1);
@@ -85,7 +93,8 @@ static DIR *image_opendir(const struct image_dir *d)
  * image_dir_each() - call @fn for every regular file, in no particular order
  * @fn: gets a descriptor at position 0, closed when it returns
  *
- * Return: 0, what @fn returned, or -errno; -EINVAL for a file that image_recv_begin() would refuse (CRIU writes none).
+ * Return: 0, what @fn returned, or -errno; -EINVAL for a file that image_recv_begin() would refuse
+ * (CRIU writes none).
  */
 int image_dir_each(const struct image_dir *d, image_each_fn fn, void *arg, struct oerr *err)
 {
@@ -102,7 +111,8 @@ int image_dir_each(const struct image_dir *d, image_each_fn fn, void *arg, struc
 		if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, ".."))
 			continue;
 		if (!image_name_valid(e->d_name))
-			return oerr_set(err, -EINVAL, "images: unexpected file name '%s'", e->d_name);
+			return oerr_set(err, -EINVAL, "images: unexpected file name '%s'",
+					e->d_name);
 		fd = openat(d->fd, e->d_name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 		if (fd < 0 || fstat(fd, &st))
 			return oerr_set(err, -errno, "image %s: %s", e->d_name, strerror(errno));
@@ -139,19 +149,22 @@ uint64_t image_dir_bytes(const struct image_dir *d)
  * image_recv_begin() - a file is about to arrive
  * @name, @size: as the other node says: not trusted
  *
- * Return: 0; -EINVAL name, -EBUSY the one before is not complete, -EFBIG, -EMFILE over the limits, -EEXIST twice.
+ * Return: 0; -EINVAL name, -EBUSY the one before is not complete, -EFBIG, -EMFILE over the limits,
+ * -EEXIST twice.
  */
-int image_recv_begin(struct image_recv *r, struct image_dir *d, const char *name, uint64_t size, struct oerr *err)
+int image_recv_begin(struct image_recv *r, struct image_dir *d, const char *name, uint64_t size,
+		     struct oerr *err)
 {
 	if (r->fd >= 0)
-		return oerr_set(err, -EBUSY, "image '%.*s' announced inside another", IMAGE_NAME_MAX, name);
+		return oerr_set(err, -EBUSY, "image '%.*s' announced inside another",
+				IMAGE_NAME_MAX, name);
 	if (!image_name_valid(name))
 		return oerr_set(err, -EINVAL, "image with an unsafe name");
 	if (d->files >= IMAGE_FILES_MAX)
 		return oerr_set(err, -EMFILE, "more than %d images", IMAGE_FILES_MAX);
 	if (size > (uint64_t)INT64_MAX || (d->limit_bytes && size > d->limit_bytes - d->used_bytes))
-		return oerr_set(err, -EFBIG, "image %s of %llu bytes: over the limit of %llu bytes", name, (unsigned long long)size,
-				(unsigned long long)d->limit_bytes);
+		return oerr_set(err, -EFBIG, "image %s of %llu bytes: over the limit of %llu bytes",
+				name, (unsigned long long)size, (unsigned long long)d->limit_bytes);
 	r->fd = openat(d->fd, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (r->fd < 0)
 		return oerr_set(err, -errno, "image %s: %s", name, strerror(errno));
@@ -180,7 +193,8 @@ int image_recv_data(struct image_recv *r, const void *data, size_t len, struct o
 int image_recv_end(struct image_recv *r, struct oerr *err)
 {
 	if (r->fd < 0 || r->left)
-		return oerr_set(err, -EPROTO, "image ended %llu bytes early", (unsigned long long)r->left);
+		return oerr_set(err, -EPROTO, "image ended %llu bytes early",
+				(unsigned long long)r->left);
 	close(steal_fd(&r->fd));
 	return 0;
 }

@@ -1,16 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
-/* ms_exec.c - `ms-init --exec`: start a command in a workload's namespaces, wait for it, pass signals and its status on
+/* ms_exec.c - `ms-init --exec`: start a command in a workload's namespaces, wait for it, pass
+ * signals and its status on
  *
  * Theory of operation
- *   Purpose    `overlayd exec app -- CMD`: what `ip netns exec` cannot give a command: PID, IPC and mount namespaces of its own and
- *              a subreaper above it, so that the whole of it can be moved.
- *   Processes  waiter (the caller's process; stays outside all namespaces, so it is no part of the workload)
+ *   Purpose    `overlayd exec app -- CMD`: what `ip netns exec` cannot give a command: PID, IPC and
+ *              mount namespaces of its own and a subreaper above it, so that the whole of it can be
+ *              moved.
+ *   Processes  waiter (the caller's process; outside all namespaces, no part of the workload)
  *                -> ms-init, pid 1 (ms_init.c; made by the first command of a workload)
  *                     -> ms-root -> CMD
- *              With --join the ms-root is made a child of the waiter by CLONE_PARENT out of a helper that has entered the namespaces.
- *   Status     CMD may be moved away and keep running elsewhere, or end while its descendants go on; nobody outside can wait() for it.
- *              ms-root says CMD's status in its name, ms-init that of ms-root: the waiter looks there ten times a second, and at
- *              once when one of them ends.
+ *              With --join the ms-root is made a child of the waiter by CLONE_PARENT out of a
+ *              helper that has entered the namespaces.
+ *   Status     CMD may be moved away and keep running elsewhere, or end while its descendants go
+ *              on; nobody outside can wait() for it. ms-root says CMD's status in its name, ms-init
+ *              that of ms-root: the waiter looks there ten times a second, and at once when one of
+ *              them ends.
  *   Guarded by tests/bats/criu.bats
  */
 #include "overlayd/agent/ms_exec.h"
@@ -36,7 +40,8 @@
 #define EXEC_FAILED 125		/* our own exit status, as env(1) and docker have it */
 #define EXEC_LOOK_MS 100
 
-/* signals that the waiter passes on; those of a terminal reach it alone, the command being in a session of its own */
+/* signals that the waiter passes on; those of a terminal reach it alone, the command being in a
+ * session of its own */
 static const int exec_passed[] = { SIGINT, SIGQUIT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2 };
 
 struct ms_exec {
@@ -60,18 +65,21 @@ static int exec_error(const char *what)
 
 /* ---- inside ---- */
 
-/* Detached: no input; output through a relay, so that no descriptor leads out of the workload. Without a pid 1 of our own
- * (@relays NULL) it is appended to the log itself: append-only files may differ at the destination. Return: 0 or -errno */
+/* Detached: no input; output through a relay, so that no descriptor leads out of the workload.
+ * Without a pid 1 of our own (@relays NULL) it is appended to the log itself: append-only files may
+ * differ at the destination. Return: 0 or -errno */
 static int exec_detach_stdio(const struct ms_exec *x, struct relay_set *relays)
 {
 	const char *path = x->log ? x->log : "/dev/null";
 	cleanup_close int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
-	cleanup_close int out = relays ? relay_new_pipe(relays, O_WRONLY)
-				       : open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0640);
+	cleanup_close int out =
+		relays ? relay_new_pipe(relays, O_WRONLY)
+		       : open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0640);
 
 	if (null < 0 || out < 0)
 		return -errno;
-	if (dup2(null, STDIN_FILENO) < 0 || dup2(out, STDOUT_FILENO) < 0 || dup2(out, STDERR_FILENO) < 0)
+	if (dup2(null, STDIN_FILENO) < 0 || dup2(out, STDOUT_FILENO) < 0 ||
+	    dup2(out, STDERR_FILENO) < 0)
 		return -errno;
 	return 0;
 }
@@ -92,7 +100,8 @@ static void exec_become_root(const struct ms_exec *x)
 		signal(sig, SIG_DFL);
 	sigprocmask(SIG_SETMASK, &x->old_mask, NULL);
 	if (x->detach)
-		close_range(STDERR_FILENO + 1, ~0u, 0);	/* what the caller had open leads out of the workload */
+		/* what the caller had open leads out of the workload */
+		close_range(STDERR_FILENO + 1, ~0u, 0);
 	if (chdir(x->dir ? x->dir : x->cwd) && (x->dir || chdir("/")))
 		_exit(exec_error(x->dir));
 	execv(x->root_program, argv);
@@ -146,7 +155,8 @@ static void exec_be_init(struct ms_exec *x, int netns, int go)
 	_exit(ms_init_run(-1, log_fd, exec_begin, x));
 }
 
-/* host pid of the first root below @init, whose IPC namespace is the workload's after a restore; @init itself when it has none */
+/* host pid of the first root below @init, whose IPC namespace is the workload's after a restore;
+ * @init itself when it has none */
 static pid_t exec_first_root(pid_t init)
 {
 	cleanup_free char *text = NULL;
@@ -169,19 +179,23 @@ static int exec_enter(pid_t pid, const char *name, int type)
 	return fd < 0 || setns(fd, type) ? -errno : 0;
 }
 
-static void exec_join_helper(const struct ms_exec *x, int netns, int answer) __attribute__((noreturn));
+static void exec_join_helper(const struct ms_exec *x, int netns, int answer)
+	__attribute__((noreturn));
 
-/* enters everything and makes ms-root the waiter's child, then ends: nothing of ours stays inside but the tree itself */
+/* enters everything and makes ms-root the waiter's child, then ends: nothing of ours stays inside
+ * but the tree itself */
 static void exec_join_helper(const struct ms_exec *x, int netns, int answer)
 {
-	struct clone_args args = { .flags = CLONE_PARENT };	/* the exit signal is then our own: SIGCHLD */
+	/* the exit signal is then our own: SIGCHLD */
+	struct clone_args args = { .flags = CLONE_PARENT };
 	cleanup_close int mnt = -1;
 	char path[64];
 	pid_t pid;
 
 	snprintf(path, sizeof(path), "/proc/%d/ns/mnt", (int)x->join);
 	mnt = open(path, O_RDONLY | O_CLOEXEC);
-	if (mnt < 0 || setns(netns, CLONE_NEWNET) || exec_enter(exec_first_root(x->join), "ipc", CLONE_NEWIPC) ||
+	if (mnt < 0 || setns(netns, CLONE_NEWNET) ||
+	    exec_enter(exec_first_root(x->join), "ipc", CLONE_NEWIPC) ||
 	    exec_enter(x->join, "pid", CLONE_NEWPID) || setns(mnt, CLONE_NEWNS))
 		_exit(exec_error("entering the workload's namespaces"));
 	if (x->detach && exec_detach_stdio(x, NULL))
@@ -217,7 +231,8 @@ static int exec_status_in_name(pid_t pid, const char *prefix)
 	return atoi(name + n + 1);
 }
 
-/* @child: our own child (ms-init, or a joined ms-root); @root: ms-root, 0 while it is not there yet */
+/* @child: our own child (ms-init, or a joined ms-root); @root: ms-root, 0 while it is not there
+ * yet */
 static int exec_wait(const struct ms_exec *x, pid_t child, int signals)
 {
 	cleanup_close int pidfd = pidfd_open(child, 0);
@@ -225,7 +240,8 @@ static int exec_wait(const struct ms_exec *x, pid_t child, int signals)
 	struct signalfd_siginfo si;
 
 	for (;;) {
-		struct pollfd fds[] = { { .fd = pidfd, .events = POLLIN }, { .fd = signals, .events = POLLIN } };
+		struct pollfd fds[] = { { .fd = pidfd, .events = POLLIN },
+					{ .fd = signals, .events = POLLIN } };
 		int status = -1;
 
 		if (poll(fds, 2, root ? EXEC_LOOK_MS : 5) < 0 && errno != EINTR)
@@ -302,7 +318,8 @@ static pid_t exec_join(const struct ms_exec *x, int netns)
 
 static int exec_usage(void)
 {
-	fprintf(stderr, "usage: ms-init --exec --netns PATH [--join PID | --pid-file FILE] [--detach] [--log FILE] [--chdir DIR] -- "
+	fprintf(stderr, "usage: ms-init --exec --netns PATH [--join PID | --pid-file FILE] "
+			"[--detach] [--log FILE] [--chdir DIR] -- "
 			"CMD [ARG]...\n");
 	return EXEC_FAILED;
 }
@@ -310,10 +327,14 @@ static int exec_usage(void)
 static int exec_parse(struct ms_exec *x, int argc, char *argv[])
 {
 	static const struct option options[] = {
-		{ "exec", no_argument, NULL, 'e' },	    { "netns", required_argument, NULL, 'n' },
-		{ "join", required_argument, NULL, 'j' },   { "pid-file", required_argument, NULL, 'p' },
-		{ "detach", no_argument, NULL, 'd' },	    { "log", required_argument, NULL, 'l' },
-		{ "chdir", required_argument, NULL, 'c' },  { 0 },
+		{ "exec", no_argument, NULL, 'e' },
+		{ "netns", required_argument, NULL, 'n' },
+		{ "join", required_argument, NULL, 'j' },
+		{ "pid-file", required_argument, NULL, 'p' },
+		{ "detach", no_argument, NULL, 'd' },
+		{ "log", required_argument, NULL, 'l' },
+		{ "chdir", required_argument, NULL, 'c' },
+		{ 0 },
 	};
 	bool exec = false;
 	uint64_t pid;

@@ -2,16 +2,21 @@
 /* ms_init.c - pid 1 of a restored workload
  *
  * Theory of operation
- *   Purpose    the process every restored tree hangs from: makes the namespaces' mounts, opens what the tree must inherit, forks
- *              criu beside the tree to be, reaps, and keeps the far ends of terminals and pipes (relay.c).
- *   Not here   `overlayd exec` (ms_exec.c, which shares the mounts and the main loop), the agent's side (ms_init_client.c).
- *   States     PREPARED -(KEEP)-> KEPT -(RELEASE, or end-of-file)-> ALONE. An end-of-file in PREPARED ends the program, and with
- *              it everything in its PID namespace: that is the destination's dead man's switch.
- *   Externals  opened into numbers from CRIU_EXEC_FD_EXTERNAL upwards, close-on-exec; a criu child clears that flag on all of them
- *              after its fork, so only criu inherits them. Closed on RELEASE; relays' own ends stay.
- *   Exit       ALONE and nobody else left in the PID namespace: children are known from wait(), others (the dumping criu of the next
- *              migration, `overlayd exec --join`) are looked for in /proc, ever more rarely, until they have gone. Status: that of the
- *              first tree's root.
+ *   Purpose    the process every restored tree hangs from: makes the namespaces' mounts, opens what
+ *              the tree must inherit, forks criu beside the tree to be, reaps, and keeps the far
+ *              ends of terminals and pipes (relay.c).
+ *   Not here   `overlayd exec` (ms_exec.c, which shares the mounts and the main loop), the agent's
+ *              side (ms_init_client.c).
+ *   States     PREPARED -(KEEP)-> KEPT -(RELEASE, or end-of-file)-> ALONE. An end-of-file in
+ *              PREPARED ends the program, and with it everything in its PID namespace: that is the
+ *              destination's dead man's switch.
+ *   Externals  opened into numbers from CRIU_EXEC_FD_EXTERNAL upwards, close-on-exec; a criu child
+ *              clears that flag on all of them after its fork, so only criu inherits them. Closed
+ *              on RELEASE; relays' own ends stay.
+ *   Exit       ALONE and nobody else left in the PID namespace: children are known from wait(),
+ *              others (the dumping criu of the next migration, `overlayd exec --join`) are looked
+ *              for in /proc, ever more rarely, until they have gone. Status: that of the first
+ *              tree's root.
  *   Guarded by tests/bats/criu.bats
  */
 #include "overlayd/agent/ms_init.h"
@@ -103,7 +108,8 @@ static int init_open(struct ms_init_main *m, const struct ms_init_request *req)
 	}
 }
 
-static int init_handle_open(struct ms_init_main *m, const struct ms_init_request *req, struct ms_init_reply *reply)
+static int init_handle_open(struct ms_init_main *m, const struct ms_init_request *req,
+			    struct ms_init_reply *reply)
 {
 	cleanup_close int fd = -1;
 	int place;
@@ -114,7 +120,8 @@ static int init_handle_open(struct ms_init_main *m, const struct ms_init_request
 	if (fd < 0) {
 		int code = steal_fd(&fd);
 
-		snprintf(reply->text, sizeof(reply->text), "%.63s %.100s: %.60s", req->key, req->path, strerror(-code));
+		snprintf(reply->text, sizeof(reply->text), "%.63s %.100s: %.60s", req->key,
+			 req->path, strerror(-code));
 		return code;
 	}
 	place = fcntl(fd, F_DUPFD_CLOEXEC, CRIU_EXEC_FD_EXTERNAL);
@@ -137,10 +144,17 @@ static int init_set_last_pid(pid_t pid)
 }
 
 /* @fds: MS_INIT_START_FDS descriptors, the caller closes them */
-static int init_handle_start(struct ms_init_main *m, const struct ms_init_request *req, const int *fds)
+static int init_handle_start(struct ms_init_main *m, const struct ms_init_request *req,
+			     const int *fds)
 {
-	struct criu_exec_cfg x = { .path = req->path, .preload = req->preload[0] ? req->preload : NULL, .swrk_fd = fds[0],
-				   .images_fd = fds[1], .log_fd = fds[2], .ps_fd = -1, .netns_fd = m->netns_fd, .mnt_ns = -1,
+	struct criu_exec_cfg x = { .path = req->path,
+				   .preload = req->preload[0] ? req->preload : NULL,
+				   .swrk_fd = fds[0],
+				   .images_fd = fds[1],
+				   .log_fd = fds[2],
+				   .ps_fd = -1,
+				   .netns_fd = m->netns_fd,
+				   .mnt_ns = -1,
 				   .pid_ns = -1 };
 	pid_t pid;
 	int r;
@@ -163,7 +177,8 @@ static int init_handle_start(struct ms_init_main *m, const struct ms_init_reques
 	return 0;
 }
 
-/* the first child that is no criu: trees are restored in order, and the kernel lists children in the order of their birth */
+/* the first child that is no criu: trees are restored in order, and the kernel lists children in
+ * the order of their birth */
 static void init_find_root(struct ms_init_main *m)
 {
 	cleanup_free char *text = NULL;
@@ -191,8 +206,8 @@ static void init_go_alone(struct ms_init_main *m)
 	m->state = MS_INIT_ALONE;
 }
 
-static int init_dispatch(struct ms_init_main *m, const struct ms_init_request *req, const int *fds, size_t n_fds,
-			 struct ms_init_reply *reply)
+static int init_dispatch(struct ms_init_main *m, const struct ms_init_request *req, const int *fds,
+			 size_t n_fds, struct ms_init_reply *reply)
 {
 	switch ((enum ms_init_op)req->op) {
 	case MS_INIT_OP_OPEN:
@@ -213,14 +228,18 @@ static int init_dispatch(struct ms_init_main *m, const struct ms_init_request *r
 }
 
 /* Return: bytes, 0 at the end, or -errno; descriptors that came along are the caller's */
-static ssize_t init_receive(const struct ms_init_main *m, struct ms_init_request *req, int fds[MS_INIT_START_FDS], size_t *n_fds)
+static ssize_t init_receive(const struct ms_init_main *m, struct ms_init_request *req,
+			    int fds[MS_INIT_START_FDS], size_t *n_fds)
 {
 	union {
 		char buf[CMSG_SPACE(sizeof(int) * MS_INIT_START_FDS)];
 		struct cmsghdr align;
 	} c;
 	struct iovec iov = { .iov_base = req, .iov_len = sizeof(*req) };
-	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = c.buf, .msg_controllen = sizeof(c.buf) };
+	struct msghdr msg = { .msg_iov = &iov,
+			      .msg_iovlen = 1,
+			      .msg_control = c.buf,
+			      .msg_controllen = sizeof(c.buf) };
 	ssize_t n = recvmsg(m->control, &msg, MSG_CMSG_CLOEXEC);
 
 	*n_fds = 0;
@@ -237,7 +256,8 @@ static void init_control_ended(struct ms_init_main *m)
 {
 	close(steal_fd(&m->control));
 	if (m->state == MS_INIT_PREPARED)
-		_exit(125);	/* the agent died before the commit: nothing of this copy may live */
+		/* the agent died before the commit: nothing of this copy may live */
+		_exit(125);
 	init_go_alone(m);
 }
 
@@ -257,7 +277,8 @@ static void init_control_ready(struct ms_init_main *m)
 	}
 	reply.op = req.op;
 	if (n == (ssize_t)sizeof(req)) {
-		req.key[sizeof(req.key) - 1] = req.path[sizeof(req.path) - 1] = req.preload[sizeof(req.preload) - 1] = '\0';
+		req.key[sizeof(req.key) - 1] = req.path[sizeof(req.path) - 1] =
+			req.preload[sizeof(req.preload) - 1] = '\0';
 		reply.code = init_dispatch(m, &req, fds, n_fds, &reply);
 	} else {
 		reply.code = -EPROTO;
@@ -297,7 +318,8 @@ static bool init_reap(struct ms_init_main *m)
 	return pid == 0 || errno != ECHILD;
 }
 
-/* is there any process but us? One that has ended and waits for a parent outside to notice does not count */
+/* is there any process but us? One that has ended and waits for a parent outside to notice does not
+ * count */
 static bool init_has_strangers(void)
 {
 	cleanup_dir DIR *proc = opendir("/proc");
@@ -306,8 +328,8 @@ static bool init_has_strangers(void)
 	while (proc && (e = readdir(proc))) {
 		uint64_t pid, start;
 
-		if (!util_parse_u64(e->d_name, 2, INT32_MAX, &pid) && !util_pid_start_time((pid_t)pid, &start) &&
-		    util_pid_alive((pid_t)pid, start))
+		if (!util_parse_u64(e->d_name, 2, INT32_MAX, &pid) &&
+		    !util_pid_start_time((pid_t)pid, &start) && util_pid_alive((pid_t)pid, start))
 			return true;
 	}
 	return false;
@@ -348,11 +370,13 @@ static int init_run(struct ms_init_main *m)
  * ms_init_run() - be pid 1: namespaces have been entered, mounts not yet made
  * @control: the agent's socket, or -1 (`overlayd exec`: alone from the start)
  * @log_fd:  output log, or -1
- * @begin:   called once all is in place and before the first wait: starts the first process and returns its pid, or -errno; may be NULL
+ * @begin:   called once all is in place and before the first wait: starts the first process and
+ *           returns its pid, or -errno; may be NULL
  *
  * Return: exit status.
  */
-int ms_init_run(int control, int log_fd, pid_t (*begin)(struct relay_set *relays, void *arg), void *arg)
+int ms_init_run(int control, int log_fd, pid_t (*begin)(struct relay_set *relays, void *arg),
+		void *arg)
 {
 	static struct ms_init_main m;
 	struct ms_init_reply ready = { .op = MS_INIT_OP_READY };

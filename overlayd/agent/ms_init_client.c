@@ -2,13 +2,15 @@
 /* ms_init_client.c - an agent's handle on the ms-init it started
  *
  * Theory of operation
- *   Purpose    start ms-init in the workload's network namespace, ask it for what a restore needs, end it on roll-back.
+ *   Purpose    start ms-init in the workload's network namespace, ask it for what a restore needs,
+ *              end it on roll-back.
  *   Not here   the program itself (ms_init.c).
  *   Storage    struct ms_init: control socket, pidfd, one watcher on the pidfd.
- *   Lifetime   ms-init is a child of this process until that ends; its pidfd becomes readable when the kernel has killed and reaped
- *              everything in its PID namespace, so gone() is proof that nothing of the copy is left.
- *   Failure    closing the control socket before ms_init_keep() makes ms-init end, and all in it: that is what happens to
- *              the copy when an agent dies before the commit.
+ *   Lifetime   ms-init is a child of this process until that ends; its pidfd becomes readable when
+ *              the kernel has killed and reaped everything in its PID namespace, so gone() is proof
+ *              that nothing of the copy is left.
+ *   Failure    closing the control socket before ms_init_keep() makes ms-init end, and all in it:
+ *              that is what happens to the copy when an agent dies before the commit.
  *   Guarded by tests/bats/criu.bats
  */
 #include "overlayd/agent/ms_init.h"
@@ -30,7 +32,8 @@
 #include "overlayd/common/log.h"
 #include "overlayd/common/util.h"
 
-#define MS_INIT_ANSWER_S 10	/* ms-init answers in microseconds; opening a file on a dead NFS server does not */
+/* ms-init answers in microseconds; opening a file on a dead NFS server does not */
+#define MS_INIT_ANSWER_S 10
 
 struct ms_init {
 	struct ev_loop *loop;
@@ -56,7 +59,8 @@ static void ms_init_gone_cb(struct ev_loop *loop, ev_io *w, int revents)
 		mi->gone(mi, mi->arg);
 }
 
-static void ms_init_exec_child(const char *program, int netns_fd, int control, int log_fd) __attribute__((noreturn));
+static void ms_init_exec_child(const char *program, int netns_fd, int control, int log_fd)
+	__attribute__((noreturn));
 
 /* in the child, pid 1 of its namespace */
 static void ms_init_exec_child(const char *program, int netns_fd, int control, int log_fd)
@@ -94,8 +98,8 @@ static int ms_init_get_reply(struct ms_init *mi, uint32_t op, struct ms_init_rep
 }
 
 /* @fds: passed along; Return: 0 or -errno with @err set */
-static int ms_init_call(struct ms_init *mi, const struct ms_init_request *req, const int *fds, size_t n_fds,
-			struct ms_init_reply *reply, struct oerr *err)
+static int ms_init_call(struct ms_init *mi, const struct ms_init_request *req, const int *fds,
+			size_t n_fds, struct ms_init_reply *reply, struct oerr *err)
 {
 	union {
 		char buf[CMSG_SPACE(sizeof(int) * MS_INIT_START_FDS)];
@@ -130,7 +134,8 @@ static int ms_init_call(struct ms_init *mi, const struct ms_init_request *req, c
 	return 0;
 }
 
-static struct ms_init *ms_init_spawn(const struct ms_init_cfg *cfg, const char *program, int log_fd, int control[2], struct oerr *err)
+static struct ms_init *ms_init_spawn(const struct ms_init_cfg *cfg, const char *program, int log_fd,
+				     int control[2], struct oerr *err)
 {
 	struct timeval limit = { .tv_sec = MS_INIT_ANSWER_S };
 	struct ms_init *mi;
@@ -166,7 +171,8 @@ static struct ms_init *ms_init_spawn(const struct ms_init_cfg *cfg, const char *
 struct ms_init *ms_init_start(const struct ms_init_cfg *cfg, struct oerr *err)
 {
 	char program[4096];
-	cleanup_close int log_fd = open(cfg->output_log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
+	cleanup_close int log_fd =
+		open(cfg->output_log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
 	struct ms_init_reply reply;
 	int control[2];
 	struct ms_init *mi;
@@ -195,7 +201,8 @@ struct ms_init *ms_init_start(const struct ms_init_cfg *cfg, struct oerr *err)
 	r = ms_init_get_reply(mi, MS_INIT_OP_READY, &reply);
 	if (r || reply.code) {
 		reply.text[sizeof(reply.text) - 1] = '\0';
-		oerr_set(err, r ? r : reply.code, "%s did not start: %s", program, r ? strerror(-r) : reply.text);
+		oerr_set(err, r ? r : reply.code, "%s did not start: %s", program,
+			 r ? strerror(-r) : reply.text);
 		ms_init_kill(mi);
 		ms_init_free(mi);
 		return NULL;
@@ -209,14 +216,18 @@ struct ms_init *ms_init_start(const struct ms_init_cfg *cfg, struct oerr *err)
  *
  * Return: 0; -ENOENT and so on with the path in @err.
  */
-int ms_init_open_external(struct ms_init *mi, const struct ms_init_external *ext, int *fd, struct oerr *err)
+int ms_init_open_external(struct ms_init *mi, const struct ms_init_external *ext, int *fd,
+			  struct oerr *err)
 {
-	struct ms_init_request req = { .op = MS_INIT_OP_OPEN, .kind = ext->kind, .flags = ext->flags, .pos = ext->pos };
+	struct ms_init_request req = {
+		.op = MS_INIT_OP_OPEN, .kind = ext->kind, .flags = ext->flags, .pos = ext->pos
+	};
 	struct ms_init_reply reply;
 	int r;
 
 	if (ext->path && strlen(ext->path) >= sizeof(req.path))
-		return oerr_set(err, -ENAMETOOLONG, "ms-init: path of %zu bytes", strlen(ext->path));
+		return oerr_set(err, -ENAMETOOLONG, "ms-init: path of %zu bytes",
+				strlen(ext->path));
 	snprintf(req.key, sizeof(req.key), "%s", ext->key);
 	snprintf(req.path, sizeof(req.path), "%s", ext->path ? ext->path : "");
 	r = ms_init_call(mi, &req, NULL, 0, &reply, err);
@@ -225,8 +236,8 @@ int ms_init_open_external(struct ms_init *mi, const struct ms_init_external *ext
 	return r;
 }
 
-int ms_init_start_criu(struct ms_init *mi, uint32_t tree, const char *path, const char *preload, pid_t pid_base, int swrk_fd,
-		       int images_fd, int log_fd, struct oerr *err)
+int ms_init_start_criu(struct ms_init *mi, uint32_t tree, const char *path, const char *preload,
+		       pid_t pid_base, int swrk_fd, int images_fd, int log_fd, struct oerr *err)
 {
 	struct ms_init_request req = { .op = MS_INIT_OP_START, .tree = tree, .pid_base = pid_base };
 	const int fds[MS_INIT_START_FDS] = { swrk_fd, images_fd, log_fd };
@@ -237,7 +248,8 @@ int ms_init_start_criu(struct ms_init *mi, uint32_t tree, const char *path, cons
 	return ms_init_call(mi, &req, fds, MS_INIT_START_FDS, &reply, err);
 }
 
-/** ms_init_keep() - from here on the end of this process does not end the workload; Return: 0 or -errno */
+/** ms_init_keep() - from here on the end of this process does not end the workload; Return: 0 or
+ * -errno */
 int ms_init_keep(struct ms_init *mi, struct oerr *err)
 {
 	struct ms_init_request req = { .op = MS_INIT_OP_KEEP };

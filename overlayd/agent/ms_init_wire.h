@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* ms_init_wire.h - control messages between an agent and the ms-init it started (same machine, same build, SOCK_SEQPACKET) */
+/* ms_init_wire.h - control messages between an agent and the ms-init it started (same machine, same
+ * build, SOCK_SEQPACKET) */
 #ifndef OVERLAYD_AGENT_MS_INIT_WIRE_H
 #define OVERLAYD_AGENT_MS_INIT_WIRE_H
 
@@ -45,7 +46,8 @@ struct ms_init_reply {
 	char text[256];		/* why not */
 };
 
-/** ms_init_clone() - fork into new PID, mount and IPC namespaces; *pidfd is set in the parent; Return: as fork(2) */
+/** ms_init_clone() - fork into new PID, mount and IPC namespaces; *pidfd is set in the parent;
+ * Return: as fork(2) */
 static inline pid_t ms_init_clone(int *pidfd)
 {
 	struct clone_args args = {

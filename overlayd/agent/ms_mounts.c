@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-/* ms_mounts.c - what a workload's own mount namespace has of its own: /proc, /sys of its network, terminals
+/* ms_mounts.c - what a workload's own mount namespace has of its own: /proc, /sys of its network,
+ * terminals
  *
- * Everything else is the node's, seen through private propagation: paths mean the same as for a program started by hand, which
- * is what makes a program's files findable at the destination.
+ * Everything else is the node's, seen through private propagation: paths mean the same as for a
+ * program started by hand, which is what makes a program's files findable at the destination.
  */
 #include "overlayd/agent/ms_mounts.h"
 
@@ -22,10 +23,12 @@ static int mounts_fail(char *what, size_t size, const char *name)
 	return code;
 }
 
-/* sysfs shows the network namespace it was mounted in, so a new one is needed; control groups stay where they were */
+/* sysfs shows the network namespace it was mounted in, so a new one is needed; control groups stay
+ * where they were */
 static int mounts_sys(void)
 {
-	cleanup_close int cgroup = open_tree(AT_FDCWD, "/sys/fs/cgroup", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE);
+	cleanup_close int cgroup = open_tree(AT_FDCWD, "/sys/fs/cgroup",
+					     OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE);
 
 	if (mount("sysfs", "/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL))
 		return -1;
@@ -34,10 +37,12 @@ static int mounts_sys(void)
 	return 0;
 }
 
-/* terminals get numbers of the workload's own: CRIU restores them by number, and those must be free */
+/* terminals get numbers of the workload's own: CRIU restores them by number, and those must be
+ * free */
 static int mounts_devpts(void)
 {
-	if (mount("devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620,gid=5"))
+	if (mount("devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC,
+		  "newinstance,ptmxmode=0666,mode=0620,gid=5"))
 		return -1;
 	/* where /dev/ptmx is a link to pts/ptmx it leads to the new instance already */
 	if (readlink("/dev/ptmx", (char[1]){ 0 }, 1) > 0)

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 /* ms_root.c - the root of a tree that moves: a subreaper with nothing in it
  *
- * `ms-root CMD ARGS...` (started by ms-init --exec) starts CMD and adopts whatever CMD leaves behind, so that no process forks its
- * way out of the tree that CRIU dumps. It is dumped and restored with the tree, so it holds as little as a process can: no open
- * file, no timer, no handler. It outlives CMD as long as descendants are there, says CMD's exit status in its name ("ms-root=0"),
- * which is all that whoever waits for CMD can see across a migration, and ends with it.
+ * `ms-root CMD ARGS...` (started by ms-init --exec) starts CMD and adopts whatever CMD leaves
+ * behind, so that no process forks its way out of the tree that CRIU dumps. It is dumped and
+ * restored with the tree, so it holds as little as a process can: no open file, no timer, no
+ * handler. It outlives CMD as long as descendants are there, says CMD's exit status in its name
+ * ("ms-root=0"), which is all that whoever waits for CMD can see across a migration, and ends with
+ * it.
  */
 #include <errno.h>
 #include <linux/close_range.h>
@@ -18,7 +20,8 @@
 #include "overlayd/agent/ms_init.h"
 
 /* whoever starts CMD passes these on to it; the root itself must not die of them */
-static const int root_ignored[] = { SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGTSTP, SIGTTIN, SIGTTOU, SIGPIPE, SIGALRM };
+static const int root_ignored[] = { SIGHUP,  SIGINT,  SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2,
+				    SIGTSTP, SIGTTIN, SIGTTOU, SIGPIPE, SIGALRM };
 
 static int root_status(int status)
 {

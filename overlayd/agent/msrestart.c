@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-/* msrestart.c - msrestart.so, loaded into criu: interrupted system calls of the dumped tasks begin again
+/* msrestart.c - msrestart.so, loaded into criu: interrupted system calls of the dumped tasks begin
+ * again
  *
- * Stands before ptrace(2) in criu's process. Where criu reads the registers of a thread it has stopped, it is shown what
- * restart_decide() says; criu then stores (for the restore) and puts back (when the dump is rolled back) a thread that makes its
- * call again. Nothing is written to the thread here.
+ * Stands before ptrace(2) in criu's process. Where criu reads the registers of a thread it has
+ * stopped, it is shown what restart_decide() says; criu then stores (for the restore) and puts back
+ * (when the dump is rolled back) a thread that makes its call again. Nothing is written to the
+ * thread here.
  */
 #include <dlfcn.h>
 #include <elf.h>
@@ -50,11 +52,12 @@ static bool msrestart_signal_pending(pid_t tid)
 	if (n <= 0)
 		return false;
 	text[n] = '\0';
-	return (msrestart_mask(text, "\nSigPnd:") | msrestart_mask(text, "\nShdPnd:")) & ~msrestart_mask(text, "\nSigBlk:") &
-	       msrestart_mask(text, "\nSigCgt:");
+	return (msrestart_mask(text, "\nSigPnd:") | msrestart_mask(text, "\nShdPnd:")) &
+	       ~msrestart_mask(text, "\nSigBlk:") & msrestart_mask(text, "\nSigCgt:");
 }
 
-/* NR of `mov $NR,%eax; syscall` right before the instruction pointer, -1 when the code there is another */
+/* NR of `mov $NR,%eax; syscall` right before the instruction pointer, -1 when the code there is
+ * another */
 static int64_t msrestart_code_nr(ptrace_fn real, pid_t tid, unsigned long long ip)
 {
 	union {
@@ -73,11 +76,14 @@ static int64_t msrestart_code_nr(ptrace_fn real, pid_t tid, unsigned long long i
 
 static void msrestart_show(ptrace_fn real, pid_t tid, struct user_regs_struct *u)
 {
-	struct restart_regs in = { .nr = (int64_t)u->orig_rax, .ret = (int64_t)u->rax, .code_nr = -1 };
+	struct restart_regs in = { .nr = (int64_t)u->orig_rax,
+				   .ret = (int64_t)u->rax,
+				   .code_nr = -1 };
 	int64_t nr, ret;
 	int saved = errno;
 
-	if (in.nr < 0 || (in.ret != -RESTART_BLOCK && in.ret != -RESTART_NOHAND && in.ret != -EINTR))
+	if (in.nr < 0 ||
+	    (in.ret != -RESTART_BLOCK && in.ret != -RESTART_NOHAND && in.ret != -EINTR))
 		return;
 	in.signal = msrestart_signal_pending(tid);
 	in.code_nr = msrestart_code_nr(real, tid, u->rip);

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-/* relay.c - inside ms-init: the far ends of terminals and pipes that used to end outside the workload
+/* relay.c - inside ms-init: the far ends of terminals and pipes that used to end outside the
+ * workload
  *
  * Theory of operation
  *   Storage    struct relay_set, a fixed array; one for each ms-init.
  *   Lifetime   a relay ends when the workload has closed its end; the log is never waited for.
- *   Failure    what cannot be logged is lost; the workload is never blocked by it for longer than a write to a file takes.
+ *   Failure    what cannot be logged is lost; the workload is never blocked by it for longer than a
+ *              write to a file takes.
  *   Guarded by tests/unit/test_relay.c, tests/bats/criu.bats
  */
 #include "overlayd/agent/relay.h"
@@ -48,7 +50,8 @@ static int relay_open_master(void)
 
 	for (;;) {
 		fd = open("/dev/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC);
-		if (fd < 0 || ioctl(fd, TIOCGPTN, &index) || index >= RELAY_PTY_FIRST || n >= ARRAY_SIZE(held))
+		if (fd < 0 || ioctl(fd, TIOCGPTN, &index) || index >= RELAY_PTY_FIRST ||
+		    n >= ARRAY_SIZE(held))
 			break;
 		held[n++] = fd;
 	}
@@ -92,7 +95,8 @@ int relay_new_pty(struct relay_set *rs)
 
 /**
  * relay_new_pipe() - a pipe for the workload
- * @flags: O_RDONLY or O_WRONLY = the end the workload has; O_NONBLOCK is the workload's own and kept
+ * @flags: O_RDONLY or O_WRONLY = the end the workload has; O_NONBLOCK is the workload's own and
+ *         kept
  *
  * Return: the workload's end, the caller's; -errno.
  */
@@ -121,7 +125,8 @@ int relay_new_pipe(struct relay_set *rs, uint32_t flags)
 /**
  * relay_new_fifo() - a named FIFO whose other end was outside
  *
- * Both ends are opened at once, so that neither open() waits; what the workload writes goes to the log unless somebody else reads it.
+ * Both ends are opened at once, so that neither open() waits; what the workload writes goes to the
+ * log unless somebody else reads it.
  *
  * Return: the workload's end, the caller's; -errno.
  */
@@ -150,7 +155,8 @@ size_t relay_poll_fill(const struct relay_set *rs, struct pollfd *fds, size_t si
 	size_t n = rs->n < size ? rs->n : size;
 
 	for (size_t i = 0; i < n; i++)
-		fds[i] = (struct pollfd){ .fd = rs->relays[i].fd, .events = rs->relays[i].reads ? POLLIN : 0 };
+		fds[i] = (struct pollfd){ .fd = rs->relays[i].fd,
+					  .events = rs->relays[i].reads ? POLLIN : 0 };
 	return n;
 }
 
@@ -178,7 +184,8 @@ static bool relay_copy(struct relay_set *rs, const struct relay *r)
 	return n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR));
 }
 
-/** relay_poll_handle() - what poll(2) said about those of relay_poll_fill(): copy, and drop what has ended */
+/** relay_poll_handle() - what poll(2) said about those of relay_poll_fill(): copy, and drop what
+ * has ended */
 void relay_poll_handle(struct relay_set *rs, const struct pollfd *fds, size_t n)
 {
 	for (size_t i = n; i-- > 0;) {

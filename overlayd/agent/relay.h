@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* relay.h - inside ms-init: the far ends of terminals and pipes that used to end outside the workload
+/* relay.h - inside ms-init: the far ends of terminals and pipes that used to end outside the
+ * workload
  *
- * What the workload writes is appended to the output log; a pipe it reads from stays open and silent (its writer has been left
- * behind: an end-of-file would be a lie). A relay is for ever: it ends when the workload has closed its end.
+ * What the workload writes is appended to the output log; a pipe it reads from stays open and
+ * silent (its writer has been left behind: an end-of-file would be a lie). A relay is for ever: it
+ * ends when the workload has closed its end.
  */
 #ifndef OVERLAYD_AGENT_RELAY_H
 #define OVERLAYD_AGENT_RELAY_H
@@ -13,8 +15,10 @@
 #include <stddef.h>
 
 #define RELAY_MAX 512
-#define RELAY_PTY_FIRST 64	/* indexes below are left for the workload's own ptys, which CRIU restores by number */
-#define RELAY_LOG_MAX (64u << 20)	/* bytes the log may grow by; then only the newest are kept by starting over */
+/* indexes below are left for the workload's own ptys, which CRIU restores by number */
+#define RELAY_PTY_FIRST 64
+/* bytes the log may grow by; then only the newest are kept by starting over */
+#define RELAY_LOG_MAX (64u << 20)
 
 struct relay {
 	int fd;		/* our end: pty master, or pipe end */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* restart_decide.h - shall a system call that CRIU's stop interrupted begin again? The decision of msrestart.so, on its own */
+/* restart_decide.h - shall a system call that CRIU's stop interrupted begin again? The decision of
+ * msrestart.so, on its own */
 #ifndef OVERLAYD_AGENT_RESTART_DECIDE_H
 #define OVERLAYD_AGENT_RESTART_DECIDE_H
 
@@ -13,7 +14,9 @@
 struct restart_regs {
 	int64_t nr;		/* orig_rax: the system call, < 0 = not in one */
 	int64_t ret;		/* rax */
-	int64_t code_nr;	/* number in the `mov $NR,%eax` before the syscall instruction, -1 = no such instruction there */
+	/* number in the `mov $NR,%eax` before the syscall instruction, -1 = no such instruction
+	 * there */
+	int64_t code_nr;
 	bool signal;		/* a signal that has a handler is about to be delivered */
 };
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* sockmatch.c - who is who after a restore: (inner pid, descriptor) -> the new process and its socket */
+/* sockmatch.c - who is who after a restore: (inner pid, descriptor) -> the new process and its
+ * socket */
 #include "overlayd/agent/sockmatch.h"
 
 #include <dirent.h>
@@ -42,7 +43,9 @@ static void sockmatch_add_process(struct sockmatch *m, pid_t pid)
 		return;
 	m->tasks = xrealloc(m->tasks, (m->n + n) * sizeof(*m->tasks));
 	for (size_t i = 0; i < n; i++)
-		m->tasks[m->n++] = (struct sockmatch_task){ .inner = threads[i].inner, .host = threads[i].host, .process = process };
+		m->tasks[m->n++] = (struct sockmatch_task){ .inner = threads[i].inner,
+							    .host = threads[i].host,
+							    .process = process };
 }
 
 /**
@@ -66,7 +69,8 @@ int sockmatch_load(struct sockmatch *m, pid_t init_host_pid, struct oerr *err)
 	while ((e = readdir(proc))) {
 		uint64_t pid;
 
-		if (!util_parse_u64(e->d_name, 1, INT32_MAX, &pid) && sockmatch_in_pidns(e->d_name, st.st_ino))
+		if (!util_parse_u64(e->d_name, 1, INT32_MAX, &pid) &&
+		    sockmatch_in_pidns(e->d_name, st.st_ino))
 			sockmatch_add_process(m, (pid_t)pid);
 	}
 	if (m->n)
@@ -77,7 +81,8 @@ int sockmatch_load(struct sockmatch *m, pid_t init_host_pid, struct oerr *err)
 pid_t sockmatch_host_pid(const struct sockmatch *m, pid_t inner)
 {
 	const struct sockmatch_task key = { .inner = inner };
-	const struct sockmatch_task *t = m->n ? bsearch(&key, m->tasks, m->n, sizeof(key), sockmatch_compare) : NULL;
+	const struct sockmatch_task *t =
+		m->n ? bsearch(&key, m->tasks, m->n, sizeof(key), sockmatch_compare) : NULL;
 
 	return t ? t->host : 0;
 }
@@ -87,7 +92,8 @@ pid_t sockmatch_host_pid(const struct sockmatch *m, pid_t inner)
  * @inner_pid: as recorded at the source
  * @fd:        its number there
  *
- * Return: a descriptor of ours, close-on-exec; -ESRCH no such process, -EBADF no such descriptor, -ENOTSOCK, -EPERM.
+ * Return: a descriptor of ours, close-on-exec; -ESRCH no such process, -EBADF no such descriptor,
+ * -ENOTSOCK, -EPERM.
  */
 int sockmatch_socket(const struct sockmatch *m, pid_t inner_pid, int fd)
 {

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* sockmatch.h - who is who after a restore: (inner pid, descriptor) -> the new process and its socket
+/* sockmatch.h - who is who after a restore: (inner pid, descriptor) -> the new process and its
+ * socket
  *
- * A restored tree keeps its inner pids; its host pids are new. At the destination's "post-restore": sockmatch_load() once,
- * then sockmatch_host_pid() and sockmatch_socket() for each socket image to be checked (tunstack/sock_repair.h).
+ * A restored tree keeps its inner pids; its host pids are new. At the destination's "post-restore":
+ * sockmatch_load() once, then sockmatch_host_pid() and sockmatch_socket() for each socket image to
+ * be checked (tunstack/sock_repair.h).
  */
 #ifndef OVERLAYD_AGENT_SOCKMATCH_H
 #define OVERLAYD_AGENT_SOCKMATCH_H
@@ -19,13 +21,15 @@ struct sockmatch_task {
 };
 
 struct sockmatch {
-	struct sockmatch_task *tasks;	/* sorted by inner; without pid 1; criu's own are in it, under pids no tree has */
+	/* sorted by inner; without pid 1; criu's own are in it, under pids no tree has */
+	struct sockmatch_task *tasks;
 	size_t n;
 };
 
 int sockmatch_load(struct sockmatch *m, pid_t init_host_pid, struct oerr *err);
 pid_t sockmatch_host_pid(const struct sockmatch *m, pid_t inner);	/* pid or tid; 0 = none */
-int sockmatch_socket(const struct sockmatch *m, pid_t inner_pid, int fd);	/* a duplicate, or -errno */
+/* a duplicate, or -errno */
+int sockmatch_socket(const struct sockmatch *m, pid_t inner_pid, int fd);
 void sockmatch_fini(struct sockmatch *m);
 
 #endif

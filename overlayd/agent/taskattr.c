@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* taskattr.c - what CRIU loses of a thread: CPU affinity, I/O priority, timer slack, coredump_filter */
+/* taskattr.c - what CRIU loses of a thread: CPU affinity, I/O priority, timer slack,
+ * coredump_filter */
 #include "overlayd/agent/taskattr.h"
 
 #include <dirent.h>

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* taskattr.h - what CRIU loses of a thread: CPU affinity, I/O priority, timer slack, coredump_filter
+/* taskattr.h - what CRIU loses of a thread: CPU affinity, I/O priority, timer slack,
+ * coredump_filter
  *
- * Source, while the tasks are stopped: taskattr_list() the threads of each process, taskattr_read() each (host tid).
- * Destination, at "post-restore" or after: taskattr_apply() with the new host tid (sockmatch.h maps inner tids to them).
+ * Source, while the tasks are stopped: taskattr_list() the threads of each process, taskattr_read()
+ * each (host tid). Destination, at "post-restore" or after: taskattr_apply() with the new host tid
+ * (sockmatch.h maps inner tids to them).
  */
 #ifndef OVERLAYD_AGENT_TASKATTR_H
 #define OVERLAYD_AGENT_TASKATTR_H
@@ -15,7 +17,8 @@
 
 struct taskattr {
 	uint8_t affinity[TASKATTR_AFFINITY_MAX];	/* bit N = CPU N, as sched_getaffinity(2) */
-	size_t affinity_len;				/* bytes used, trailing zero bytes cut off; 0 = unknown */
+	/* bytes used, trailing zero bytes cut off; 0 = unknown */
+	size_t affinity_len;
 	uint32_t ioprio;				/* as ioprio_get(2) */
 	uint64_t timer_slack_ns;			/* 0 = unknown */
 	uint32_t coredump_filter;			/* of the process */

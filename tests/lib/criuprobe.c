@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 /* criuprobe.c - a program that notices when it has been moved badly
  *
- *   criuprobe calls SECONDS   one thread in each blocking call with that timeout; prints "CALL fine" or "CALL: ERROR" at its end
- *   criuprobe attrs           has everything CRIU loses or stumbles over; prints one line of it ten times a second:
- *                             "N shm SUM affinity MASK ioprio HEX slack NS coredump HEX pid PID child ALIVE"
- *                             SUM is counted by a child in SysV shared memory, which has PR_SET_PDEATHSIG
+ *   criuprobe calls SECONDS   one thread in each blocking call with that timeout; prints "CALL
+ *   fine" or "CALL: ERROR" at its end criuprobe attrs           has everything CRIU loses or
+ *                             stumbles over; prints one line of it ten times a second: "N shm SUM
+ *                             affinity MASK ioprio HEX slack NS coredump HEX pid PID child ALIVE"
+ *                             SUM is counted by a child in SysV shared memory, which has
+ *                             PR_SET_PDEATHSIG
  *   criuprobe ticks           "tick N" twenty times a second, N without a gap
  */
 #include <errno.h>
@@ -81,7 +83,8 @@ static int call_recv(void)
 	int pair[2];
 	char c;
 
-	if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair) || setsockopt(pair[0], SOL_SOCKET, SO_RCVTIMEO, &t, sizeof(t)))
+	if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair) ||
+	    setsockopt(pair[0], SOL_SOCKET, SO_RCVTIMEO, &t, sizeof(t)))
 		return -1;
 	return recv(pair[0], &c, 1, 0) < 0 && errno == EAGAIN ? 0 : -1;
 }
@@ -113,9 +116,15 @@ static const struct {
 	const char *name;
 	int (*fn)(void);
 } calls[] = {
-	{ "poll", call_poll },	   { "nanosleep", call_nanosleep }, { "clock_nanosleep", call_clock_nanosleep },
-	{ "futex", call_futex },   { "epoll_wait", call_epoll },    { "select", call_select },
-	{ "recv", call_recv },	   { "sigtimedwait", call_sigtimedwait }, { "semtimedop", call_semtimedop },
+	{ "poll", call_poll },
+	{ "nanosleep", call_nanosleep },
+	{ "clock_nanosleep", call_clock_nanosleep },
+	{ "futex", call_futex },
+	{ "epoll_wait", call_epoll },
+	{ "select", call_select },
+	{ "recv", call_recv },
+	{ "sigtimedwait", call_sigtimedwait },
+	{ "semtimedop", call_semtimedop },
 };
 
 #define N_CALLS (sizeof(calls) / sizeof(calls[0]))
@@ -193,13 +202,15 @@ static int run_attrs(void)
 		char filter[64] = "";
 
 		fd = open("/proc/self/coredump_filter", O_RDONLY);
-		if (fd < 0 || read(fd, filter, sizeof(filter) - 1) <= 0 || sched_getaffinity(0, sizeof(cpus), &cpus))
+		if (fd < 0 || read(fd, filter, sizeof(filter) - 1) <= 0 ||
+		    sched_getaffinity(0, sizeof(cpus), &cpus))
 			return 1;
 		close(fd);
 		filter[strcspn(filter, "\n")] = '\0';
-		printf("%d shm %ld affinity %d%d ioprio %lx slack %d coredump %s pid %d child %d\n", n, *sum, CPU_ISSET(0, &cpus) != 0,
-		       CPU_ISSET(1, &cpus) != 0, syscall(SYS_ioprio_get, 1, 0), prctl(PR_GET_TIMERSLACK), filter, (int)getpid(),
-		       !kill(child, 0));
+		printf("%d shm %ld affinity %d%d ioprio %lx slack %d coredump %s pid %d child %d\n",
+		       n, *sum, CPU_ISSET(0, &cpus) != 0, CPU_ISSET(1, &cpus) != 0,
+		       syscall(SYS_ioprio_get, 1, 0), prctl(PR_GET_TIMERSLACK), filter,
+		       (int)getpid(), !kill(child, 0));
 		fflush(stdout);
 	}
 }

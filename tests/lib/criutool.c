@@ -1,20 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
-/* criutool.c - test driver: dump and restore as one transaction on one machine, through the same rooms as ms-agent
+/* criutool.c - test driver: dump and restore as one transaction on one machine
  *
- *   criutool --criu PATH --preload SO[:SO] --netns SRC --to DST --log DIR [options] ROOTPID...
+ *   criutool --criu PATH [--preload SO] --netns SRC --to DST --log DIR [options] ROOTPID...
+ *   criutool --criu PATH --check
  *
- * Moves the trees below the given host pids from network namespace SRC to DST (names in /run/netns) and prints KEY=VALUE lines.
+ * Moves the trees below the given host pids from network namespace SRC to DST (names in
+ * /run/netns), through the same rooms as ms-agent, and prints KEY=VALUE lines.
+ *
  *   --rollback         everything up to the destination's post-restore, then answer "no"
- *   --die POINT        end without a word at POINT: network-lock, post-dump, post-restore, committed
+ *   --die POINT        end without a word at network-lock, post-dump, post-restore or committed
  *   --hook SCRIPT      run `SCRIPT EVENT` at network-lock, commit and rollback: switches the network
  *   --page-server      memory pages go through a page-server
- *   --fence NAME       cgroup NAME: freeze at post-dump, thaw on roll-back
+ *   --fence NAME       cgroup NAME: freeze before the commit, thaw on roll-back
  *   --leave-running    dry run: only the dump
- *   --check            only what pre-flight asks of CRIU: version, kernel, CPU image there and back (no ROOTPID)
+ *   --check            only what pre-flight asks of CRIU: version, kernel, CPU image there and back
  *   --timeout MS       of the restore
  *   --verbose N        CRIU's log level (2)
  *
- * What ends outside the trees is found here by a small scan of its own; the agent's is a room apart (scan.c).
+ * What ends outside the trees is found here by a small scan of its own; the agent's is a room
+ * apart (scan.c).
  */
 #include <errno.h>
 #include <ev.h>
@@ -63,7 +67,8 @@ struct side {
 	struct criu_result result;
 };
 
-/* bytes from one socket to the other until end-of-file: what the agent does with its TLS connection in between */
+/* bytes from one socket to the other until end-of-file: what the agent does with its TLS connection
+ * in between */
 struct pump {
 	ev_io io;
 	int from, to;
@@ -243,7 +248,8 @@ static void scan_fd(pid_t root, pid_t pid, int fd)
 		snprintf(key, sizeof(key), "%.40s", link);
 		kind = MS_INIT_PIPE;
 	} else if (S_ISCHR(st.st_mode) && major(st.st_rdev) == 136) {
-		snprintf(key, sizeof(key), "tty[%llx:%llx]", (unsigned long long)st.st_rdev, (unsigned long long)st.st_dev);
+		snprintf(key, sizeof(key), "tty[%llx:%llx]", (unsigned long long)st.st_rdev,
+			 (unsigned long long)st.st_dev);
 		kind = MS_INIT_TTY;
 	} else if (link[0] == '/' && !mount_is_visible(root, mnt)) {
 		snprintf(key, sizeof(key), "file[%x:%llx]", mnt, (unsigned long long)st.st_ino);
@@ -273,7 +279,8 @@ static bool tty_master_inside(unsigned int index)
 			cleanup_free char *text = NULL;
 			const char *s;
 
-			snprintf(path, sizeof(path), "/proc/%d/fdinfo/%s", (int)T.pids[i], e->d_name);
+			snprintf(path, sizeof(path), "/proc/%d/fdinfo/%s", (int)T.pids[i],
+				 e->d_name);
 			if (e->d_name[0] == '.' || util_read_file(path, &text, NULL))
 				continue;
 			s = strstr(text, "tty-index:");
@@ -306,7 +313,8 @@ static void scan(void)
 
 		if (x->kind == MS_INIT_PIPE && x->ends == 3)
 			continue;
-		if (x->kind == MS_INIT_TTY && sscanf(x->key, "tty[%llx", &rdev) == 1 && tty_master_inside(minor((dev_t)rdev)))
+		if (x->kind == MS_INIT_TTY && sscanf(x->key, "tty[%llx", &rdev) == 1 &&
+		    tty_master_inside(minor((dev_t)rdev)))
 			continue;
 		T.exts[kept++] = *x;
 	}
@@ -351,7 +359,9 @@ static void on_eof(struct criu_proc *p, void *arg)
 	s->gone = true;
 }
 
-static const struct criu_ops ops = { .ready = on_ready, .notify = on_notify, .done = on_done, .eof = on_eof };
+static const struct criu_ops ops = {
+	.ready = on_ready, .notify = on_notify, .done = on_done, .eof = on_eof
+};
 
 static void on_init_gone(struct ms_init *mi, void *arg)
 {
@@ -432,17 +442,24 @@ static void prepare_source(void)
 
 	for (size_t i = 0; i < T.n_trees; i++) {
 		struct tree *t = &T.trees[i];
-		struct criu_source_cfg cfg = { .loop = T.loop, .ops = &ops, .arg = &t->src, .path = T.criu, .preload = T.preload,
-					       .root = t->root, .ps_fd = -1 };
+		struct criu_source_cfg cfg = { .loop = T.loop,
+					       .ops = &ops,
+					       .arg = &t->src,
+					       .path = T.criu,
+					       .preload = T.preload,
+					       .root = t->root,
+					       .ps_fd = -1 };
 		cleanup_close int log_fd = open_log("dump", i);
 		int pair[2] = { -1, -1 };
 
-		if (image_dir_new(&t->src_images, 0, &err) || image_dir_new(&t->dst_images, 8ull << 30, &err))
+		if (image_dir_new(&t->src_images, 0, &err) ||
+		    image_dir_new(&t->dst_images, 8ull << 30, &err))
 			fail("images", &err);
 		if (T.page_server) {
 			cleanup_close int ps_log = open_log("pageserver", i);
 
-			t->ps = criu_pageserver_start(T.loop, T.criu, t->dst_images.fd, ps_log, &t->ps_sock, on_ps_exit, t, &err);
+			t->ps = criu_pageserver_start(T.loop, T.criu, t->dst_images.fd, ps_log,
+						      &t->ps_sock, on_ps_exit, t, &err);
 			if (!t->ps || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
 				fail("page-server", &err);
 			t->ps_src = pair[0];
@@ -486,7 +503,9 @@ static void prepare_dest(void)
 	cleanup_free char *ns = xasprintf("/run/netns/%s", T.to);
 	cleanup_free char *out = xasprintf("%s/output.log", T.log);
 	cleanup_close int netns = open(ns, O_RDONLY | O_CLOEXEC);
-	struct ms_init_cfg cfg = { .loop = T.loop, .netns_fd = netns, .output_log = out, .gone = on_init_gone };
+	struct ms_init_cfg cfg = {
+		.loop = T.loop, .netns_fd = netns, .output_log = out, .gone = on_init_gone
+	};
 	pid_t base = criu_pid_gap(T.inner, T.n_pids, 32768);
 	struct oerr err = { 0 };
 
@@ -495,10 +514,15 @@ static void prepare_dest(void)
 		fail("ms-init", &err);
 	for (size_t i = 0; i < T.n_exts; i++) {
 		struct ext *x = &T.exts[i];
-		struct ms_init_external e = { .kind = x->kind, .key = x->key, .path = x->path, .flags = x->flags, .pos = x->pos };
+		struct ms_init_external e = { .kind = x->kind,
+					      .key = x->key,
+					      .path = x->path,
+					      .flags = x->flags,
+					      .pos = x->pos };
 
 		if (x->kind == MS_INIT_PIPE)
-			e.flags = (x->flags & ~(uint32_t)O_ACCMODE) | (x->ends == 1 ? O_RDONLY : O_WRONLY);
+			e.flags = (x->flags & ~(uint32_t)O_ACCMODE) |
+				  (x->ends == 1 ? O_RDONLY : O_WRONLY);
 		if (ms_init_open_external(T.init, &e, &x->fd, &err))
 			fail("external", &err);
 		printf("external=%s %s\n", x->key, x->path);
@@ -506,8 +530,15 @@ static void prepare_dest(void)
 	for (size_t i = 0; i < T.n_trees; i++) {
 		struct tree *t = &T.trees[i];
 		cleanup_close int log_fd = open_log("restore", i);
-		struct criu_dest_cfg d = { .loop = T.loop, .ops = &ops, .arg = &t->dst, .path = T.criu, .preload = T.preload,
-					   .init = T.init, .tree = (uint32_t)i, .images_fd = t->dst_images.fd, .log_fd = log_fd,
+		struct criu_dest_cfg d = { .loop = T.loop,
+					   .ops = &ops,
+					   .arg = &t->dst,
+					   .path = T.criu,
+					   .preload = T.preload,
+					   .init = T.init,
+					   .tree = (uint32_t)i,
+					   .images_fd = t->dst_images.fd,
+					   .log_fd = log_fd,
 					   .pid_base = base + 100 * (pid_t)i };
 
 		t->dst.p = criu_start_dest(&d, &err);
@@ -595,8 +626,12 @@ static bool dump(void)
 		if (T.exts[i].kind != MS_INIT_PIPE)
 			externals[n++] = T.exts[i].key;
 	for (size_t i = 0; i < T.n_trees; i++) {
-		struct criu_dump_opts o = { .netns_ino = st.st_ino, .netns_key = "workload", .externals = externals, .n_externals = n,
-					    .leave_running = T.leave_running, .log_level = T.log_level };
+		struct criu_dump_opts o = { .netns_ino = st.st_ino,
+					    .netns_key = "workload",
+					    .externals = externals,
+					    .n_externals = n,
+					    .leave_running = T.leave_running,
+					    .log_level = T.log_level };
 
 		if (criu_dump(T.trees[i].src.p, &o, &err))
 			fail("dump", &err);
@@ -626,8 +661,11 @@ static bool restore(void)
 	}
 	for (size_t i = 0; i < T.n_trees; i++) {
 		struct tree *t = &T.trees[i];
-		struct criu_restore_opts o = { .netns_key = "workload", .inherits = inherits, .n_inherits = T.n_exts,
-					       .timeout_ms = T.timeout_ms, .log_level = T.log_level };
+		struct criu_restore_opts o = { .netns_key = "workload",
+					       .inherits = inherits,
+					       .n_inherits = T.n_exts,
+					       .timeout_ms = T.timeout_ms,
+					       .log_level = T.log_level };
 
 		while (T.page_server && !t->ps_over)
 			ev_run(T.loop, EVRUN_ONCE);
@@ -643,7 +681,8 @@ static void lift_fence(void)
 {
 	struct oerr err = { 0 };
 
-	if (T.fence && (cgroup_fence_thaw(T.fence, &err) || cgroup_fence_restore(T.fence, &err) || cgroup_fence_remove(T.fence, &err)))
+	if (T.fence && (cgroup_fence_thaw(T.fence, &err) || cgroup_fence_restore(T.fence, &err) ||
+			cgroup_fence_remove(T.fence, &err)))
 		fail("fence", &err);
 }
 
@@ -690,7 +729,8 @@ static int commit(void)
 		answer(&T.trees[i].src, true);
 	wait_all(false, "done");
 	report_failure("dump", false);
-	if (T.fence && (cgroup_fence_kill(T.fence, 1000, &err) || cgroup_fence_remove(T.fence, &err)))
+	if (T.fence &&
+	    (cgroup_fence_kill(T.fence, 1000, &err) || cgroup_fence_remove(T.fence, &err)))
 		fail("fence", &err);
 	printf("init=%d\noutcome=moved\n", (int)ms_init_pid(T.init));
 	return 0;
@@ -735,7 +775,9 @@ static int move(void)
 		answer(&T.trees[0].src, true);
 		wait_all(false, "done");
 		lift_fence();
-		printf("outcome=%s\n", T.trees[0].src.result.ok && T.trees[0].src.result.resumed ? "dumped" : "failed");
+		printf("outcome=%s\n", T.trees[0].src.result.ok && T.trees[0].src.result.resumed
+					       ? "dumped"
+					       : "failed");
 		return 0;
 	}
 	if (!restore()) {
@@ -754,8 +796,9 @@ static int check(void)
 	unsigned int version;
 	size_t len = 0;
 
-	if (criu_check(T.criu, T.preload, &version, &err) || criu_check_kernel(T.criu, T.preload, &err) ||
-	    criu_kdat_prepare(T.criu, &err) || criu_cpuinfo_dump(T.criu, &image, &len, &err) ||
+	if (criu_check(T.criu, T.preload, &version, &err) ||
+	    criu_check_kernel(T.criu, T.preload, &err) || criu_kdat_prepare(T.criu, &err) ||
+	    criu_cpuinfo_dump(T.criu, &image, &len, &err) ||
 	    criu_cpuinfo_check(T.criu, image, len, &err))
 		fail("check", &err);
 	printf("version=%u\ncpuinfo=%zu\n", version, len);
@@ -769,14 +812,21 @@ static int check(void)
 static void parse(int argc, char *argv[])
 {
 	static const struct option options[] = {
-		{ "criu", required_argument, NULL, 'c' },  { "preload", required_argument, NULL, 'p' },
-		{ "netns", required_argument, NULL, 'n' }, { "to", required_argument, NULL, 't' },
-		{ "log", required_argument, NULL, 'l' },   { "hook", required_argument, NULL, 'h' },
-		{ "die", required_argument, NULL, 'd' },   { "rollback", no_argument, NULL, 'r' },
-		{ "page-server", no_argument, NULL, 'P' }, { "fence", required_argument, NULL, 'f' },
-		{ "leave-running", no_argument, NULL, 'L' }, { "verbose", required_argument, NULL, 'v' },
+		{ "criu", required_argument, NULL, 'c' },
+		{ "preload", required_argument, NULL, 'p' },
+		{ "netns", required_argument, NULL, 'n' },
+		{ "to", required_argument, NULL, 't' },
+		{ "log", required_argument, NULL, 'l' },
+		{ "hook", required_argument, NULL, 'h' },
+		{ "die", required_argument, NULL, 'd' },
+		{ "rollback", no_argument, NULL, 'r' },
+		{ "page-server", no_argument, NULL, 'P' },
+		{ "fence", required_argument, NULL, 'f' },
+		{ "leave-running", no_argument, NULL, 'L' },
+		{ "verbose", required_argument, NULL, 'v' },
 		{ "check", no_argument, NULL, 'C' },
-		{ "timeout", required_argument, NULL, 'T' }, { 0 },
+		{ "timeout", required_argument, NULL, 'T' },
+		{ 0 },
 	};
 	int c;
 

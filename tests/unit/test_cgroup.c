@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* test_cgroup.c - the fence over real processes: taken, frozen, thawed, moved back, found again, killed */
+/* test_cgroup.c - the fence over real processes: taken, frozen, thawed, moved back, found again,
+ * killed */
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -142,7 +143,8 @@ static void test_kill_frozen(void **state)
 	int status;
 
 	assert_non_null(f);
-	assert_int_equal(cgroup_fence_freeze(f, 1000, &err), 0);	/* nobody in it: nothing to wait for */
+	/* nobody in it: nothing to wait for */
+	assert_int_equal(cgroup_fence_freeze(f, 1000, &err), 0);
 	assert_int_equal(cgroup_fence_take(f, list, r, &err), 0);
 	assert_int_equal(cgroup_fence_freeze(f, 1000, &err), 0);
 	assert_int_equal(cgroup_fence_kill(f, 2000, &err), 0);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* test_criu.c - what is decided without a CRIU: reasons in its log, pids out of its way, versions, calls that begin again */
+/* test_criu.c - what is decided without a CRIU: reasons in its log, pids out of its way, versions,
+ * calls that begin again */
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -16,16 +17,22 @@
 
 static void test_log_cause(void **state)
 {
-	static const struct { const char *log, *want; } cases[] = {
+	static const struct { const char *log, *want;
+	} cases[] = {
 		{ "", NULL },
 		{ "(00.01) Warn  (criu/x.c:1): fishy\n", NULL },
-		{ "(00.01) Error (criu/util.c:1534): rlimit: Can't setup RLIMIT_NOFILE for self: Operation not permitted\n", NULL },
-		{ "Error (criu/util.c:1534): rlimit: Can't setup RLIMIT_NOFILE for self: Operation not permitted\n"
-		  "(00.02)  17: Error (criu/sk-inet.c:12): Can't bind inet socket (id 7): Address already in use\n"
+		{ "(00.01) Error (criu/util.c:1534): rlimit: Can't setup RLIMIT_NOFILE for self: "
+		  "Operation not permitted\n",
+		  NULL },
+		{ "Error (criu/util.c:1534): rlimit: Can't setup RLIMIT_NOFILE for self: Operation "
+		  "not permitted\n"
+		  "(00.02)  17: Error (criu/sk-inet.c:12): Can't bind inet socket (id 7): Address "
+		  "already in use\n"
 		  "(00.03)  17: Error (criu/files.c:1): Unable to open fd=3\n"
 		  "(00.04) Error (criu/cr-restore.c:2): Restoring FAILED.\n",
 		  "Can't bind inet socket (id 7): Address already in use" },
-		{ "(00.000000) Error (overlayd): cannot run /x: No such file or directory\n", "cannot run /x: No such file or directory" },
+		{ "(00.000000) Error (overlayd): cannot run /x: No such file or directory\n",
+		  "cannot run /x: No such file or directory" },
 		{ "Error (criu/cr-restore.c:2331): Restoring FAILED.\n", NULL },
 		{ "Error (no end", NULL },
 	};
@@ -33,7 +40,8 @@ static void test_log_cause(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
-		assert_int_equal(criu_log_cause(cases[i].log, text, sizeof(text)), cases[i].want != NULL);
+		assert_int_equal(criu_log_cause(cases[i].log, text, sizeof(text)),
+				 cases[i].want != NULL);
 		if (cases[i].want)
 			assert_string_equal(text, cases[i].want);
 	}
@@ -74,11 +82,21 @@ static void test_restart(void **state)
 	} cases[] = {
 		/* what CRIU would turn into EINTR begins again */
 		{ { SYS_poll, -RESTART_BLOCK, -1, false }, true, SYS_poll, -RESTART_NOHAND },
-		{ { SYS_nanosleep, -RESTART_BLOCK, SYS_nanosleep, false }, true, SYS_nanosleep, -RESTART_NOHAND },
-		{ { SYS_clock_nanosleep, -RESTART_BLOCK, -1, false }, true, SYS_clock_nanosleep, -RESTART_NOHAND },
+		{ { SYS_nanosleep, -RESTART_BLOCK, SYS_nanosleep, false },
+		  true,
+		  SYS_nanosleep,
+		  -RESTART_NOHAND },
+		{ { SYS_clock_nanosleep, -RESTART_BLOCK, -1, false },
+		  true,
+		  SYS_clock_nanosleep,
+		  -RESTART_NOHAND },
 		{ { SYS_futex, -RESTART_BLOCK, -1, false }, true, SYS_futex, -RESTART_NOHAND },
-		/* restart_syscall: the number in the code counts, and without one nothing is known */
-		{ { SYS_restart_syscall, -RESTART_BLOCK, SYS_poll, false }, true, SYS_poll, -RESTART_NOHAND },
+		/* restart_syscall: the number in the code counts, and without one nothing is
+		 * known */
+		{ { SYS_restart_syscall, -RESTART_BLOCK, SYS_poll, false },
+		  true,
+		  SYS_poll,
+		  -RESTART_NOHAND },
 		{ { SYS_restart_syscall, -RESTART_BLOCK, -1, false }, false, 0, 0 },
 		{ { SYS_restart_syscall, -RESTART_BLOCK, SYS_execve, false }, false, 0, 0 },
 		/* interrupted at once by the stop alone */

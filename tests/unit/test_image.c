@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* test_image.c - directories in memory: what is taken in, what is refused, that nothing has a path */
+/* test_image.c - directories in memory: what is taken in, what is refused, that nothing has a
+ * path */
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -97,8 +98,13 @@ static void test_is_private(void **state)
 
 static void test_names(void **state)
 {
-	static const char *const bad[] = { "", ".", "..", ".hidden", "a/b", "/etc/passwd", "a b", "a\nb", "\xc3\xa4",
-					   "12345678901234567890123456789012345678901234567890123456789012345" };
+	static const char *const bad[] = {
+		"",	    ".",
+		"..",	    ".hidden",
+		"a/b",	    "/etc/passwd",
+		"a b",	    "a\nb",
+		"\xc3\xa4", "12345678901234567890123456789012345678901234567890123456789012345"
+	};
 	struct image_dir *d = *state;
 
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* test_relay.c - far ends of pipes and FIFOs: what is written reaches the log, readers stay undisturbed, ends are noticed */
+/* test_relay.c - far ends of pipes and FIFOs: what is written reaches the log, readers stay
+ * undisturbed, ends are noticed */
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
