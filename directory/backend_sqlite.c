@@ -3,7 +3,7 @@
  *
  * Theory of operation
  *   Purpose    the default backend: embedded, durable, nothing to install.
- *   Not here   rules (store.c). Rows are written as they are told.
+ *   Not here   rules (store_rules.c). Rows are written as they are told.
  *   Threads    the loop's thread queues batches and gets the answers; one writer thread owns the database. The loop never waits
  *              for a disk. Reading happens once, in load(), before the writer starts.
  *   Durable    WAL with synchronous=FULL: the log is fsync()ed before COMMIT returns. NORMAL would be several times faster and

@@ -4,7 +4,7 @@
  * Theory of operation
  *   Purpose    a node is present as long as it renews; one lease per node, never per vIP: 10,000 nodes with 15 s leases are 2,000
  *              renewals a second, and all of them happen in memory.
- *   Not here   what an expiry means (store.c makes the node's bindings suspect, in batches); sockets, storage, clocks.
+ *   Not here   what an expiry means (store_upkeep.c makes the node's bindings suspect, in batches); sockets, storage, clocks.
  *   Storage    binary min-heap by deadline over leases that live in their owners; lease.pos keeps each one's place.
  *   Time       monotonic microseconds, passed in.
  *   States     none -> running (renew) -> expired (lease_expire() hands it out once) or ended (lease_end()) -> running again.

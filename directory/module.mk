@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # dirplain: a record as data, for server and clients. dirserver: what a program needs to be a directory server. dirclient: to ask one
 dirplain_SRC	:= directory/binding.c directory/htab.c
-dircore_SRC	:= $(dirplain_SRC) directory/lease.c directory/store.c directory/watch.c directory/rpc.c
+dircore_SRC	:= $(dirplain_SRC) directory/lease.c directory/store.c directory/store_rules.c directory/store_upkeep.c \
+		   directory/watch.c directory/rpc.c
 dirserver_SRC	:= $(dircore_SRC) directory/server.c directory/backend_sqlite.c
 dirclient_only	:= overlayd/dircache.c overlayd/dirclient.c
 dirclient_SRC	:= $(dirplain_SRC) $(dirclient_only)

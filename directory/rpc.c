@@ -4,7 +4,7 @@
  * Theory of operation
  *   Purpose    unpack a request, check its form, hand it to the store, pack the answer. The requester is always the name in the
  *              connection's certificate, never a field of a message.
- *   Not here   sockets and TLS (server.c); rules (store.c); who gets which event (watch.c).
+ *   Not here   sockets and TLS (server.c); rules (store*.c); who gets which event (watch.c).
  *   Storage    struct rpc_client per connection, owned by the transport; a struct rpc_call for each request the store has not yet
  *              answered. When the connection goes first, its calls stay until the store answers and are then forgotten.
  *   States     a client greets first (DirHello, versions must overlap, the name must be the certificate's); anything before that

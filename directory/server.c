@@ -3,7 +3,7 @@
  *
  * Theory of operation
  *   Purpose    accept authenticated connections, hand their frames to rpc.c, keep time for store.c.
- *   Not here   messages (rpc.c), rules (store.c), events (watch.c), disk (backend_*.c), TLS and frames (common/conn.c).
+ *   Not here   messages (rpc.c), rules (store*.c), events (watch.c), disk (backend_*.c), TLS and frames (common/conn.c).
  *   Storage    struct dirserver owns everything; a struct server_client per connection, in one list. The conn's callbacks own
  *              nothing: a client ends in client_free(), whoever noticed.
  *   Time       read once per loop turn by an ev_check of the highest priority, before any other callback of the turn.

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-/* store.c - who holds which vIP: the rules of the directory
+/* store.c - who holds which vIP: the directory's records, and how they change
  *
  * Theory of operation
  *   Purpose    one record per vIP, and the four things a node may do with it: register, release, move, ask what became of a move.
- *   Not here   wire messages (rpc.c), subscriptions (watch.c), files (backend_*.c), clocks (store_set_time()).
+ *   Not here   who may do what (store_rules.c), what time brings (store_upkeep.c), wire messages (rpc.c), subscriptions (watch.c),
+ *              files (backend_*.c), clocks (store_set_time()).
  *   Storage    memory holds what is durable and nothing else: records by vIP (hash, and an array sorted by vIP for lists and the
  *              sweep), workloads by name, nodes by name. A record is never deleted, so generations never start again.
  *   Writing    a request is judged against memory; if it changes something, the changed rows go to the backend as one batch and
@@ -18,8 +19,6 @@
  *              whole lease to report, and no hold time ends sooner than that.
  *   Leases     a node's lease only says when to look at its records: each of them is fresh by its own last confirmation, which a
  *              renewal, a registration and a move are.
- *   Upkeep     store_tick(): one batch at a time of at most UPKEEP_BATCH rows: ten thousand leases that end together become a
- *              stream of small batches between which requests are served.
  *   Invariants a record is in its node's list and in a workload's iff LIVE or SUSPECT; all records of a workload have one node;
  *              generation never falls; the backend gets batches in revision order.
  *   Failure    a batch that fails: DIR_INTERNAL to the requester, memory unchanged.
@@ -33,91 +32,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "directory/htab.h"
-#include "directory/lease.h"
+#include "directory/store_priv.h"
 #include "overlayd/common/cleanup.h"
 #include "overlayd/common/log.h"
 #include "overlayd/common/util.h"
 
-#define UPKEEP_BATCH 256	/* rows one batch of upkeep changes */
-#define UPKEEP_SCAN 4096	/* records one tick's sweep looks at */
-#define CONFIRM_SAVE_MS 60000	/* how old the confirmation on disk may become */
-#define TEXT_MAX 256
-
-struct rec {
-	struct htab_entry by_vip;
-	vip_t vip;
-	enum dir_state state;
-	bool busy;		/* a batch with it is on its way */
-	bool touch;		/* its node's address changed: write again, for the watchers */
-	uint64_t generation;
-	uint64_t revision;
-	uint64_t confirmed_ms;	/* wall clock */
-	uint64_t saved_ms;	/* confirmed_ms as it is on disk */
-	uint64_t confirmed_us;	/* monotonic */
-	uint64_t state_ms;	/* wall clock when the state began */
-	int64_t state_us;	/* monotonic; negative = before the clock's zero */
-	struct node *node;	/* holder; in quarantine: the last one; NULL = never held */
-	struct node *prev;	/* holder before the last move */
-	struct workload *workload;	/* NULL unless LIVE or SUSPECT */
-	LIST_ENTRY(rec) of_node;
-	LIST_ENTRY(rec) of_workload;
-	uint8_t migration[DIR_MIGRATION_LEN];
-};
-LIST_HEAD(rec_list, rec);
-
-struct node {
-	struct htab_entry by_name;
-	struct lease lease;
-	struct rec_list recs;
-	TAILQ_ENTRY(node) stir;
-	bool stirred;		/* in store.stirred: its records may want upkeep */
-	char name[DIR_NAME_MAX];
-	char addr[ADDR_STRLEN];	/* "" until it has said so */
-};
-
-struct workload {
-	struct htab_entry by_name;
-	struct rec_list recs;
-	bool busy;		/* a batch that changes its set of records is on its way */
-	char name[];		/* there may be a million of these */
-};
-
-struct op {
-	struct backend_batch batch;	/* batch.bindings: the rows as they shall be, owned */
-	TAILQ_ENTRY(op) link;		/* in store.waiting */
-	struct store *s;
-	struct workload *workload;	/* held busy meanwhile, or NULL */
-	struct store_req req;		/* requests; upkeep has no req.done */
-	struct dir_node node;		/* row of batch.nodes */
-	bool quiet;			/* only the time of confirmation is saved: no revision, no event */
-	char text[TEXT_MAX];
-};
-TAILQ_HEAD(op_queue, op);
-
-struct store {
-	struct store_cfg cfg;
-	struct store_time now;
-	struct htab vips, nodes, workloads;
-	struct rec **sorted;		/* all records, ascending by vIP */
-	size_t n_sorted, cap_sorted;
-	size_t sweep;			/* next index the sweep looks at */
-	struct lease_table leases;
-	TAILQ_HEAD(, node) stirred;
-	struct op_queue waiting;
-	bool draining;			/* op_run_waiting() is on the stack */
-	bool upkeep_flying;
-	uint64_t revision;		/* of the last durable batch */
-	uint64_t next_revision;		/* of the last batch given to the backend */
-	int load_ret;
-	char load_why[TEXT_MAX];
-	uint32_t n_waiting, n_flying;
-	uint64_t commits, commit_failures;
-};
-
 /* --- records, nodes, workloads --- */
 
-static struct rec *rec_find(const struct store *s, vip_t vip)
+/** store_rec_find() - the record of @vip, NULL if it was never asked for by a registration */
+struct rec *store_rec_find(const struct store *s, vip_t vip)
 {
 	struct htab_entry *e;
 
@@ -143,9 +66,10 @@ static size_t rec_above(const struct store *s, vip_t vip)
 	return lo;
 }
 
-static struct rec *rec_get(struct store *s, vip_t vip)
+/** store_rec_get() - likewise, made (FREE, generation 0) when there is none; only for vIPs of subnets served here: that bounds them */
+struct rec *store_rec_get(struct store *s, vip_t vip)
 {
-	struct rec *r = rec_find(s, vip);
+	struct rec *r = store_rec_find(s, vip);
 	size_t i;
 
 	if (r)
@@ -163,7 +87,8 @@ static struct rec *rec_get(struct store *s, vip_t vip)
 	return r;
 }
 
-static struct node *node_find(const struct store *s, const char *name)
+/** store_node_find() - NULL when nobody of that name was ever here */
+struct node *store_node_find(const struct store *s, const char *name)
 {
 	struct htab_entry *e;
 
@@ -175,7 +100,7 @@ static struct node *node_find(const struct store *s, const char *name)
 
 static struct node *node_get(struct store *s, const char *name)
 {
-	struct node *n = node_find(s, name);
+	struct node *n = store_node_find(s, name);
 
 	if (n || !name[0])
 		return n;
@@ -185,7 +110,8 @@ static struct node *node_get(struct store *s, const char *name)
 	return n;
 }
 
-static void node_stir(struct store *s, struct node *n)
+/** store_node_stir() - have upkeep look at the records of @n soon */
+void store_node_stir(struct store *s, struct node *n)
 {
 	if (n->stirred)
 		return;
@@ -193,7 +119,8 @@ static void node_stir(struct store *s, struct node *n)
 	TAILQ_INSERT_TAIL(&s->stirred, n, stir);
 }
 
-static struct workload *workload_find(const struct store *s, const char *name)
+/** store_workload_find() - NULL when nothing has that name; one without records is on its way to the disk */
+struct workload *store_workload_find(const struct store *s, const char *name)
 {
 	struct htab_entry *e;
 
@@ -205,7 +132,7 @@ static struct workload *workload_find(const struct store *s, const char *name)
 
 static struct workload *workload_get(struct store *s, const char *name)
 {
-	struct workload *w = workload_find(s, name);
+	struct workload *w = store_workload_find(s, name);
 
 	if (w)
 		return w;
@@ -223,29 +150,12 @@ static void workload_put(struct store *s, struct workload *w)
 	free(w);
 }
 
-static bool rec_is_held(const struct rec *r)
-{
-	return r->state == DIR_LIVE || r->state == DIR_SUSPECT;
-}
-
-/* how long the state has stood, in milliseconds */
-static uint64_t rec_age_ms(const struct store *s, const struct rec *r)
-{
-	int64_t age = (int64_t)s->now.mono_us - r->state_us;
-
-	return age > 0 ? (uint64_t)age / 1000 : 0;
-}
-
-static enum dir_state rec_state(const struct store *s, const struct rec *r)
-{
-	return r->state == DIR_QUARANTINE && rec_age_ms(s, r) >= s->cfg.quarantine_ms ? DIR_FREE : r->state;
-}
-
-static void rec_fill(const struct store *s, const struct rec *r, struct dir_binding *b)
+/** store_rec_fill() - @r as plain data, with its state as it is now */
+void store_rec_fill(const struct store *s, const struct rec *r, struct dir_binding *b)
 {
 	memset(b, 0, sizeof(*b));
 	b->vip = r->vip;
-	b->state = rec_state(s, r);
+	b->state = store_rec_state(s, r);
 	b->generation = r->generation;
 	b->revision = r->revision;
 	b->confirmed_ms = r->confirmed_ms;
@@ -266,7 +176,7 @@ static void rec_unlink(struct store *s, struct rec *r)
 {
 	struct workload *w = r->workload;
 
-	if (!rec_is_held(r))
+	if (!store_rec_is_held(r))
 		return;
 	LIST_REMOVE(r, of_node);
 	LIST_REMOVE(r, of_workload);
@@ -277,7 +187,7 @@ static void rec_unlink(struct store *s, struct rec *r)
 /* make the record what the durable row @b says; times but state_us and confirmed_us come from the row */
 static void rec_apply(struct store *s, const struct dir_binding *b)
 {
-	struct rec *r = rec_get(s, b->vip);
+	struct rec *r = store_rec_get(s, b->vip);
 
 	rec_unlink(s, r);
 	r->state = b->state;
@@ -289,16 +199,15 @@ static void rec_apply(struct store *s, const struct dir_binding *b)
 	memcpy(r->migration, b->migration, sizeof(r->migration));
 	r->node = node_get(s, b->node);
 	r->prev = node_get(s, b->prev_node);
-	if (!rec_is_held(r))
+	if (!store_rec_is_held(r))
 		return;
 	r->workload = workload_get(s, b->name);
 	LIST_INSERT_HEAD(&r->node->recs, r, of_node);
 	LIST_INSERT_HEAD(&r->workload->recs, r, of_workload);
 }
 
-/* --- who may --- */
-
-static const struct store_subnet *subnet_of(const struct store *s, vip_t vip)
+/** store_subnet_of() - the subnet of @vip, NULL when it is not served here */
+const struct store_subnet *store_subnet_of(const struct store *s, vip_t vip)
 {
 	for (unsigned int i = 0; i < s->cfg.n_subnets; i++)
 		if (prefix_has(s->cfg.subnets[i].prefix, vip))
@@ -309,337 +218,39 @@ static const struct store_subnet *subnet_of(const struct store *s, vip_t vip)
 /** store_serves() - is @vip of a subnet this server answers for? */
 bool store_serves(const struct store *s, vip_t vip)
 {
-	return subnet_of(s, vip);
+	return store_subnet_of(s, vip);
 }
 
-static bool node_is_granted(const struct store *s, vip_t vip, const char *node)
-{
-	const struct store_subnet *sn = subnet_of(s, vip);
+/* --- running --- */
 
-	if (!sn->n_nodes)
-		return true;
-	for (unsigned int i = 0; i < sn->n_nodes; i++)
-		if (!strcmp(sn->nodes[i], node))
-			return true;
-	return false;
-}
-
-#define op_say(op, code, ...) (snprintf((op)->text, sizeof((op)->text), __VA_ARGS__), (code))
-
-/* what every request must have right, whatever is in the store */
-static Ovl__DirCode req_check(const struct store *s, struct op *op)
-{
-	const struct store_req *q = &op->req;
-
-	if (q->n > DIR_VIPS_MAX || (q->n == 0 && q->op != STORE_RELEASE))
-		return op_say(op, OVL__DIR_CODE__DIR_BAD_REQUEST, "%u vIPs in one request (1 to %d are allowed)", q->n, DIR_VIPS_MAX);
-	for (unsigned int i = 0; i < q->n; i++) {
-		if (!store_serves(s, q->vips[i]))
-			return op_say(op, OVL__DIR_CODE__DIR_REFUSED, "%s is not of a subnet this directory serves",
-				      vip_fmt(q->vips[i]).s);
-		for (unsigned int j = 0; j < i; j++)
-			if (q->vips[i] == q->vips[j])
-				return op_say(op, OVL__DIR_CODE__DIR_BAD_REQUEST, "%s is named twice", vip_fmt(q->vips[i]).s);
-	}
-	if ((q->op == STORE_REGISTER || (q->op == STORE_RELEASE && !q->n)) && !util_name_valid(q->name))
-		return op_say(op, OVL__DIR_CODE__DIR_BAD_REQUEST, "not a workload's name: \"%s\"", q->name);
-	if ((q->op == STORE_MOVE || q->op == STORE_MIGRATION) && dir_migration_is_zero(q->migration))
-		return op_say(op, OVL__DIR_CODE__DIR_BAD_REQUEST, "a migration without an id");
-	return OVL__DIR_CODE__DIR_OK;
-}
-
-/* --- judging: each fills op->batch with the rows as they shall be; none = nothing to write --- */
-
-static struct dir_binding *op_add(struct op *op, const struct rec *r)
+/** store_op_add() - a row for @r in the batch of @op, as the record is; good until the next one is added */
+struct dir_binding *store_op_add(struct op *op, const struct rec *r)
 {
 	struct backend_batch *bt = &op->batch;
 	struct dir_binding *b;
 
 	bt->bindings = xrealloc(bt->bindings, (bt->n_bindings + 1) * sizeof(*bt->bindings));
 	b = &bt->bindings[bt->n_bindings++];
-	rec_fill(op->s, r, b);
+	store_rec_fill(op->s, r, b);
 	return b;
 }
 
-static void binding_set_state(const struct store *s, struct dir_binding *b, enum dir_state state)
+/** store_binding_set_state() - @b is @state from now on */
+void store_binding_set_state(const struct store *s, struct dir_binding *b, enum dir_state state)
 {
 	b->state = state;
 	b->state_ms = s->now.wall_ms;
 }
 
-static void binding_confirm(const struct store *s, struct dir_binding *b)
-{
-	b->confirmed_ms = s->now.wall_ms;
-	binding_set_state(s, b, DIR_LIVE);
-}
-
-/* may requester and name of @op have the vIP of @r? *@fresh: a new holding rather than one it has */
-static Ovl__DirCode register_one(struct op *op, const struct rec *r, bool *fresh)
-{
-	const struct store *s = op->s;
-	const struct store_req *q = &op->req;
-
-	*fresh = true;
-	switch (rec_state(s, r)) {
-	case DIR_FREE:
-		return OVL__DIR_CODE__DIR_OK;
-	case DIR_QUARANTINE:
-		if (!strcmp(r->node->name, q->who))
-			return OVL__DIR_CODE__DIR_OK;
-		return op_say(op, OVL__DIR_CODE__DIR_REFUSED, "%s was freed by %s and stays in quarantine for %" PRIu64 " s more",
-			      vip_fmt(r->vip).s, r->node->name, (s->cfg.quarantine_ms - rec_age_ms(s, r) + 999) / 1000);
-	case DIR_LIVE:
-	case DIR_SUSPECT:
-		break;
-	}
-	*fresh = false;
-	if (!strcmp(r->node->name, q->who) && !strcmp(r->workload->name, q->name))
-		return OVL__DIR_CODE__DIR_OK;
-	return op_say(op, OVL__DIR_CODE__DIR_REFUSED, "%s is held by %s on %s%s", vip_fmt(r->vip).s, r->workload->name, r->node->name,
-		      r->state == DIR_SUSPECT ? " (suspect: the node has not reported; an operator may release it)" : "");
-}
-
-static Ovl__DirCode register_name(struct op *op)
-{
-	const struct store_req *q = &op->req;
-	const struct workload *w = workload_find(op->s, q->name);
-	const struct rec *r;
-	unsigned int n = 0;
-
-	if (!w || LIST_EMPTY(&w->recs))
-		return OVL__DIR_CODE__DIR_OK;
-	r = LIST_FIRST(&w->recs);
-	if (strcmp(r->node->name, q->who))
-		return op_say(op, OVL__DIR_CODE__DIR_REFUSED, "the name %s is held by %s (%s)", q->name, r->node->name, vip_fmt(r->vip).s);
-	LIST_FOREACH(r, &w->recs, of_workload) {
-		n++;
-		for (unsigned int i = 0; i < q->n; i++)
-			n -= q->vips[i] == r->vip;
-	}
-	if (n + q->n > DIR_VIPS_MAX)
-		return op_say(op, OVL__DIR_CODE__DIR_REFUSED, "%s would have more than %d vIPs", q->name, DIR_VIPS_MAX);
-	return OVL__DIR_CODE__DIR_OK;
-}
-
-static Ovl__DirCode judge_register(struct op *op)
-{
-	struct store *s = op->s;
-	const struct store_req *q = &op->req;
-	const struct node *n = node_find(s, q->who);
-	Ovl__DirCode code = register_name(op);
-	bool change = false;
-
-	if (code)
-		return code;
-	if (!n || !n->addr[0])
-		return op_say(op, OVL__DIR_CODE__DIR_REFUSED, "%s has not said where it is reached", q->who);
-	for (unsigned int i = 0; i < q->n; i++) {
-		struct rec *r = rec_get(s, q->vips[i]);
-		struct dir_binding *b;
-		bool fresh;
-
-		if (!node_is_granted(s, q->vips[i], q->who))
-			return op_say(op, OVL__DIR_CODE__DIR_REFUSED, "%s may not hold vIPs of %s", q->who,
-				      prefix_fmt(subnet_of(s, q->vips[i])->prefix).s);
-		code = register_one(op, r, &fresh);
-		if (code)
-			return code;
-		b = op_add(op, r);
-		if (fresh) {
-			b->generation++;
-			memset(b->migration, 0, sizeof(b->migration));
-			b->prev_node[0] = '\0';
-			snprintf(b->name, sizeof(b->name), "%s", q->name);
-			snprintf(b->node, sizeof(b->node), "%s", q->who);
-			snprintf(b->addr, sizeof(b->addr), "%s", n->addr);
-		}
-		change |= fresh || r->state == DIR_SUSPECT;
-		if (fresh || r->state == DIR_SUSPECT)
-			binding_confirm(s, b);
-	}
-	if (!change)
-		op->batch.n_bindings = 0;
-	return OVL__DIR_CODE__DIR_OK;
-}
-
-/* may @op free @r? Adds the row if there is something to free; *@known: it is, or was, the requester's */
-static Ovl__DirCode release_one(struct op *op, const struct rec *r, bool *known)
-{
-	const struct store_req *q = &op->req;
-	bool own = r->node && !strcmp(r->node->name, q->who);
-
-	if (!rec_is_held(r)) {
-		*known |= own && r->state == DIR_QUARANTINE;
-		return OVL__DIR_CODE__DIR_OK;
-	}
-	if (q->name[0] && strcmp(q->name, r->workload->name))
-		return op_say(op, OVL__DIR_CODE__DIR_REFUSED, "%s belongs to %s, not to %s", vip_fmt(r->vip).s, r->workload->name, q->name);
-	if (!own && !q->force)
-		return op_say(op, OVL__DIR_CODE__DIR_REFUSED, "%s is held by %s on %s", vip_fmt(r->vip).s, r->workload->name,
-			      r->node->name);
-	if (!own && r->state != DIR_SUSPECT)
-		return op_say(op, OVL__DIR_CODE__DIR_REFUSED, "%s is held by %s on %s, which reports: only a suspect vIP is freed by force",
-			      vip_fmt(r->vip).s, r->workload->name, r->node->name);
-	*known = true;
-	binding_set_state(op->s, op_add(op, r), DIR_QUARANTINE);
-	return OVL__DIR_CODE__DIR_OK;
-}
-
-static Ovl__DirCode judge_release(struct op *op)
-{
-	const struct store_req *q = &op->req;
-	const struct workload *w;
-	const struct rec *r;
-	Ovl__DirCode code = OVL__DIR_CODE__DIR_OK;
-	bool known = false;
-
-	for (unsigned int i = 0; !code && i < q->n; i++) {
-		r = rec_find(op->s, q->vips[i]);
-		if (r)
-			code = release_one(op, r, &known);
-	}
-	w = q->n ? NULL : workload_find(op->s, q->name);
-	if (w)
-		LIST_FOREACH(r, &w->recs, of_workload)
-			if (!code)
-				code = release_one(op, r, &known);
-	if (!code && !known)
-		return op_say(op, OVL__DIR_CODE__DIR_NOT_FOUND, "%s is not registered", q->n ? vip_fmt(q->vips[0]).s : q->name);
-	return code;
-}
-
-/* has exactly this move been made, and nothing since? */
-static bool move_is_done(const struct op *op)
-{
-	const struct store_req *q = &op->req;
-
-	for (unsigned int i = 0; i < q->n; i++) {
-		const struct rec *r = rec_find(op->s, q->vips[i]);
-
-		if (!r || !rec_is_held(r) || strcmp(r->node->name, q->to) || r->generation != q->generations[i] + 1 ||
-		    memcmp(r->migration, q->migration, sizeof(r->migration)))
-			return false;
-	}
-	return true;
-}
-
-/* the compare of compare-and-swap, and the right to swap */
-static Ovl__DirCode move_one(struct op *op, vip_t vip, uint64_t generation)
-{
-	const struct store_req *q = &op->req;
-	const struct rec *r = rec_find(op->s, vip);
-	bool back = !dir_migration_is_zero(q->back_of);
-
-	if (!r || !rec_is_held(r))
-		return op_say(op, OVL__DIR_CODE__DIR_CONFLICT, "%s is not registered", vip_fmt(vip).s);
-	if (strcmp(r->node->name, q->from) || r->generation != generation)
-		return op_say(op, OVL__DIR_CODE__DIR_CONFLICT, "%s is on %s with generation %" PRIu64 ", not on %s with %" PRIu64,
-			      vip_fmt(r->vip).s, r->node->name, r->generation, q->from, generation);
-	if (back && (memcmp(r->migration, q->back_of, sizeof(r->migration)) || !r->prev || strcmp(r->prev->name, q->who)))
-		return op_say(op, OVL__DIR_CODE__DIR_CONFLICT, "%s was not moved to %s by that migration of %s", vip_fmt(r->vip).s, q->from,
-			      q->who);
-	if (!node_is_granted(op->s, r->vip, q->to))
-		return op_say(op, OVL__DIR_CODE__DIR_REFUSED, "%s may not hold vIPs of %s", q->to,
-			      prefix_fmt(subnet_of(op->s, r->vip)->prefix).s);
-	return OVL__DIR_CODE__DIR_OK;
-}
-
-/* all vIPs of one workload, no more and no fewer */
-static Ovl__DirCode move_is_whole(struct op *op)
-{
-	const struct store_req *q = &op->req;
-	const struct workload *w = rec_find(op->s, q->vips[0])->workload;
-	const struct rec *r;
-	unsigned int n = 0;
-
-	for (unsigned int i = 0; i < q->n; i++)
-		if (rec_find(op->s, q->vips[i])->workload != w)
-			return op_say(op, OVL__DIR_CODE__DIR_REFUSED, "%s does not belong to %s", vip_fmt(q->vips[i]).s, w->name);
-	LIST_FOREACH(r, &w->recs, of_workload)
-		n++;
-	if (n != q->n)
-		return op_say(op, OVL__DIR_CODE__DIR_REFUSED, "%s has %u vIPs and moves with all of them, not with %u", w->name, n, q->n);
-	return OVL__DIR_CODE__DIR_OK;
-}
-
-/* Who may move: the holder itself. Or the holder of before, taking back what this very migration gave away: its destination has
- * promised that no copy runs there, and cannot be relied on to be able to do the move itself. The right ends with the next move. */
-static Ovl__DirCode move_may(struct op *op)
-{
-	const struct store_req *q = &op->req;
-	bool back = !dir_migration_is_zero(q->back_of);
-	const struct node *to = node_find(op->s, q->to);
-
-	if (strcmp(q->who, back ? q->to : q->from))
-		return op_say(op, OVL__DIR_CODE__DIR_REFUSED, "%s may not move what %s holds%s", q->who, q->from,
-			      back ? " to somebody else" : "");
-	if (!to || !to->addr[0])
-		return op_say(op, OVL__DIR_CODE__DIR_REFUSED, "node %s is not known to this directory", q->to);
-	return OVL__DIR_CODE__DIR_OK;
-}
-
-static Ovl__DirCode judge_move(struct op *op)
-{
-	const struct store_req *q = &op->req;
-	Ovl__DirCode code = move_may(op);
-
-	if (code || move_is_done(op))
-		return code;
-	for (unsigned int i = 0; i < q->n; i++) {
-		code = move_one(op, q->vips[i], q->generations[i]);
-		if (code)
-			return code;
-	}
-	code = move_is_whole(op);
-	if (code)
-		return code;
-	for (unsigned int i = 0; i < q->n; i++) {
-		struct dir_binding *b = op_add(op, rec_find(op->s, q->vips[i]));
-
-		b->generation++;
-		memcpy(b->migration, q->migration, sizeof(b->migration));
-		memcpy(b->prev_node, b->node, sizeof(b->prev_node));
-		snprintf(b->node, sizeof(b->node), "%s", q->to);
-		snprintf(b->addr, sizeof(b->addr), "%s", node_find(op->s, q->to)->addr);
-		binding_confirm(op->s, b);
-	}
-	return OVL__DIR_CODE__DIR_OK;
-}
-
-static Ovl__DirCode judge_migration(struct op *op)
-{
-	const struct store_req *q = &op->req;
-	bool moved = true;
-
-	for (unsigned int i = 0; i < q->n; i++) {
-		const struct rec *r = rec_find(op->s, q->vips[i]);
-
-		moved &= r && !memcmp(r->migration, q->migration, sizeof(r->migration));
-	}
-	return op_say(op, OVL__DIR_CODE__DIR_OK, "%s", moved ? "moved" : "not moved");
-}
-
-static const struct {
-	const char *name;
-	Ovl__DirCode (*judge)(struct op *op);
-} op_table[STORE_OP_COUNT] = {
-	[STORE_REGISTER] = { "register", judge_register },
-	[STORE_RELEASE] = { "release", judge_release },
-	[STORE_MOVE] = { "move", judge_move },
-	[STORE_MIGRATION] = { "migration", judge_migration },
-};
-
-/* --- running --- */
-
 static bool op_is_blocked(const struct op *op)
 {
 	const struct store_req *q = &op->req;
-	const struct workload *w = q->name[0] ? workload_find(op->s, q->name) : NULL;
+	const struct workload *w = q->name[0] ? store_workload_find(op->s, q->name) : NULL;
 
 	if (w && w->busy)
 		return true;
 	for (unsigned int i = 0; i < q->n; i++) {
-		const struct rec *r = rec_find(op->s, q->vips[i]);
+		const struct rec *r = store_rec_find(op->s, q->vips[i]);
 
 		if (r && (r->busy || (r->workload && r->workload->busy)))
 			return true;
@@ -651,7 +262,8 @@ static bool op_is_blocked(const struct op *op)
 	return false;
 }
 
-static void op_free(struct op *op)
+/** store_op_free() - it was never committed, or has been answered */
+void store_op_free(struct op *op)
 {
 	free(op->batch.bindings);
 	free(op);
@@ -666,7 +278,7 @@ static void op_audit(const struct op *op)
 
 		if (q->done)
 			log_info("audit", "%s: %s%s%s of %s: %s on %s, %s, generation %" PRIu64 ", revision %" PRIu64, q->who,
-				 op_table[q->op].name, q->force ? " by force" : "",
+				 store_rules_name(q->op), q->force ? " by force" : "",
 				 q->op == STORE_MOVE && !dir_migration_is_zero(q->back_of) ? " back" : "", vip_fmt(b->vip).s,
 				 b->name[0] ? b->name : "?", b->node, dir_state_name(b->state), b->generation, b->revision);
 		else if (b->state == DIR_QUARANTINE)
@@ -691,10 +303,10 @@ static void op_answer(struct op *op, Ovl__DirCode code, bool written)
 		res.n = op->batch.n_bindings;
 	} else {
 		for (unsigned int i = 0; i < q->n && i < DIR_VIPS_MAX; i++) {
-			const struct rec *r = rec_find(op->s, q->vips[i]);
+			const struct rec *r = store_rec_find(op->s, q->vips[i]);
 
 			if (r && r->generation)
-				rec_fill(op->s, r, &now[res.n++]);
+				store_rec_fill(op->s, r, &now[res.n++]);
 		}
 		res.bindings = now;
 	}
@@ -724,7 +336,7 @@ static void op_run_waiting(struct store *s)
 /* rows of a confirmation or a state that began now: the monotonic twins */
 static void op_applied_times(struct store *s, const struct dir_binding *b, enum dir_state before)
 {
-	struct rec *r = rec_find(s, b->vip);
+	struct rec *r = store_rec_find(s, b->vip);
 
 	if (b->state != before || b->state_ms == s->now.wall_ms)
 		r->state_us = (int64_t)s->now.mono_us;
@@ -738,7 +350,7 @@ static void op_apply(struct op *op)
 
 	for (unsigned int i = 0; i < op->batch.n_bindings; i++) {
 		struct dir_binding *b = &op->batch.bindings[i];
-		struct rec *r = rec_get(s, b->vip);
+		struct rec *r = store_rec_get(s, b->vip);
 		enum dir_state before = r->state;
 		uint64_t confirmed_ms = r->confirmed_ms;
 
@@ -748,6 +360,7 @@ static void op_apply(struct op *op)
 		if (op->quiet)
 			continue;
 		op_applied_times(s, b, before);
+		r->touch &= op->req.done != NULL;
 		if (op->req.done && op->req.op != STORE_RELEASE)
 			r->confirmed_us = s->now.mono_us;
 		if (b->revision > s->revision)
@@ -758,7 +371,7 @@ static void op_apply(struct op *op)
 static void op_unbusy(struct op *op)
 {
 	for (unsigned int i = 0; i < op->batch.n_bindings; i++)
-		rec_find(op->s, op->batch.bindings[i].vip)->busy = false;
+		store_rec_find(op->s, op->batch.bindings[i].vip)->busy = false;
 	if (!op->workload)
 		return;
 	op->workload->busy = false;
@@ -779,7 +392,8 @@ static void op_committed(struct backend_batch *batch, int ret)
 	} else {
 		s->commit_failures++;
 		code = op_say(op, OVL__DIR_CODE__DIR_INTERNAL, "the directory could not write: %s; nothing was changed", strerror(-ret));
-		log_error("store", "a batch of %u rows was not written: %s", batch->n_bindings + batch->n_nodes, strerror(-ret));
+		LOG_LIMITED(LOG_LVL_ERROR, "store", s->now.mono_us, "a batch of %u rows was not written: %s",
+			    batch->n_bindings + batch->n_nodes, strerror(-ret));
 	}
 	op_unbusy(op);
 	if (!ret && !op->quiet)
@@ -787,12 +401,12 @@ static void op_committed(struct backend_batch *batch, int ret)
 	op_answer(op, code, !ret);
 	if (!ret && !op->quiet)
 		s->cfg.changed(batch->bindings, batch->n_bindings, s->cfg.arg);
-	op_free(op);
+	store_op_free(op);
 	op_run_waiting(s);
 }
 
-/* hand the batch over; everything in it is busy from here to op_committed() */
-static void op_commit(struct op *op)
+/** store_op_commit() - hand the batch over: everything in it is busy, and @op the backend's, from here to op_committed() */
+void store_op_commit(struct op *op)
 {
 	struct store *s = op->s;
 	struct backend_batch *bt = &op->batch;
@@ -802,7 +416,7 @@ static void op_commit(struct op *op)
 	for (unsigned int i = 0; i < bt->n_bindings; i++) {
 		if (!op->quiet)
 			bt->bindings[i].revision = s->next_revision;
-		rec_find(s, bt->bindings[i].vip)->busy = true;
+		store_rec_find(s, bt->bindings[i].vip)->busy = true;
 	}
 	if (op->req.done) {
 		op->workload = workload_get(s, bt->bindings[0].name);
@@ -823,16 +437,17 @@ static void op_try(struct op *op)
 		s->n_waiting++;
 		return;
 	}
-	code = op_table[op->req.op].judge(op);
+	code = store_rules_judge(op);
 	if (!code && op->batch.n_bindings) {
-		op_commit(op);
+		store_op_commit(op);
 		return;
 	}
 	op_answer(op, code, false);
-	op_free(op);
+	store_op_free(op);
 }
 
-static struct op *op_new(struct store *s)
+/** store_op_new() - nothing in it yet */
+struct op *store_op_new(struct store *s)
 {
 	struct op *op = xcalloc(1, sizeof(*op));
 
@@ -849,18 +464,18 @@ static struct op *op_new(struct store *s)
  */
 void store_submit(struct store *s, const struct store_req *req)
 {
-	struct op *op = op_new(s);
+	struct op *op = store_op_new(s);
 	Ovl__DirCode code;
 
 	op->req = *req;
-	code = req_check(s, op);
+	code = store_rules_check(s, op);
 	if (!code) {
 		op_try(op);
 		return;
 	}
 	op->req.n = 0;
 	op_answer(op, code, false);
-	op_free(op);
+	store_op_free(op);
 }
 
 /* --- nodes and leases --- */
@@ -884,14 +499,14 @@ void store_node_at(struct store *s, const char *node, const char *addr)
 	snprintf(n->addr, sizeof(n->addr), "%s", addr);
 	LIST_FOREACH(r, &n->recs, of_node)
 		r->touch = true;
-	node_stir(s, n);
-	op = op_new(s);
+	store_node_stir(s, n);
+	op = store_op_new(s);
 	memcpy(op->node.name, n->name, sizeof(op->node.name));
 	memcpy(op->node.addr, n->addr, sizeof(op->node.addr));
 	op->batch.nodes = &op->node;
 	op->batch.n_nodes = 1;
 	op->quiet = true;
-	op_commit(op);
+	store_op_commit(op);
 }
 
 /**
@@ -913,133 +528,21 @@ unsigned int store_renew(struct store *s, const char *node, const Ovl__DirHeld *
 		log_info("lease", "node %s at %s reports", node, nd->addr);
 	lease_renew(&s->leases, &nd->lease, (uint64_t)s->cfg.lease_ms * 1000, s->now.mono_us);
 	for (unsigned int i = 0; i < n; i++) {
-		struct rec *r = rec_find(s, held[i]->vip);
+		struct rec *r = store_rec_find(s, held[i]->vip);
 
-		if (r && rec_is_held(r) && r->node == nd && r->generation == held[i]->generation) {
+		if (r && store_rec_is_held(r) && r->node == nd && r->generation == held[i]->generation) {
 			r->confirmed_ms = s->now.wall_ms;
 			r->confirmed_us = s->now.mono_us;
 			if (r->state == DIR_SUSPECT)
-				node_stir(s, nd);
+				store_node_stir(s, nd);
 		} else if (n_lost < max && held[i]->vip) {
 			if (r)
-				rec_fill(s, r, &lost[n_lost++]);
+				store_rec_fill(s, r, &lost[n_lost++]);
 			else
 				lost[n_lost++] = (struct dir_binding){ .vip = held[i]->vip };
 		}
 	}
 	return n_lost;
-}
-
-/* --- upkeep --- */
-
-/* what upkeep would make of @r: its state, the same for a mere rewrite */
-static enum dir_state rec_due(const struct store *s, const struct rec *r)
-{
-	bool fresh = s->now.mono_us - r->confirmed_us < (uint64_t)s->cfg.lease_ms * 1000;
-
-	if (r->state == DIR_LIVE && !fresh)
-		return DIR_SUSPECT;
-	if (r->state == DIR_SUSPECT && fresh)
-		return DIR_LIVE;
-	if (r->state == DIR_SUSPECT && s->cfg.hold_ms && rec_age_ms(s, r) >= s->cfg.hold_ms)
-		return DIR_QUARANTINE;
-	return r->state;
-}
-
-/* busy at once: the stirred and the sweep must not both take it */
-static struct dir_binding *upkeep_add(struct op *op, struct rec *r)
-{
-	r->busy = true;
-	return op_add(op, r);
-}
-
-/* add @r to the batch if it wants something; a batch is either quiet or not */
-static void upkeep_look(struct op *op, struct rec *r)
-{
-	struct store *s = op->s;
-	enum dir_state due;
-	struct dir_binding *b;
-
-	if (r->busy || !rec_is_held(r) || r->workload->busy)
-		return;
-	due = rec_due(s, r);
-	if (op->quiet) {
-		if (due == r->state && !r->touch && r->confirmed_ms > r->saved_ms + CONFIRM_SAVE_MS)
-			upkeep_add(op, r);
-		return;
-	}
-	if (due == r->state && !r->touch)
-		return;
-	r->touch = false;
-	b = upkeep_add(op, r);
-	if (due != r->state)
-		binding_set_state(s, b, due);
-}
-
-/* nodes whose lease ended, came back or moved; one that filled the batch stays for the next */
-static void upkeep_stirred(struct op *op)
-{
-	struct store *s = op->s;
-	struct node *n;
-	struct rec *r;
-
-	while ((n = TAILQ_FIRST(&s->stirred))) {
-		LIST_FOREACH(r, &n->recs, of_node) {
-			if (op->batch.n_bindings == UPKEEP_BATCH)
-				return;
-			upkeep_look(op, r);
-		}
-		TAILQ_REMOVE(&s->stirred, n, stir);
-		n->stirred = false;
-	}
-}
-
-static void upkeep_sweep(struct op *op)
-{
-	struct store *s = op->s;
-	size_t scan = s->n_sorted < UPKEEP_SCAN ? s->n_sorted : UPKEEP_SCAN;
-
-	for (; scan && op->batch.n_bindings < UPKEEP_BATCH; scan--) {
-		if (s->sweep >= s->n_sorted)
-			s->sweep = 0;
-		upkeep_look(op, s->sorted[s->sweep++]);
-	}
-}
-
-static bool upkeep_start(struct store *s, bool quiet)
-{
-	struct op *op = op_new(s);
-
-	op->quiet = quiet;
-	if (!quiet)
-		upkeep_stirred(op);
-	upkeep_sweep(op);
-	if (!op->batch.n_bindings) {
-		op_free(op);
-		return false;
-	}
-	s->upkeep_flying = true;
-	op_commit(op);
-	return true;
-}
-
-/**
- * store_tick() - what time brings: leases end, the unconfirmed become suspect, the cleaner frees; a few times a second
- *
- * Bounded: one batch of upkeep is on its way at a time, and a tick looks at UPKEEP_SCAN records.
- */
-void store_tick(struct store *s)
-{
-	struct lease *l;
-
-	while ((l = lease_expire(&s->leases, s->now.mono_us))) {
-		struct node *n = container_of(l, struct node, lease);
-
-		log_warn("lease", "node %s at %s does not report any more", n->name, n->addr);
-		node_stir(s, n);
-	}
-	if (!s->upkeep_flying && !upkeep_start(s, false))
-		upkeep_start(s, true);
 }
 
 /* --- reading --- */
@@ -1052,10 +555,10 @@ void store_tick(struct store *s)
  */
 enum dir_state store_get(const struct store *s, vip_t vip, struct dir_binding *b)
 {
-	const struct rec *r = rec_find(s, vip);
+	const struct rec *r = store_rec_find(s, vip);
 
 	if (r)
-		rec_fill(s, r, b);
+		store_rec_fill(s, r, b);
 	else
 		*b = (struct dir_binding){ .vip = vip };
 	return b->state;
@@ -1064,7 +567,7 @@ enum dir_state store_get(const struct store *s, vip_t vip, struct dir_binding *b
 /** store_get_name() - the records of a workload; Return: how many (at most @max) */
 unsigned int store_get_name(const struct store *s, const char *name, struct dir_binding *b, unsigned int max)
 {
-	const struct workload *w = workload_find(s, name);
+	const struct workload *w = store_workload_find(s, name);
 	const struct rec *r;
 	unsigned int n = 0;
 
@@ -1072,7 +575,7 @@ unsigned int store_get_name(const struct store *s, const char *name, struct dir_
 		return 0;
 	LIST_FOREACH(r, &w->recs, of_workload)
 		if (n < max)
-			rec_fill(s, r, &b[n++]);
+			store_rec_fill(s, r, &b[n++]);
 	return n;
 }
 
@@ -1114,7 +617,7 @@ static size_t node_recs_above(const struct node *n, vip_t after, struct rec ***r
  */
 unsigned int store_list(const struct store *s, const char *node, vip_t after, struct dir_binding *b, unsigned int max, bool *more)
 {
-	const struct node *nd = node_find(s, node);
+	const struct node *nd = store_node_find(s, node);
 	cleanup_free struct rec **own = NULL;
 	struct rec **recs = s->sorted + rec_above(s, after);
 	size_t k = s->n_sorted - rec_above(s, after);
@@ -1126,12 +629,12 @@ unsigned int store_list(const struct store *s, const char *node, vip_t after, st
 		recs = own;
 	}
 	for (size_t i = 0; i < k && !*more; i++) {
-		if (rec_state(s, recs[i]) == DIR_FREE)
+		if (store_rec_state(s, recs[i]) == DIR_FREE)
 			continue;
 		if (n == max)
 			*more = true;
 		else
-			rec_fill(s, recs[i], &b[n++]);
+			store_rec_fill(s, recs[i], &b[n++]);
 	}
 	return n;
 }
@@ -1139,7 +642,7 @@ unsigned int store_list(const struct store *s, const char *node, vip_t after, st
 /** store_get_node() - Return: false when nobody of that name was ever here */
 bool store_get_node(const struct store *s, const char *name, struct dir_node *out)
 {
-	const struct node *n = node_find(s, name);
+	const struct node *n = store_node_find(s, name);
 
 	if (!n)
 		return false;
@@ -1165,7 +668,7 @@ void store_stats(const struct store *s, struct store_stats *st)
 	*st = (struct store_stats){ .revision = s->revision, .nodes = s->nodes.n, .waiting = s->n_waiting, .flying = s->n_flying,
 				    .commits = s->commits, .commit_failures = s->commit_failures };
 	for (size_t i = 0; i < s->n_sorted; i++)
-		st->states[rec_state(s, s->sorted[i])]++;
+		st->states[store_rec_state(s, s->sorted[i])]++;
 	for (struct htab_entry *e = htab_any(&s->nodes); e; e = htab_after(&s->nodes, e))
 		st->nodes_leased += lease_is_running(&container_of(e, struct node, by_name)->lease, s->now.mono_us);
 }
@@ -1204,7 +707,7 @@ static void load_binding(const struct dir_binding *b, void *arg)
 	struct rec *r;
 
 	rec_apply(s, b);
-	r = rec_find(s, b->vip);
+	r = store_rec_find(s, b->vip);
 	/* a node had no chance to report while we were away: a whole lease for it, and for the cleaner no surprise before that */
 	if (r->state == DIR_SUSPECT && s->cfg.hold_ms && age_ms + s->cfg.lease_ms > s->cfg.hold_ms)
 		age_ms = s->cfg.hold_ms > s->cfg.lease_ms ? s->cfg.hold_ms - s->cfg.lease_ms : 0;
@@ -1252,7 +755,7 @@ void store_free(struct store *s)
 		return;
 	while ((op = TAILQ_FIRST(&s->waiting))) {
 		TAILQ_REMOVE(&s->waiting, op, link);
-		op_free(op);
+		store_op_free(op);
 	}
 	for (size_t i = 0; i < s->n_sorted; i++)
 		free(s->sorted[i]);

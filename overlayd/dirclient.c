@@ -3,7 +3,7 @@
  *
  * Theory of operation
  *   Purpose    requests, lease, watches and memory for all directories of a node, behind one object.
- *   Not here   the rules (directory/store.c); what is remembered and which news wins (dircache.c); TLS and frames (common/conn.c).
+ *   Not here   the rules (directory/store_rules.c); what is remembered and which news wins (dircache.c); TLS and frames (common/conn.c).
  *   Storage    struct dc_site per distinct list of servers, made from the configuration: one connection each, to the first of its
  *              servers that answers. struct dc_request per unanswered request, in one list by deadline (all wait equally long) and
  *              in a hash by id.
