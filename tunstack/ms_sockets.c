@@ -63,6 +63,7 @@ static int add_without_descriptor(struct found *f, int netns, struct oerr *err)
 
 static int collect_open(struct found *f, const pid_t *pids, size_t n_pids, struct oerr *err)
 {
+	enum sock_export_mode mode = f->exact ? SOCK_EXPORT_HASH | SOCK_EXPORT_ALL_OPTIONS : SOCK_EXPORT_INFO;
 	struct sock_list list;
 	int r = sock_repair_list(pids, n_pids, &list, err);
 
@@ -71,7 +72,7 @@ static int collect_open(struct found *f, const pid_t *pids, size_t n_pids, struc
 	f->n_other = list.n_other;
 	f->imgs = xcalloc(list.n, sizeof(*f->imgs));
 	for (size_t i = 0; !r && i < list.n; i++) {
-		r = sock_repair_export_ref(&list.refs[i], f->exact ? SOCK_EXPORT_HASH : SOCK_EXPORT_INFO, &f->imgs[f->n], err);
+		r = sock_repair_export_ref(&list.refs[i], mode, &f->imgs[f->n], err);
 		if (!r)
 			f->n++;
 	}

@@ -26,6 +26,7 @@ enum sock_export_mode {
 	SOCK_EXPORT_INFO,	/* only what can be read without touching the socket: TCP_INFO, options; no sequence numbers, no queues */
 	SOCK_EXPORT_HASH,	/* everything; of the queues lengths and hashes */
 	SOCK_EXPORT_BYTES,	/* everything, queue bytes included */
+	SOCK_EXPORT_ALL_OPTIONS = 1 << 4,	/* with HASH or BYTES: options CRIU keeps as well (INFO has them anyway) */
 };
 
 /* one socket found in a process; @fd is ours, a duplicate sharing the open file */

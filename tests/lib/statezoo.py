@@ -16,6 +16,30 @@ RAMP = bytes(range(251)) * 4096
 # name: what the server does, what the peer does, before the freeze
 NAMES = ["est", "full", "close_wait", "fin_wait1", "fin_wait2", "closing", "last_ack", "reset", "idle"]
 
+# level, option, value: what CRIU loses and what it keeps, told apart by ledger.bats; SO_PRIORITY behind IP_TOS, which changes it
+TCP, IP, V6, SOL, UDP = 6, 0, 41, 1, 17
+COMMON = [(SOL, 9, 1), (SOL, 8, 50000), (SOL, 7, 60000), (SOL, 20, struct.pack("ll", 2, 500000)),
+          (SOL, 21, struct.pack("ll", 3, 0)), (SOL, 46, 50), (SOL, 29, 1), (IP, 1, 0x10), (IP, 2, 77), (IP, 11, 1), (IP, 15, 1),
+          (IP, 19, 1), (SOL, 12, 3)]
+OPTIONS = {
+    "tcp": COMMON + [(SOL, 13, struct.pack("ii", 1, 9)), (SOL, 18, 5), (SOL, 10, 1), (SOL, 47, struct.pack("Q", 1234567)),
+                     (IP, 10, 2), (IP, 24, 1), (TCP, 1, 1), (TCP, 4, 33), (TCP, 5, 7), (TCP, 6, 4), (TCP, 7, 3), (TCP, 8, 11),
+                     (TCP, 9, 7), (TCP, 10, 40000), (TCP, 18, 60000), (TCP, 25, 4096), (TCP, 36, 1), (TCP, 16, 1),
+                     (TCP, 13, b"reno")],
+    "udp": COMMON + [(SOL, 6, 1), (IP, 8, 1), (IP, 13, 1), (IP, 12, 1), (IP, 33, 5), (IP, 34, 0), (UDP, 104, 1), (UDP, 103, 1000)],
+    "v6": [(V6, 67, 0x20), (V6, 16, 44), (V6, 23, 2), (V6, 49, 1)],
+}
+
+
+def options_set(sock, *sets):
+    for name in sets:
+        for level, opt, value in OPTIONS[name]:
+            sock.setsockopt(level, opt, value)
+
+
+def options_read(sock, *sets):
+    return [(name, level, opt, sock.getsockopt(level, opt, 16)) for name in sets for level, opt, _ in OPTIONS[name]]
+
 
 def await_file(path):
     while not os.path.exists(path):
@@ -57,10 +81,15 @@ def server(where):
     listener.listen(9)
     mark(where + "/listens")
     s = {name: listener.accept()[0] for name in NAMES}
-    s["est"].setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 60000)
-    s["est"].setsockopt(socket.IPPROTO_TCP, 25, 4096)   # TCP_NOTSENT_LOWAT
-    s["est"].setsockopt(socket.IPPROTO_IP, socket.IP_TOS, 0x10)
-    s["est"].setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, 3)
+    lis, lis6, udp, udp6 = socket.socket(), socket.socket(socket.AF_INET6), socket.socket(type=socket.SOCK_DGRAM), \
+        socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    many = [(s["est"], "tcp"), (lis, "tcp"), (lis6, "tcp", "v6"), (udp, "udp"), (udp6, "udp", "v6")]
+    for who in many:
+        options_set(*who)
+    for sock, addr in ((lis, ("10.77.0.1", 4100)), (lis6, ("::", 4101)), (udp, ("10.77.0.1", 5000)), (udp6, ("::", 5001))):
+        sock.bind(addr)
+    lis.listen(3)
+    lis6.listen(3)
     sent = {name: fill(s[name]) for name in ("full", "fin_wait1", "closing", "last_ack")}
     for name in ("fin_wait1", "fin_wait2", "closing"):
         s[name].shutdown(socket.SHUT_WR)
@@ -74,10 +103,13 @@ def server(where):
     connecting.setblocking(False)
     connecting.connect_ex(("10.77.0.9", 9))
     fresh = socket.socket()
-    udp = socket.socket(type=socket.SOCK_DGRAM)
-    udp.bind(("10.77.0.1", 5000))
+    before = [options_read(*who) for who in many]
     mark(where + "/ready", " ".join("%s=%d" % x for x in sent.items()))
     await_file(where + "/go")
+    for was, who in zip(before, many):
+        for a, b in zip(was, options_read(*who)):
+            if a != b:
+                sys.exit("%s: option %s was %s, is %s" % (who[0], a[:3], a[3], b[3]))
     if s["est"].recv(10000, socket.MSG_WAITALL) != RAMP[:10000]:
         sys.exit("est: wrong bytes")
     if s["close_wait"].recv(100) != b"abc" or s["close_wait"].recv(100) != b"":

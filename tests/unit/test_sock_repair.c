@@ -604,6 +604,7 @@ static void test_options(void **state)
 	struct oerr err = { 0 };
 	char cc[16] = "";
 	socklen_t len = sizeof(cc);
+	int64_t v;
 	int fresh = MUST(socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0));
 
 	(void)state;
@@ -615,10 +616,10 @@ static void test_options(void **state)
 	MUST(setsockopt(p.sock, SOL_SOCKET, SO_MAX_PACING_RATE, &rate, sizeof(rate)));
 	MUST(set1(p.sock, SOL_SOCKET, SO_SNDBUF, 100000));
 	MUST(setsockopt(p.sock, IPPROTO_TCP, TCP_CONGESTION, "reno", 4));
-	export_ok(p.sock, SOCK_EXPORT_HASH, &img);
+	export_ok(p.sock, SOCK_EXPORT_HASH | SOCK_EXPORT_ALL_OPTIONS, &img);
 	if (sock_repair_apply_options(fresh, &img, &err))
 		fail_msg("%s", err.text);
-	export_ok(fresh, SOCK_EXPORT_HASH, &after);
+	export_ok(fresh, SOCK_EXPORT_HASH | SOCK_EXPORT_ALL_OPTIONS, &after);
 	for (size_t i = 0; i < ARRAY_SIZE(lost); i++) {
 		if (get1(fresh, lost[i].level, lost[i].name) != lost[i].value)
 			fail_msg("%s is %d", sock_opt_name(lost[i].opt), get1(fresh, lost[i].level, lost[i].name));
@@ -630,6 +631,11 @@ static void test_options(void **state)
 	assert_int_equal(get1(fresh, SOL_SOCKET, SO_SNDBUF), 200000);
 	MUST(getsockopt(fresh, IPPROTO_TCP, TCP_CONGESTION, cc, &len));
 	assert_string_equal(cc, "reno");
+	export_ok(fresh, SOCK_EXPORT_HASH, &after);	/* what CRIU keeps is not read, keepalive is while it is on */
+	assert_false(sock_image_opt(&after, SOCK_OPT_RCVTIMEO, &v));
+	assert_true(sock_image_opt(&after, SOCK_OPT_TCP_USER_TIMEOUT, &v));
+	assert_true(sock_image_opt(&after, SOCK_OPT_TCP_KEEPIDLE, &v));
+	assert_int_equal(v, 33);
 	close(fresh);
 	pair_free(&p);
 }
