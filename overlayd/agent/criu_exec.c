@@ -137,6 +137,8 @@ int criu_exec_detached(const struct criu_exec_cfg *x, pid_t *pid)
 	if (child == 0) {
 		close(fds[0]);
 		setsid();
+		/* killed in the middle of a dump it would leave sockets in TCP_REPAIR */
+		util_write_file("/proc/self/oom_score_adj", "-1000");
 		answer.code = 0;
 		if (x->pid_ns >= 0 && setns(x->pid_ns, CLONE_NEWPID))
 			answer.code = -errno;

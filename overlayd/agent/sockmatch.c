@@ -5,6 +5,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,15 +25,6 @@ static int sockmatch_compare(const void *a, const void *b)
 	return (x->inner > y->inner) - (x->inner < y->inner);
 }
 
-static bool sockmatch_in_pidns(const char *pid, ino_t ino)
-{
-	char path[300];
-	struct stat st;
-
-	snprintf(path, sizeof(path), "/proc/%s/ns/pid", pid);
-	return !stat(path, &st) && st.st_ino == ino;
-}
-
 static void sockmatch_add_process(struct sockmatch *m, pid_t pid)
 {
 	cleanup_free struct taskattr_thread *threads = NULL;
@@ -48,31 +40,56 @@ static void sockmatch_add_process(struct sockmatch *m, pid_t pid)
 							    .process = process };
 }
 
+static void sockmatch_add_children(struct sockmatch *m, pid_t pid);
+
+/* One thread's children. /proc is not walked as a whole: with thousands of processes on a node that
+ * would take longer than a freeze may. */
+static void sockmatch_add_children_of(struct sockmatch *m, pid_t pid, const char *tid)
+{
+	cleanup_free char *path = xasprintf("/proc/%d/task/%s/children", (int)pid, tid);
+	cleanup_free char *text = NULL;
+	char *save = NULL;
+
+	if (util_read_file(path, &text, NULL))
+		return;
+	for (char *s = strtok_r(text, " ", &save); s; s = strtok_r(NULL, " ", &save)) {
+		pid_t child = (pid_t)strtol(s, NULL, 10);
+
+		if (child <= 0)
+			continue;
+		sockmatch_add_process(m, child);
+		sockmatch_add_children(m, child);
+	}
+}
+
+static void sockmatch_add_children(struct sockmatch *m, pid_t pid)
+{
+	cleanup_dir DIR *dir = NULL;
+	const struct dirent *e;
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
+	dir = opendir(path);
+	while (dir && (e = readdir(dir)))
+		if (e->d_name[0] != '.')
+			sockmatch_add_children_of(m, pid, e->d_name);
+}
+
 /**
- * sockmatch_load() - every thread in a PID namespace
+ * sockmatch_load() - every thread below a PID namespace's pid 1
  * @m:             overwritten; sockmatch_fini() releases it
- * @init_host_pid: its pid 1, as we see it
+ * @init_host_pid: that pid 1, as we see it
+ *
+ * Processes that were put into the namespace from outside (overlayd exec --join) are not in it.
  *
  * Return: 0; -ESRCH.
  */
 int sockmatch_load(struct sockmatch *m, pid_t init_host_pid, struct oerr *err)
 {
-	cleanup_dir DIR *proc = opendir("/proc");
-	const struct dirent *e;
-	char path[64];
-	struct stat st;
-
 	*m = (struct sockmatch){ 0 };
-	snprintf(path, sizeof(path), "/proc/%d/ns/pid", (int)init_host_pid);
-	if (!proc || stat(path, &st))
+	if (kill(init_host_pid, 0) && errno == ESRCH)
 		return oerr_set(err, -ESRCH, "process %d: %s", (int)init_host_pid, strerror(errno));
-	while ((e = readdir(proc))) {
-		uint64_t pid;
-
-		if (!util_parse_u64(e->d_name, 1, INT32_MAX, &pid) &&
-		    sockmatch_in_pidns(e->d_name, st.st_ino))
-			sockmatch_add_process(m, (pid_t)pid);
-	}
+	sockmatch_add_children(m, init_host_pid);
 	if (m->n)
 		qsort(m->tasks, m->n, sizeof(*m->tasks), sockmatch_compare);
 	return 0;

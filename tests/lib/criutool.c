@@ -7,7 +7,7 @@
  * Moves the trees below the given host pids from network namespace SRC to DST (names in
  * /run/netns), through the same rooms as ms-agent, and prints KEY=VALUE lines.
  *
- *   --rollback         everything up to the destination's post-restore, then answer "no"
+ *   --rollback         everything up to the fence, then answer "no"
  *   --die POINT        end without a word at network-lock, post-dump, post-restore or committed
  *   --hook SCRIPT      run `SCRIPT EVENT` at network-lock, commit and rollback: switches the network
  *   --page-server      memory pages go through a page-server
@@ -786,7 +786,11 @@ static int move(void)
 	}
 	t3 = monotime_us();
 	printf("restore_ms=%.1f\n", (double)(t3 - t2) / 1000.0);
-	return T.rollback ? roll_back() : commit();
+	if (!T.rollback)
+		return commit();
+	if (T.fence && cgroup_fence_freeze(T.fence, 1000, &err))
+		fail("fence", &err);
+	return roll_back();
 }
 
 static int check(void)
