@@ -82,7 +82,7 @@ uint32_t dirclient_resolve(struct dirclient *dc, vip_t vip, dirclient_cb cb, voi
 uint32_t dirclient_resolve_name(struct dirclient *dc, vip_t vip, const char *name, dirclient_cb cb, void *arg);
 /* make @vips ours under @name, all or none; repeating is harmless. Bindings in the result carry the generations to hold */
 uint32_t dirclient_register(struct dirclient *dc, const char *name, const vip_t *vips, unsigned int n, dirclient_cb cb, void *arg);
-/* give back; @force: an operator frees somebody else's *suspect* vIPs */
+/* give back (at least one vIP: it says which directory); "" = whatever their name; @force: an operator frees somebody else's *suspect* vIPs */
 uint32_t dirclient_release(struct dirclient *dc, const char *name, const vip_t *vips, unsigned int n, bool force, dirclient_cb cb,
 			   void *arg);
 
@@ -98,7 +98,8 @@ struct dirclient_move {
 };
 /* the commit point. 0 = moved, bindings say the new generations; -ESTALE = not moved (by this id), bindings say what is */
 uint32_t dirclient_move(struct dirclient *dc, const struct dirclient_move *mv, dirclient_cb cb, void *arg);
-/* what became of a move: bindings = the records now. text "moved" or "not moved": whether that id was the last to move all of them */
+/* what became of a move: bindings = the records now, and text, with code 0 too, is "moved" or "not moved": was that id the last to
+ * move all of them? */
 uint32_t dirclient_migration(struct dirclient *dc, const uint8_t *migration, const vip_t *vips, unsigned int n, dirclient_cb cb,
 			     void *arg);
 /* where is node @name? @vip as in dirclient_resolve_name() */
