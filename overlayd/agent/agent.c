@@ -28,7 +28,7 @@
 #define AGENT_QUEUE_HIGH (4u << 20)
 #define AGENT_CHUNK (256u << 10)
 #define AGENT_TICK_S 0.001
-#define AGENT_LINK_DEAD_MS 5000	/* a link on which nothing gets through for so long is lost */
+#define AGENT_LINK_DEAD_MS 3000	/* a link on which nothing gets through for so long is lost */
 #define AGENT_LINK_PROBE_S 1
 
 /**

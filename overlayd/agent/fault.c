@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -38,20 +39,43 @@ static void fault_pause(void)
 		nanosleep(&(struct timespec){ .tv_nsec = 2000000 }, NULL);
 }
 
+/* is there a line for @point? it is taken out of the file; the last one takes the file along */
+static bool fault_take(const char *point, char action[16])
+{
+	cleanup_free char *text = NULL, *rest = NULL;
+	char where[64], *save = NULL;
+	bool found = false;
+
+	if (util_read_file(FAULT_FILE, &text, NULL))
+		return false;
+	rest = xcalloc(1, strlen(text) + 2);
+	for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+		if (!found && sscanf(line, "%63s %15s", where, action) == 2 && !strcmp(where, point)) {
+			found = true;
+			continue;
+		}
+		strcat(rest, line);
+		strcat(rest, "\n");
+	}
+	if (found && !rest[0])
+		unlink(FAULT_FILE);
+	else if (found && (util_write_file(FAULT_FILE, rest) || truncate(FAULT_FILE, (off_t)strlen(rest))))
+		unlink(FAULT_FILE);
+	return found;
+}
+
 /**
  * fault_point() - fail here if a test wants it
- * @point: "src.NAME" or "dst.NAME"
+ * @point: "src.NAME", "dst.NAME" or "rec.NAME"
  *
  * Return: 0, or -EIO with @err set for the action "error".
  */
 int fault_point(const char *point, struct oerr *err)
 {
-	cleanup_free char *text = NULL;
-	char where[64], action[16];
+	char action[16];
 
-	if (util_read_file(FAULT_FILE, &text, NULL) || sscanf(text, "%63s %15s", where, action) != 2 || strcmp(where, point))
+	if (!fault_take(point, action))
 		return 0;
-	unlink(FAULT_FILE);
 	log_warn("fault", "%s: %s", point, action);
 	if (!strcmp(action, "killd") || !strcmp(action, "killall"))
 		fault_kill_daemon();

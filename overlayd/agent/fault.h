@@ -1,13 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* fault.h - named places at which a test makes a migration fail; nothing at all in ordinary builds
  *
- * In builds with -DOVERLAYD_FAULTS the file /run/overlayd/fault holds "POINT ACTION". When an agent comes by POINT the file is
- * removed first (so a fault fires once and recovery does not meet it again) and then ACTION is done:
- *   error   the step fails
+ * In builds with -DOVERLAYD_FAULTS the file /run/overlayd/fault holds lines "POINT ACTION". When an agent comes by POINT the line
+ * is taken out first (so a fault fires once, and recovery does not meet it again; the file goes with its last line) and then ACTION
+ * is done:
+ *   error   the step fails; src.swapped: the directory's answer is lost; src.handed: the destination's word does not come; rec.*:
+ *           this recovery gives up; where nothing can fail any more (dst.running, dst.finish): nothing
  *   kill    the agent is killed with SIGKILL
  *   killd   overlayd of this node is killed with SIGKILL, the agent goes on
  *   killall both
  *   pause   the agent writes /run/overlayd/fault.reached and waits until that file is removed
+ *
+ * Points: the stages, "src.NAME" and "dst.NAME", before each; src.captured (network captured, tasks stopped), src.swapped (the commit
+ * was answered), src.handed (held packets sent); dst.stands (restored, not checked), dst.kept (the copy outlives its agent, nothing
+ * answered), dst.running (outcome on file, source not told). Recovery: rec.begin, rec.settled (the directory was asked), rec.back
+ * (the vIPs were moved back), rec.killed (the source's tasks are), rec.returned (active again, not thawed), rec.runs, rec.ended (a
+ * copy here was found running, was ended), rec.done (the journal is left).
  */
 #ifndef OVERLAYD_FAULT_H
 #define OVERLAYD_FAULT_H

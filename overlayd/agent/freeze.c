@@ -55,7 +55,9 @@ static void src_criu_notify_cb(struct criu_proc *p, const char *name, pid_t pid,
 	struct src_tree *t = arg;
 
 	(void)pid;
-	if (!strcmp(name, "network-lock"))
+	if (t->m->resuming)
+		criu_answer(p, false);
+	else if (!strcmp(name, "network-lock"))
 		t->locked = true;
 	else if (!strcmp(name, "post-dump"))
 		t->dumped = true;
@@ -111,7 +113,7 @@ static bool src_all_ended(const void *arg)
 	const struct migrate_src *m = arg;
 
 	for (size_t i = 0; i < m->n_trees; i++)
-		if (m->trees[i].criu && !m->trees[i].ended)
+		if (m->trees[i].asked && !m->trees[i].ended)
 			return false;
 	return true;
 }
@@ -126,7 +128,7 @@ static void src_tree_stop(struct src_tree *t)
 	if (t->log_fd >= 0)
 		close(t->log_fd);
 	t->log_fd = -1;
-	t->ready = t->locked = t->dumped = t->ended = false;
+	t->asked = t->ready = t->locked = t->dumped = t->ended = false;
 }
 
 static int src_tree_start(struct src_tree *t, struct oerr *err)
@@ -271,6 +273,7 @@ static int src_request_dumps(struct migrate_src *m, struct oerr *err)
 		ret = criu_dump(m->trees[i].criu, &opts, err);
 		if (ret)
 			return ret;
+		m->trees[i].asked = true;
 	}
 	return 0;
 }
@@ -290,23 +293,28 @@ static void src_answer_all(struct migrate_src *m, bool ok)
 			criu_answer(m->trees[i].criu, ok);
 }
 
-/* tell CRIU to let go, and wait until it has */
+/* tell CRIU to let go, wherever it is with its dump, and wait until it has */
 static void src_resume(struct migrate_src *m)
 {
 	struct oerr err = { 0 };
 	bool asked = false;
 
 	for (size_t i = 0; i < m->n_trees; i++)
-		asked |= m->trees[i].criu && !m->trees[i].ended && m->t.frozen;
+		asked |= m->trees[i].asked && !m->trees[i].ended;
 	if (!asked)
 		return;
+	m->resuming = true;
 	m->agent.peer_failed = m->agent.link_lost = m->agent.cancelled = false;
 	src_answer_all(m, false);
+	for (size_t i = 0; i < m->n_trees; i++)
+		if (m->trees[i].pages)
+			pages_stop(m->trees[i].pages);
 	while (agent_wait(&m->agent, src_all_ended, m, FREEZE_RESUME_MS, "let the processes go", &err)) {
 		log_error("migrate", "%.8s: CRIU: %s", m->agent.journal.hex, err.text);
 		m->agent.peer_failed = m->agent.link_lost = false;
 		src_answer_all(m, false);
 	}
+	m->resuming = false;
 }
 
 static int src_read_sockets(struct migrate_src *m, struct oerr *err)

@@ -30,6 +30,7 @@ struct src_tree {
 	int log_fd;
 	struct pages *pages;		/* memory on its way to the destination; NULL: in files */
 	bool ready;			/* warm */
+	bool asked;			/* the dump was requested: CRIU has a hold on the tasks until it ends */
 	bool locked;			/* stopped at network-lock, waiting for us */
 	bool dumped;			/* images complete, waiting for us at post-dump */
 	bool ended;			/* result is in */
@@ -70,6 +71,7 @@ struct migrate_src {
 	struct sock_image *images;	/* one for each of sockets.refs */
 	uint64_t old_generations[FABRIC_VIPS_MAX];
 
+	bool resuming;			/* CRIU is told to let go: every notification is answered with no */
 	bool captured;			/* the capture may stand: release on roll-back */
 	bool sockets_busy;		/* a listener had connections nobody had accepted: try again */
 	bool in_doubt;			/* the swap may have happened */

@@ -7,6 +7,8 @@
  *   Backlog    towards the link: reading from CRIU pauses while more than PAGES_QUEUE_HIGH bytes are queued there, so the dump
  *              slows down and memory does not grow. Towards the local socket: bytes are kept until it takes them, and the link is not read
  *              while there are more than PAGES_QUEUE_HIGH.
+ *   Stop       the local socket is shut down both ways: CRIU, blocked in a read or a write, finds an error and gives up. That is
+ *              also what a lost link does, or it would hold the frozen source for ever.
  *   End        an end-of-file of the local socket is sent on as an empty frame; one that comes closes our sending side.
  */
 #include "overlayd/agent/pages.h"
@@ -59,6 +61,16 @@ static void pages_retry_cb(struct ev_loop *loop, struct ev_timer *w, int revents
 	ev_io_start(loop, &p->readable);
 }
 
+/** pages_stop() - nothing more will come or go: whoever waits at the local socket's other end finds an error; repeatable */
+void pages_stop(struct pages *p)
+{
+	ev_io_stop(p->agent->loop, &p->readable);
+	ev_io_stop(p->agent->loop, &p->writable);
+	ev_timer_stop(p->agent->loop, &p->retry);
+	p->out_len = 0;
+	shutdown(p->fd, SHUT_RDWR);
+}
+
 static void pages_readable_cb(struct ev_loop *loop, struct ev_io *w, int revents)
 {
 	struct pages *p = container_of(w, struct pages, readable);
@@ -73,7 +85,7 @@ static void pages_readable_cb(struct ev_loop *loop, struct ev_io *w, int revents
 	}
 	p->bytes += (uint64_t)n;
 	if (!p->agent->link || conn_send(p->agent->link, (uint8_t)(MIG_CHAN_PAGES + p->tree), p->buf, (size_t)n)) {
-		ev_io_stop(loop, &p->readable);
+		pages_stop(p);
 		return;
 	}
 	if (n && conn_send_queued(p->agent->link) > PAGES_QUEUE_HIGH)

@@ -15,6 +15,7 @@
 struct pages;
 
 struct pages *pages_new(struct agent *a, uint32_t tree, int fd);
+void pages_stop(struct pages *p);
 void pages_free(struct pages *p);
 void pages_deliver(struct pages *p, const uint8_t *data, size_t len);
 uint64_t pages_bytes(const struct pages *p);
