@@ -318,7 +318,7 @@ static void dst_prepare_undo(void *arg)
 
 	copy_destroy(m);
 	if (m->restore)
-		preflight_dest_unbind(m->plan, &here);
+		preflight_dest_sweep(m->plan, &here);
 	while (control_discard(&m->control, m->committed, &err)) {
 		LOG_LIMITED(LOG_LVL_WARN, "migrate", monotime_us(), "%.8s: overlayd: %s; trying again", m->agent.journal.hex, err.text);
 		oerr_clear(&err);

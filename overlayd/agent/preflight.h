@@ -63,8 +63,9 @@ int preflight_source(const struct scan *s, const struct preflight_opts *opts, st
 Ovl__MigPlan *preflight_plan(const struct scan *s);
 int preflight_dest(const Ovl__MigPlan *plan, const struct preflight_facts *facts, struct preflight_list *list);
 
-/* after a copy was killed here: removes the names of UNIX sockets it had bound (there were none before, preflight_dest() saw to it) */
-void preflight_dest_unbind(const Ovl__MigPlan *plan, const struct preflight_facts *facts);
+/* after a copy was killed here: removes the names of UNIX sockets it had bound (there were none before, preflight_dest() saw to it),
+ * and the names CRIU gives removed files while it restores */
+void preflight_dest_sweep(const Ovl__MigPlan *plan, const struct preflight_facts *facts);
 
 /* sockets with urgent data waiting now; worth asking again right before the freeze. Return: how many */
 unsigned int preflight_urgent(const struct scan *s, const struct preflight_opts *opts, struct preflight_list *list);

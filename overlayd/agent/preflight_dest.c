@@ -7,6 +7,7 @@
  */
 #include "overlayd/agent/preflight.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -379,8 +380,36 @@ static void unbind(const struct dest *d, const Ovl__MigUnixPath *u)
 		unlinkat(parent, base + 1, 0);
 }
 
-/** preflight_dest_unbind() - contract in the header */
-void preflight_dest_unbind(const Ovl__MigPlan *plan, const struct preflight_facts *facts)
+/* CRIU's name for a removed file on its way back into being: PATH.cr.HEX.ghost */
+static bool is_ghost_of(const char *name, const char *base)
+{
+	const size_t n = strlen(base);
+	const char *s;
+
+	if (strncmp(name, base, n) || strncmp(name + n, ".cr.", 4))
+		return false;
+	s = name + n + 4;
+	return strspn(s, "0123456789abcdef") && !strcmp(s + strspn(s, "0123456789abcdef"), ".ghost");
+}
+
+static void remove_ghosts(const struct dest *d, const char *path)
+{
+	cleanup_close int parent = open_parent(d, path);
+	const char *base = strrchr(path, '/');
+	cleanup_dir DIR *dir = NULL;
+	struct dirent *de;
+	int fd = parent < 0 ? -1 : openat(parent, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (fd < 0)
+		return;
+	dir = fdopendir(fd);
+	while (dir && (de = readdir(dir)))
+		if (is_ghost_of(de->d_name, base + 1))
+			unlinkat(parent, de->d_name, 0);
+}
+
+/** preflight_dest_sweep() - contract in the header */
+void preflight_dest_sweep(const Ovl__MigPlan *plan, const struct preflight_facts *facts)
 {
 	struct preflight_list none = { 0 };
 	struct dest d;
@@ -389,5 +418,7 @@ void preflight_dest_unbind(const Ovl__MigPlan *plan, const struct preflight_fact
 		return;
 	for (size_t i = 0; i < plan->n_unix_paths; i++)
 		unbind(&d, plan->unix_paths[i]);
+	for (size_t i = 0; i < plan->n_ghosts; i++)
+		remove_ghosts(&d, plan->ghosts[i]);
 	dest_fini(&d);
 }

@@ -77,12 +77,26 @@ static Ovl__MigFile *file_get(struct builder *b, const struct scan_task *t, cons
 	return f;
 }
 
+static void plan_ghost(struct builder *b, const char *path)
+{
+	cleanup_free char *text = text_utf8(path);
+
+	for (size_t i = 0; i < b->plan->n_ghosts; i++)
+		if (!strcmp(b->plan->ghosts[i], text))
+			return;
+	APPEND(b->plan->ghosts, b->plan->n_ghosts, steal_ptr(text));
+}
+
 static void plan_mapped(struct builder *b, const struct scan_mapped *o)
 {
 	Ovl__MigFile *f;
 
-	if (o->kind != PROCFS_MAP_FILE || o->deleted || !S_ISREG(o->mode))
+	if (o->kind != PROCFS_MAP_FILE || !S_ISREG(o->mode))
 		return;
+	if (o->deleted) {
+		plan_ghost(b, o->path);
+		return;
+	}
 	f = file_get(b, &b->s->tasks[o->task], o->path, o->dev, o->ino, o->mnt_id);
 	f->size = o->size;
 	f->mode = o->mode;
@@ -109,6 +123,8 @@ static void plan_fd(struct builder *b, const struct scan_task *t, const struct s
 	Ovl__MigFile *f;
 
 	b->plan->inotify_watches += d->watches;
+	if (d->kind == SCAN_FILE && d->deleted && !d->foreign)
+		plan_ghost(b, d->path);
 	if ((d->kind != SCAN_FILE && d->kind != SCAN_DIR && d->kind != SCAN_CHR && d->kind != SCAN_FIFO) || d->deleted || d->foreign ||
 	    is_proc_path(b, t, d->mnt_id))
 		return;

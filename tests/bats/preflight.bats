@@ -166,7 +166,7 @@ dest() {
 	finish a KILL
 	start b memory 20
 	scan_of "$PID"
-	assert_le $((empty + 20 * 1048576)) "$(json .memory)"
+	assert_le $((empty + 19 * 1048576)) "$(json .memory)"	# the kernel counts pages in batches
 	assert_le "$(json .memory)" $((empty + 22 * 1048576))
 	finish b KILL
 	start c deleted "$DIR/gone" 3000000
@@ -533,10 +533,17 @@ build_id_offset() {
 	_run unshare -m bash -c "mount -t tmpfs -o ro none $DIR/run && scantool dest $PID /"
 	assert_eq "$(codes refuse)" unix-directory
 	# what a killed copy has bound is removed where it was its own, never where the source has its name
-	_run unshare -m bash -c "mount -t tmpfs none $DIR/run && situation unix-bind $DIR/run/s && scantool dest $PID / unbind; ls $DIR/run"
+	_run unshare -m bash -c "mount -t tmpfs none $DIR/run && situation unix-bind $DIR/run/s && scantool dest $PID / sweep; ls $DIR/run"
 	refute_match "$(tail -1 <<<"$output")" s
-	_run scantool dest "$PID" / unbind
+	_run scantool dest "$PID" / sweep
 	[ -S "$DIR/run/s" ]
+}
+
+@test "destination: what CRIU calls removed files while it restores is swept up after a killed copy" {
+	start a deleted "$DIR/gone" 10
+	touch "$DIR/gone.cr.1f.ghost" "$DIR/gone.cr.x.ghost" "$DIR/gone.cr.1f.ghostly" "$DIR/other.cr.1.ghost"
+	_run scantool dest "$PID" / sweep
+	assert_eq "$(cd "$DIR" && echo *ghost*)" "gone.cr.1f.ghostly gone.cr.x.ghost other.cr.1.ghost"
 }
 
 @test "destination: architecture, CRIU, processor, memory, space, pids, sysctls" {

@@ -174,7 +174,7 @@ static int do_dest(const struct scan *s, char **args)
 {
 	struct preflight_facts facts = { .node = "n2", .source = "n1", .root = args[0], .netns_fd = -1, .criu_version = "4.2.1" };
 	cleanup_close int netns = -1;
-	bool unbind = false;
+	bool sweep = false;
 	struct preflight_list list = { 0 };
 	Ovl__MigPlan *plan = preflight_plan(s), *received;
 	uint8_t *wire = xmalloc(ovl__mig_plan__get_packed_size(plan));
@@ -192,15 +192,15 @@ static int do_dest(const struct scan *s, char **args)
 			facts.arg = *a + 4;
 			received->cpuinfo.data = xmalloc(1);
 			received->cpuinfo.len = 1;
-		} else if (!strcmp(*a, "unbind")) {
-			unbind = true;
+		} else if (!strcmp(*a, "sweep")) {
+			sweep = true;
 		} else if (!strncmp(*a, "netns=", 6)) {
 			facts.netns_fd = netns = open(*a + 6, O_RDONLY | O_CLOEXEC);
 		}
 	}
 	preflight_dest(received, &facts, &list);
-	if (unbind)
-		preflight_dest_unbind(received, &facts);
+	if (sweep)
+		preflight_dest_sweep(received, &facts);
 	ovl__mig_plan__free_unpacked(received, NULL);
 	return show(&list);
 }
