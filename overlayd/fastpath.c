@@ -56,9 +56,9 @@
 #define UNREACHABLE_MS 2000u
 
 struct upcall {
-	bool straggler;			/* else a miss */
-	vip_t vip;
-	struct sockaddr_in from;	/* straggler */
+	enum { UP_MISS, UP_STRAGGLER, UP_NEED_KEY } kind;
+	vip_t vip;			/* but of UP_NEED_KEY */
+	struct sockaddr_in node;	/* but of UP_MISS */
 };
 
 struct fastpath {
@@ -116,12 +116,17 @@ static void fp_upcall(struct fastpath *fp, const struct upcall *up)
 
 static void fp_miss(void *arg, vip_t vip)
 {
-	fp_upcall(arg, &(struct upcall){ .vip = vip });
+	fp_upcall(arg, &(struct upcall){ .kind = UP_MISS, .vip = vip });
 }
 
 static void fp_straggler(void *arg, vip_t vip, const struct sockaddr_in *from)
 {
-	fp_upcall(arg, &(struct upcall){ .straggler = true, .vip = vip, .from = *from });
+	fp_upcall(arg, &(struct upcall){ .kind = UP_STRAGGLER, .vip = vip, .node = *from });
+}
+
+static void fp_need_key(void *arg, const struct sockaddr_in *node)
+{
+	fp_upcall(arg, &(struct upcall){ .kind = UP_NEED_KEY, .node = *node });
 }
 
 static bool fp_next_upcall(struct fastpath *fp, struct upcall *up)
@@ -144,10 +149,17 @@ static void fp_async_cb(struct ev_loop *loop, ev_async *w, int revents)
 	(void)loop;
 	(void)revents;
 	while (fp_next_upcall(fp, &up)) {
-		if (up.straggler)
-			fp->ops->straggler(up.vip, &up.from, fp->arg);
-		else
+		switch (up.kind) {
+		case UP_MISS:
 			fp->ops->miss(up.vip, fp->arg);
+			break;
+		case UP_STRAGGLER:
+			fp->ops->straggler(up.vip, &up.node, fp->arg);
+			break;
+		case UP_NEED_KEY:
+			fp->ops->need_key(&up.node, fp->arg);
+			break;
+		}
 	}
 }
 
@@ -165,6 +177,7 @@ static const struct forward_ops forward_ops = {
 	.tun_write = fp_tun_write,
 	.miss = fp_miss,
 	.straggler = fp_straggler,
+	.need_key = fp_need_key,
 };
 
 static void fp_set_offloads(struct fastpath *fp, const struct tunnel_offloads *want)
@@ -208,10 +221,23 @@ static int fp_apply_one(struct fastpath *fp, const struct fp_update *u, uint64_t
 	case FP_OFFLOADS:
 		fp_set_offloads(fp, &u->offloads);
 		return 0;
+	case FP_KEY:
+		return forward_set_key(fp->fwd, u->secret, now_us);
+	case FP_FORGET_KEYS:
+		forward_forget_keys(fp->fwd, &u->node);
+		return 0;
 	case FP_UPDATE_COUNT:
 		break;
 	}
 	return -EINVAL;
+}
+
+static void fp_update_fini(struct fp_update *u)
+{
+	if (!u->secret)
+		return;
+	crypto_wipe(u->secret, sizeof(*u->secret));
+	free(u->secret);
 }
 
 static void fp_snapshot(struct fastpath *fp, struct fp_stats *s)
@@ -258,9 +284,12 @@ static bool fp_serve(struct fastpath *fp, uint64_t now_us)
 	stop = fp->stop;
 	pthread_mutex_unlock(&fp->lock);
 
-	for (size_t i = 0; i < n; i++)
+	for (size_t i = 0; i < n; i++) {
 		if (fp_apply_one(fp, &queue[i], now_us))
 			fp->stale++;
+		fp_update_fini(&queue[i]);
+	}
+	forward_expire_keys(fp->fwd, now_us);
 	tunnel_flush(fp->tunnel);
 	if (want_stats)
 		fp_snapshot(fp, &stats);
@@ -435,6 +464,8 @@ static void fp_destroy(struct fastpath *fp)
 		close(fp->event_fd);
 	pthread_cond_destroy(&fp->done);
 	pthread_mutex_destroy(&fp->lock);
+	for (size_t i = 0; i < fp->n_queue; i++)
+		fp_update_fini(&fp->queue[i]);
 	free(fp->queue);
 	free(fp->frame);
 	free(fp);
@@ -456,6 +487,8 @@ struct fastpath *fastpath_start(const struct fp_cfg *cfg, const struct fp_ops *o
 		.mtu = cfg->mtu,
 		.unreachable_ms = cfg->unreachable_ms ? cfg->unreachable_ms : UNREACHABLE_MS,
 		.limits = FIB_LIMITS_DEFAULT,
+		.encrypt = cfg->encrypt,
+		.seal = cfg->seal,
 	};
 	struct fastpath *fp;
 	int ret;
@@ -528,6 +561,19 @@ uint64_t fastpath_post(struct fastpath *fp, const struct fp_update *update)
 	pthread_mutex_unlock(&fp->lock);
 	fp_wake(fp);
 	return number;
+}
+
+/**
+ * fastpath_post_key() - queue a key that was agreed on with a node; @secret is copied, the copy wiped
+ *
+ * Return: its number.
+ */
+uint64_t fastpath_post_key(struct fastpath *fp, const struct seal_secret *secret)
+{
+	struct fp_update update = { .kind = FP_KEY, .secret = xmalloc(sizeof(*secret)) };
+
+	*update.secret = *secret;
+	return fastpath_post(fp, &update);
 }
 
 /* absolute monotonic time @ms from now */

@@ -40,6 +40,8 @@ enum fp_update_kind {
 	FP_SUBNET_ADD,		/* subnet */
 	FP_SUBNET_DEL,		/* subnet */
 	FP_OFFLOADS,		/* offloads */
+	FP_KEY,			/* secret: see fastpath_post_key() */
+	FP_FORGET_KEYS,		/* node: its keys are void */
 	FP_UPDATE_COUNT
 };
 
@@ -51,6 +53,7 @@ struct fp_update {
 	struct sockaddr_in node;	/* UDP address of the node */
 	struct addr_prefix subnet;
 	struct tunnel_offloads offloads;
+	struct seal_secret *secret;	/* FP_KEY: owned, wiped when applied */
 };
 
 struct fp_ops {
@@ -60,6 +63,9 @@ struct fp_ops {
 	/* the node @from sent a packet for @vip, which is not here; it was forwarded. At most
 	 * four times a second for each pair */
 	void (*straggler)(vip_t vip, const struct sockaddr_in *from, void *arg);
+	/* packets wait for a key to @node, or it is time for a new one; repeated each second. With
+	 * cfg.encrypt only, then not NULL */
+	void (*need_key)(const struct sockaddr_in *node, void *arg);
 };
 
 struct fp_cfg {
@@ -72,6 +78,8 @@ struct fp_cfg {
 	unsigned int spin_us;		/* look so long (yielding) before sleeping; 0 = sleep at once */
 	unsigned int unreachable_ms;	/* 0 = 2000 */
 	struct tunnel_offloads offloads;
+	bool encrypt;			/* nothing is sent or taken in plaintext */
+	struct seal_cfg seal;
 };
 
 struct fp_stats {
@@ -94,6 +102,7 @@ struct fastpath *fastpath_start(const struct fp_cfg *cfg, const struct fp_ops *o
 				struct oerr *err);
 void fastpath_stop(struct fastpath *fp);
 uint64_t fastpath_post(struct fastpath *fp, const struct fp_update *update);
+uint64_t fastpath_post_key(struct fastpath *fp, const struct seal_secret *secret);
 int fastpath_await(struct fastpath *fp, uint64_t number, unsigned int timeout_ms);
 int fastpath_stats(struct fastpath *fp, struct fp_stats *stats);
 

@@ -496,6 +496,25 @@ size_t fib_scan_waiting(struct fib *f, vip_t *vips, size_t max)
 	return n;
 }
 
+/**
+ * fib_scan_held_for() - vIPs at @node that have packets held; looks at the whole table
+ *
+ * Return: how many were put into @vips, at most @max.
+ */
+size_t fib_scan_held_for(const struct fib *f, const struct sockaddr_in *node, vip_t *vips, size_t max)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; f->held_packets && i < f->n_slots && n < max; i++) {
+		const struct fib_entry *e = &f->slots[i];
+
+		if (e->vip && e->state == FIB_REMOTE && e->held &&
+		    hop_is(&f->hops[e->hop], node))
+			vips[n++] = e->vip;
+	}
+	return n;
+}
+
 /** fib_count() - entries in @state */
 size_t fib_count(const struct fib *f, enum fib_state state)
 {

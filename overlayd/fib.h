@@ -79,6 +79,7 @@ unsigned int fib_drop_held(struct fib *f, struct fib_entry *e);
 unsigned int fib_expire_held(struct fib *f, struct fib_entry *e, uint64_t before_us);
 
 size_t fib_scan_waiting(struct fib *f, vip_t *vips, size_t max);
+size_t fib_scan_held_for(const struct fib *f, const struct sockaddr_in *node, vip_t *vips, size_t max);
 size_t fib_count(const struct fib *f, enum fib_state state);
 size_t fib_hop_count(const struct fib *f);
 size_t fib_held_bytes(const struct fib *f);

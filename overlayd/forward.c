@@ -30,6 +30,11 @@
  *                           detour at most
  *              UNREACHABLE  dropped; a FORWARDED one asks again, somebody says the vIP is coming
  *                           here
+ *   Sealed     with cfg.encrypt everything to and from nodes is encrypted (seal.c). What is for a
+ *              node without a key waits at its vIP, op need_key, until forward_set_key() or
+ *              HOLD_MAX_US; a datagram that is in plaintext or does not open is dropped before
+ *              anything else of it is looked at, and nobody is told. Without cfg.encrypt all is
+ *              plaintext and sealed ones are dropped.
  *   Held       until an update says where to; then, in order, through the same rules. What came as
  *              FORWARDED, and what nodes sent for an arriving vIP, can only be delivered here: an
  *              update that says otherwise leaves it waiting. Given up after HOLD_MAX_US, but for
@@ -41,7 +46,7 @@
  *   Order      of one sender's packets to one vIP is kept: held ones go before later ones, overlay0
  *              gets them in the order they came.
  *   Limits     ICMP ICMP_PER_SECOND; op straggler once in STRAGGLER_US per pair; op miss once in
- *              ASK_US per vIP; all sizes in fib.
+ *              ASK_US per vIP; op need_key likewise per node; all sizes in fib.
  *   Guarded by tests/unit/test_forward.c, tests/bats/tunnel.bats
  */
 #include "overlayd/forward.h"
@@ -78,6 +83,7 @@ struct forward {
 	const struct forward_ops *ops;
 	void *arg;
 	struct fib *fib;
+	struct seal_table *seal;	/* NULL = plaintext */
 	struct addr_prefix subnets[FORWARD_SUBNETS_MAX];
 	unsigned int n_subnets;
 	struct offload_coalescer run;
@@ -103,6 +109,11 @@ static const char *const drop_names[] = {
 	[FORWARD_DROP_PENDING_FULL] = "pending-full",
 	[FORWARD_DROP_TYPE] = "datagram-type",
 	[FORWARD_DROP_TUN_WRITE] = "tun-write",
+	[FORWARD_DROP_PLAINTEXT] = "plaintext-refused",
+	[FORWARD_DROP_NO_KEY] = "no-key",
+	[FORWARD_DROP_REPLAY] = "replay",
+	[FORWARD_DROP_AUTH] = "not-authentic",
+	[FORWARD_DROP_SEAL] = "key-ended",
 };
 _Static_assert(ARRAY_SIZE(drop_names) == FORWARD_DROP_COUNT, "a name for each reason");
 
@@ -138,6 +149,8 @@ struct forward *forward_new(const struct forward_cfg *cfg, struct tunnel *tunnel
 	fw->ops = ops;
 	fw->arg = arg;
 	fw->fib = fib_new(&cfg->limits);
+	if (cfg->encrypt)
+		fw->seal = seal_new(&cfg->seal);
 	fw->scratch = xmalloc(SCRATCH_BYTES);
 	offload_coalesce_init(&fw->run, true, true);
 	return fw;
@@ -149,6 +162,7 @@ void forward_free(struct forward *fw)
 	if (!fw)
 		return;
 	fib_free(fw->fib);
+	seal_free(fw->seal);
 	free(fw->scratch);
 	free(fw);
 }
@@ -311,11 +325,25 @@ static void send_icmp(struct forward *fw, const struct flight *f, enum icmp_erro
 	write_packet(fw, &vnet, out, len);
 }
 
-/* cut into inner packets, each into a slot of the tunnel; Return: true, or false dropped and
+/* may packets go to @node now? Asks for a key when there is none, or it is time for the next */
+static bool may_send(struct forward *fw, const struct sockaddr_in *node, uint64_t now_us)
+{
+	struct seal_peer *to;
+
+	if (!fw->seal)
+		return true;
+	to = seal_get(fw->seal, node);
+	if (seal_should_ask(fw->seal, to, now_us))
+		fw->ops->need_key(fw->arg, node);
+	return seal_ready(to, now_us);
+}
+
+/* cut into inner packets, each sealed in a slot of the tunnel; Return: true, or false dropped and
  * counted */
 static bool send_to(struct forward *fw, const struct flight *f, const struct sockaddr_in *node,
 		    enum tunnel_type type)
 {
+	struct seal_peer *to = fw->seal ? seal_get(fw->seal, node) : NULL;
 	struct offload_segmenter s;
 	struct offload_segment seg;
 	int ret = offload_segment_start(&s, f->vnet, f->packet, &f->pkt, fw->cfg.mtu, true);
@@ -332,6 +360,7 @@ static bool send_to(struct forward *fw, const struct flight *f, const struct soc
 	for (;;) {
 		uint8_t *slot = tunnel_slot(fw->tunnel);
 		struct tunnel_hdr hdr = { .type = type };
+		size_t len;
 
 		if (!offload_segment_next(&s, slot, &seg))
 			return true;
@@ -339,7 +368,12 @@ static bool send_to(struct forward *fw, const struct flight *f, const struct soc
 		hdr.partial = seg.partial;
 		hdr.csum_start = seg.csum_start;
 		hdr.csum_offset = seg.csum_offset;
-		tunnel_queue(fw->tunnel, node, &hdr, seg.hdr_len + seg.payload_len);
+		len = seg.hdr_len + seg.payload_len;
+		if (to && seal_packet(to, &hdr, slot, len)) {
+			drop(fw, FORWARD_DROP_SEAL);
+			return false;
+		}
+		tunnel_queue(fw->tunnel, node, &hdr, to ? len + TUNNEL_TAG_LEN : len);
 	}
 }
 
@@ -459,7 +493,10 @@ void forward_from_tun(struct forward *fw, struct virtio_net_hdr *vnet, uint8_t *
 	e = fib_find(fw->fib, f.pkt.dst);
 	switch (e ? (enum fib_state)e->state : FIB_STATE_COUNT) {
 	case FIB_REMOTE:
-		send_own(fw, &f, e);
+		if (may_send(fw, fib_hop(fw->fib, e), now_us))
+			send_own(fw, &f, e);
+		else
+			hold(fw, &f, e);
 		break;
 	case FIB_LOCAL:
 		fib_set_hold(fw->fib, e->vip, e->gen, true, now_us);
@@ -516,20 +553,50 @@ static bool check_datagram(struct forward *fw, const struct tunnel_rx *rx, struc
 	return check_addresses(fw, f);
 }
 
-/** forward_from_udp() - a datagram from a node; rx->packet must stay until forward_flush_tun() */
-void forward_from_udp(struct forward *fw, const struct tunnel_rx *rx, uint64_t now_us)
+/* a datagram as it came, to what its sender sealed; false = dropped and counted */
+static bool open_datagram(struct forward *fw, struct tunnel_rx *rx, uint64_t now_us)
 {
+	if (rx->hdr.sealed != (fw->seal != NULL)) {
+		drop(fw, fw->seal ? FORWARD_DROP_PLAINTEXT : FORWARD_DROP_NO_KEY);
+		return false;
+	}
+	if (!fw->seal)
+		return true;
+	switch (seal_open(fw->seal, &rx->from, &rx->hdr, rx->packet, rx->len, now_us)) {
+	case 0:
+		rx->len -= TUNNEL_TAG_LEN;
+		return true;
+	case -ENOKEY:
+		drop(fw, FORWARD_DROP_NO_KEY);
+		return false;
+	case -ESTALE:
+	case -EALREADY:
+		drop(fw, FORWARD_DROP_REPLAY);
+		return false;
+	default:
+		drop(fw, FORWARD_DROP_AUTH);
+		return false;
+	}
+}
+
+/**
+ * forward_from_udp() - a datagram from a node
+ * @from: its packet is opened in place and must stay until forward_flush_tun()
+ */
+void forward_from_udp(struct forward *fw, const struct tunnel_rx *from, uint64_t now_us)
+{
+	struct tunnel_rx rx = *from;
 	struct virtio_net_hdr vnet = { 0 };
 	struct flight f = {
 		.vnet = &vnet,
-		.packet = rx->packet,
-		.forwarded = rx->hdr.type == TUNNEL_FORWARDED,
-		.from = rx->from,
+		.packet = rx.packet,
+		.forwarded = rx.hdr.type == TUNNEL_FORWARDED,
+		.from = rx.from,
 		.now_us = now_us,
 	};
 	struct fib_entry *e;
 
-	if (!check_datagram(fw, rx, &f))
+	if (!open_datagram(fw, &rx, now_us) || !check_datagram(fw, &rx, &f))
 		return;
 	e = fib_find(fw->fib, f.pkt.dst);
 	if (e && e->arriving) {
@@ -538,13 +605,15 @@ void forward_from_udp(struct forward *fw, const struct tunnel_rx *rx, uint64_t n
 	}
 	switch (e ? (enum fib_state)e->state : FIB_STATE_COUNT) {
 	case FIB_LOCAL:
-		deliver(fw, rx->packet, &f.pkt, rx->hdr.partial);
+		deliver(fw, rx.packet, &f.pkt, rx.hdr.partial);
 		break;
 	case FIB_REMOTE:
 		if (f.forwarded)
 			hold_and_ask(fw, &f, e);
-		else
+		else if (may_send(fw, fib_hop(fw->fib, e), now_us))
 			send_on(fw, &f, e);
+		else
+			hold(fw, &f, e);
 		break;
 	case FIB_HOLD:
 		hold(fw, &f, e);
@@ -605,9 +674,11 @@ static bool only_here(const struct fib_held *h, const struct fib_entry *e)
 static void release(struct forward *fw, vip_t vip, uint64_t now_us)
 {
 	struct fib_entry *e = fib_find(fw->fib, vip);
-	struct fib_held *h = fib_take_held(fw->fib, e), *next;
+	struct fib_held *h, *next;
 
-	for (; h; h = next) {
+	if (e->state == FIB_REMOTE && e->held && !may_send(fw, fib_hop(fw->fib, e), now_us))
+		return;
+	for (h = fib_take_held(fw->fib, e); h; h = next) {
 		next = h->next;
 		/* there was room for it a moment ago */
 		if (e->state != FIB_LOCAL && only_here(h, e))
@@ -616,6 +687,47 @@ static void release(struct forward *fw, vip_t vip, uint64_t now_us)
 			fw->stats.released++;
 		free(h);
 	}
+}
+
+/**
+ * forward_set_key() - a key was agreed on with a node; what waited for one to it is sent
+ * @secret: read, not kept
+ *
+ * Return: 0; -EINVAL there is no encryption; else as seal_install().
+ */
+int forward_set_key(struct forward *fw, const struct seal_secret *secret, uint64_t now_us)
+{
+	vip_t vips[TICK_VIPS];
+	int ret = fw->seal ? seal_install(fw->seal, secret, now_us) : -EINVAL;
+	size_t n;
+
+	if (ret || !secret->seal)
+		return ret;
+	/* as long as something was sent: what stays is held for another reason */
+	do {
+		size_t before = fib_held_packets(fw->fib);
+
+		n = fib_scan_held_for(fw->fib, &secret->node, vips, TICK_VIPS);
+		for (size_t i = 0; i < n; i++)
+			release(fw, vips[i], now_us);
+		if (fib_held_packets(fw->fib) == before)
+			break;
+	} while (n == TICK_VIPS);
+	return 0;
+}
+
+/** forward_forget_keys() - @node's keys are void; its packets wait for new ones */
+void forward_forget_keys(struct forward *fw, const struct sockaddr_in *node)
+{
+	if (fw->seal)
+		seal_forget(fw->seal, node);
+}
+
+/** forward_expire_keys() - wipe keys whose time is over; to be called now and then */
+void forward_expire_keys(struct forward *fw, uint64_t now_us)
+{
+	if (fw->seal)
+		seal_expire(fw->seal, now_us);
 }
 
 /**

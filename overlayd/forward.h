@@ -11,6 +11,7 @@
 
 #include "overlayd/common/addr.h"
 #include "overlayd/fib.h"
+#include "overlayd/seal.h"
 #include "overlayd/tunnel.h"
 
 #define FORWARD_SUBNETS_MAX 256
@@ -29,6 +30,11 @@ enum forward_drop {
 	FORWARD_DROP_PENDING_FULL,	/* too many unknown vIPs at once */
 	FORWARD_DROP_TYPE,		/* datagram of a type not in use */
 	FORWARD_DROP_TUN_WRITE,		/* overlay0 did not take it */
+	FORWARD_DROP_PLAINTEXT,		/* not sealed, and only sealed ones are taken */
+	FORWARD_DROP_NO_KEY,		/* sealed by a stranger, or with a key that is not known here */
+	FORWARD_DROP_REPLAY,		/* seen already, or too old to tell */
+	FORWARD_DROP_AUTH,		/* sealed, and not genuine */
+	FORWARD_DROP_SEAL,		/* own packet: its key came to an end under way */
 	FORWARD_DROP_COUNT
 };
 
@@ -55,12 +61,16 @@ struct forward_ops {
 			 unsigned int n);
 	void (*miss)(void *arg, vip_t vip);
 	void (*straggler)(void *arg, vip_t vip, const struct sockaddr_in *from);
+	/* packets for @node need a key, or the one there is has been used enough */
+	void (*need_key)(void *arg, const struct sockaddr_in *node);
 };
 
 struct forward_cfg {
 	unsigned int mtu;		/* inner, bytes */
 	unsigned int unreachable_ms;	/* how long "nobody has it" is believed */
 	struct fib_limits limits;
+	bool encrypt;			/* nothing is sent or taken in plaintext */
+	struct seal_cfg seal;
 };
 
 struct forward;
@@ -74,6 +84,9 @@ const char *forward_drop_name(enum forward_drop reason);
 
 int forward_subnet_add(struct forward *fw, struct addr_prefix subnet);
 int forward_subnet_del(struct forward *fw, struct addr_prefix subnet);
+int forward_set_key(struct forward *fw, const struct seal_secret *secret, uint64_t now_us);
+void forward_forget_keys(struct forward *fw, const struct sockaddr_in *node);
+void forward_expire_keys(struct forward *fw, uint64_t now_us);
 void forward_set_merge(struct forward *fw, bool tcp, bool udp);
 bool forward_merges(const struct forward *fw);
 

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 
+# its encryption; wants -lcrypto
+seal_SRC	:= overlayd/seal.c overlayd/crypto.c overlayd/replay.c
+
 # the data path: what moves packets between overlay0 and the nodes
 path_SRC	:= overlayd/fastpath.c overlayd/forward.c overlayd/icmp.c overlayd/fib.c overlayd/tunnel.c overlayd/tunnel_wire.c \
-		   tunstack/offload.c tunstack/tun.c
+		   tunstack/offload.c tunstack/tun.c $(seal_SRC)
 
 # the daemon, and the command that starts and asks it
 net_SRC		:= overlayd/netlink.c overlayd/netns.c overlayd/fabric.c

@@ -6,8 +6,7 @@
  *              size and destination leave as one UDP_SEGMENT run, many runs by one sendmmsg(); what
  *              comes is taken by recvmmsg(), with UDP_GRO many datagrams to a message.
  *   Not here   what is in a datagram and who may send it (forward.c), when to send (fastpath.c),
- *              encryption (to come: a slot has room for the tag and is written once, so sealing
- *              replaces the copy into it).
+ *              encryption (seal.c, in the slot: it has room for the tag).
  *   Storage    a send arena of slots filled from the front, with a list of runs over it, reset when
  *              all are sent; a fixed set of receive buffers. One thread.
  *   Runs       a datagram joins the run before it if both go to one node, it is not longer, the run
@@ -201,7 +200,7 @@ static bool run_takes(const struct tunnel *t, const struct run *r, const struct 
 
 /**
  * tunnel_queue() - the packet that was written into tunnel_slot() is to go to @to
- * @len: its bytes, 1..TUNNEL_INNER_MAX
+ * @len: its bytes, with the tag if it is sealed, 1..TUNNEL_INNER_MAX + TUNNEL_TAG_LEN
  */
 void tunnel_queue(struct tunnel *t, const struct sockaddr_in *to, const struct tunnel_hdr *hdr,
 		  size_t len)
@@ -419,16 +418,37 @@ int tunnel_recv(struct tunnel *t)
 	return n;
 }
 
+/* bytes of the first datagram in a message that may be several sealed ones: where a header follows
+ * that is the same but for the next counter */
+static size_t rx_glued_sealed(const uint8_t *data, size_t len, const struct tunnel_hdr *hdr)
+{
+	struct tunnel_hdr next = *hdr;
+	uint8_t want[TUNNEL_HDR_LEN];
+	const size_t at = offsetof(struct tunnel_hdr_wire, epoch_be);
+	const uint8_t *found;
+
+	next.counter++;
+	tunnel_hdr_encode(&next, want);
+	if (len < 2 * TUNNEL_SEALED_MIN)
+		return len;
+	found = memmem(data + TUNNEL_SEALED_MIN + at, len - TUNNEL_SEALED_MIN - at, want + at,
+		       sizeof(want) - at);
+	return found ? (size_t)(found - data) - at : len;
+}
+
 /* bytes of the first datagram in a message that may be several without saying so: what its inner
  * packet says */
 static size_t rx_glued_size(const uint8_t *data, size_t len)
 {
 	const size_t least = TUNNEL_HDR_LEN + 20;
 	const uint8_t *inner = data + TUNNEL_HDR_LEN;
+	struct tunnel_hdr hdr;
 	size_t size;
 
-	if (len < least)
+	if (len < least || tunnel_hdr_decode(data, len, &hdr))
 		return len;
+	if (hdr.sealed)
+		return rx_glued_sealed(data, len, &hdr);
 	size = TUNNEL_HDR_LEN + (size_t)(inner[2] << 8 | inner[3]);
 	return size < least || size > len ? len : size;
 }

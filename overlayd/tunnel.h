@@ -2,7 +2,7 @@
 /* tunnel.h - datagrams between nodes, in runs
  *
  * One UDP socket, used by one thread. Sending: write one inner packet into tunnel_slot(), then
- * tunnel_queue() it; neighbours of equal size and destination become one UDP_SEGMENT run;
+ * (seal it there and) tunnel_queue() it; neighbours of equal size and destination become one UDP_SEGMENT run;
  * tunnel_flush() hands all runs to the kernel. Receiving: tunnel_recv() takes a batch,
  * tunnel_next() yields its datagrams one by one; they stay valid until the next tunnel_recv().
  */
@@ -47,7 +47,7 @@ struct tunnel_stats {
 struct tunnel_rx {
 	struct sockaddr_in from;
 	struct tunnel_hdr hdr;
-	uint8_t *packet;	/* inner packet, not yet parsed */
+	uint8_t *packet;	/* inner packet, not yet opened or parsed */
 	size_t len;
 };
 

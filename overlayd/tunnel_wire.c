@@ -2,6 +2,7 @@
 /* tunnel_wire.c - the 16 bytes in front of each inner packet */
 #include "overlayd/tunnel_wire.h"
 
+#include <endian.h>
 #include <errno.h>
 #include <string.h>
 
@@ -11,9 +12,12 @@ void tunnel_hdr_encode(const struct tunnel_hdr *hdr, uint8_t out[TUNNEL_HDR_LEN]
 	const struct tunnel_hdr_wire wire = {
 		.version = TUNNEL_VERSION,
 		.type = (uint8_t)hdr->type,
-		.flags = hdr->partial ? TUNNEL_F_CSUM_PARTIAL : 0,
+		.flags = (hdr->partial ? TUNNEL_F_CSUM_PARTIAL : 0) |
+			 (hdr->sealed ? TUNNEL_F_SEALED : 0),
 		.csum_start = hdr->csum_start,
 		.csum_offset = hdr->csum_offset,
+		.epoch_be = htobe16(hdr->epoch),
+		.counter_be = htobe64(hdr->counter),
 	};
 
 	memcpy(out, &wire, sizeof(wire));
@@ -24,8 +28,8 @@ void tunnel_hdr_encode(const struct tunnel_hdr *hdr, uint8_t out[TUNNEL_HDR_LEN]
  *
  * Whether csum_start and csum_offset fit the inner packet is for who parses that packet to say.
  *
- * Return: 0; -EBADMSG too short, unknown flag, something reserved set, checksum fields without the
- * flag; -EPROTO another version or a type that does not exist.
+ * Return: 0; -EBADMSG too short (also for its tag), unknown flag, something reserved set, checksum
+ * or key fields without their flag; -EPROTO another version or a type that does not exist.
  */
 int tunnel_hdr_decode(const uint8_t *data, size_t len, struct tunnel_hdr *hdr)
 {
@@ -36,14 +40,19 @@ int tunnel_hdr_decode(const uint8_t *data, size_t len, struct tunnel_hdr *hdr)
 	memcpy(&wire, data, sizeof(wire));
 	if (wire.version != TUNNEL_VERSION || wire.type < TUNNEL_DATA || wire.type > TUNNEL_PROBE)
 		return -EPROTO;
-	if (wire.flags & (uint8_t)~TUNNEL_F_CSUM_PARTIAL || wire.reserved || wire.epoch_be ||
-	    wire.counter_be)
+	if (wire.flags & (uint8_t)~(TUNNEL_F_CSUM_PARTIAL | TUNNEL_F_SEALED) || wire.reserved)
+		return -EBADMSG;
+	if (wire.flags & TUNNEL_F_SEALED ? len < TUNNEL_SEALED_MIN :
+					   wire.epoch_be || wire.counter_be)
 		return -EBADMSG;
 	*hdr = (struct tunnel_hdr){
 		.type = (enum tunnel_type)wire.type,
 		.partial = wire.flags & TUNNEL_F_CSUM_PARTIAL,
 		.csum_start = wire.csum_start,
 		.csum_offset = wire.csum_offset,
+		.sealed = wire.flags & TUNNEL_F_SEALED,
+		.epoch = be16toh(wire.epoch_be),
+		.counter = be64toh(wire.counter_be),
 	};
 	if (!hdr->partial && (hdr->csum_start || hdr->csum_offset))
 		return -EBADMSG;

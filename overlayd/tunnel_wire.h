@@ -5,24 +5,25 @@
  *     +---------------+---------------+---------------+---------------+
  *   0 |    version    |     type      |     flags     |  csum_start   |
  *     +---------------+---------------+---------------+---------------+
- *   4 |  csum_offset  | reserved (0)  |          epoch (0)            |
+ *   4 |  csum_offset  | reserved (0)  |          epoch              |
  *     +---------------+---------------+---------------+---------------+
- *   8 |                          counter (0)                          |
+ *   8 |                          counter                            |
  *  12 |                                                               |
  *     +---------------+---------------+---------------+---------------+
- *  16 |  one whole inner IPv4 packet, its total length = the rest of the datagram ...
+ *  16 |  one whole inner IPv4 packet, its total length = the rest of the datagram less the tag ...
+ *     |  tag, 16 bytes, only with SEALED
  *
  * Network byte order. Every datagram is a whole inner packet, so a lost one costs one segment, and
  * a run of equal ones can be sent with UDP_SEGMENT and received with UDP_GRO.
  *
+ * flags bit 1 (SEALED): the packet is encrypted, and authenticated together with these 16 bytes
+ * (which are the AEAD's additional data). epoch names the key, counter is the last 64 bits of the
+ * nonce; without the flag both are zero. 20 (IP) + 8 (UDP) + 16 + 16 + 1440 = 1500.
+ *
  * flags bit 0 (CSUM_PARTIAL): the TCP or UDP checksum of the inner packet is only the folded sum of
  * its pseudo header; csum_start is where the sum begins (the inner IP header's length), csum_offset
  * where the field is behind it (TCP 16, UDP 6). Without the flag both are zero. The outer UDP
- * checksum (later: the AEAD tag) covers the inner bytes on the wire.
- *
- * epoch (key) and counter (nonce) belong to the encryption of a later version and are zero in this
- * one; the AEAD's additional data will be these 16 bytes and its tag 16 more behind the packet: 20
- * (IP) + 8 (UDP) + 16 + 16 + 1440 = 1500.
+ * checksum, and the tag, cover the inner bytes on the wire.
  *
  * DATA       from the node where the inner source lives
  * FORWARDED  from a node the vIP has left, to where it went: one hop, never forwarded again
@@ -38,7 +39,8 @@
 
 #define TUNNEL_VERSION 1
 #define TUNNEL_HDR_LEN 16
-#define TUNNEL_TAG_LEN 16		/* room kept for the AEAD tag */
+#define TUNNEL_TAG_LEN 16		/* behind a sealed packet; room for it is always kept */
+#define TUNNEL_SEALED_MIN (TUNNEL_HDR_LEN + 20 + TUNNEL_TAG_LEN)
 #define TUNNEL_OUTER_LEN 28		/* IPv4 + UDP */
 #define TUNNEL_OVERHEAD (TUNNEL_OUTER_LEN + TUNNEL_HDR_LEN + TUNNEL_TAG_LEN)
 #define TUNNEL_MTU_DEFAULT (1500 - TUNNEL_OVERHEAD)
@@ -51,6 +53,7 @@ enum tunnel_type {
 };
 
 #define TUNNEL_F_CSUM_PARTIAL 0x01
+#define TUNNEL_F_SEALED 0x02
 
 struct tunnel_hdr_wire {
 	uint8_t version;	/* TUNNEL_VERSION */
@@ -59,8 +62,8 @@ struct tunnel_hdr_wire {
 	uint8_t csum_start;
 	uint8_t csum_offset;
 	uint8_t reserved;	/* zero */
-	uint16_t epoch_be;	/* zero */
-	uint64_t counter_be;	/* zero */
+	uint16_t epoch_be;	/* zero unless sealed; likewise: */
+	uint64_t counter_be;
 } __attribute__((packed));
 _Static_assert(sizeof(struct tunnel_hdr_wire) == TUNNEL_HDR_LEN, "wire size");
 _Static_assert(offsetof(struct tunnel_hdr_wire, csum_start) == 3, "wire offset");
@@ -73,6 +76,9 @@ struct tunnel_hdr {
 	enum tunnel_type type;
 	bool partial;		/* the inner checksum is partial; else the next two are 0 */
 	uint8_t csum_start, csum_offset;
+	bool sealed;			/* encrypted; else the next two are 0 */
+	uint16_t epoch;
+	uint64_t counter;
 };
 
 void tunnel_hdr_encode(const struct tunnel_hdr *hdr, uint8_t out[TUNNEL_HDR_LEN]);

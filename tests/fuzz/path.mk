@@ -2,5 +2,6 @@
 # the decoders of the data path
 FUZZERS			+= fuzz_tunnel fuzz_offload
 fuzz_tunnel_SRC		:= tests/fuzz/fuzz_tunnel.c overlayd/forward.c overlayd/icmp.c overlayd/fib.c overlayd/tunnel.c overlayd/tunnel_wire.c \
-			   tunstack/offload.c $(common_SRC)
+			   tunstack/offload.c $(seal_SRC) $(common_SRC)
+fuzz_tunnel_LIBS	:= -lcrypto
 fuzz_offload_SRC	:= tests/fuzz/fuzz_offload.c tunstack/offload.c

@@ -7,3 +7,7 @@ test_replay_SRC		:= tests/unit/test_replay.c tests/lib/packet.c overlayd/replay.
 UNIT_TESTS		+= test_crypto
 test_crypto_SRC		:= tests/unit/test_crypto.c $(common_SRC)
 test_crypto_LIBS	:= -lcrypto
+
+UNIT_TESTS		+= test_seal
+test_seal_SRC		:= tests/unit/test_seal.c overlayd/tunnel_wire.c $(seal_SRC) $(common_SRC)
+test_seal_LIBS		:= -lcrypto

@@ -30,7 +30,7 @@ struct rig {
 	int fd, peer_fd;
 	struct sockaddr_in peer, stranger;
 	uint64_t now_us;
-	unsigned int misses, stragglers, writes;
+	unsigned int misses, stragglers, writes, key_asks;
 	vip_t last_miss, last_straggler;
 	struct virtio_net_hdr tun_vnet;		/* last frame written to overlay0 */
 	uint8_t tun_packet[65536];
@@ -70,7 +70,15 @@ static void rig_straggler(void *arg, vip_t vip, const struct sockaddr_in *from)
 	r->last_straggler = vip;
 }
 
-static const struct forward_ops rig_ops = { rig_tun_write, rig_miss, rig_straggler };
+static void rig_need_key(void *arg, const struct sockaddr_in *node)
+{
+	struct rig *r = arg;
+
+	assert_int_equal(node->sin_port, r->peer.sin_port);
+	r->key_asks++;
+}
+
+static const struct forward_ops rig_ops = { rig_tun_write, rig_miss, rig_straggler, rig_need_key };
 
 static int rig_socket(struct sockaddr_in *at)
 {
@@ -84,11 +92,12 @@ static int rig_socket(struct sockaddr_in *at)
 	return fd;
 }
 
-static int setup(void **state)
+static int setup_with(void **state, bool encrypt)
 {
 	const struct forward_cfg cfg = { .mtu = MTU,
 					 .unreachable_ms = 2000,
-					 .limits = FIB_LIMITS_DEFAULT };
+					 .limits = FIB_LIMITS_DEFAULT,
+					 .encrypt = encrypt };
 	struct rig *r = xcalloc(1, sizeof(*r));
 	struct sockaddr_in at;
 
@@ -102,6 +111,16 @@ static int setup(void **state)
 	r->now_us = 100 * SECOND;
 	*state = r;
 	return 0;
+}
+
+static int setup(void **state)
+{
+	return setup_with(state, false);
+}
+
+static int setup_sealed(void **state)
+{
+	return setup_with(state, true);
 }
 
 static int teardown(void **state)
@@ -600,6 +619,116 @@ static void test_drop_names(void **state)
 
 #define RIG_TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
+/* ---- encryption ---- */
+
+/* the key for @node that both rig and peer use, each way */
+static void give_key(struct rig *r, const struct sockaddr_in *node, bool seal)
+{
+	const struct seal_secret s = { .node = *node, .cipher = CRYPTO_CHACHA20_POLY1305, .epoch = 9, .seal = seal };
+
+	assert_int_equal(forward_set_key(r->fw, &s, r->now_us), 0);
+}
+
+/* a datagram sealed by @node with that key */
+static size_t seal_as(const struct sockaddr_in *node, const struct packet_spec *spec, struct tunnel_rx *rx, uint8_t *packet)
+{
+	static const struct seal_cfg cfg;
+	const struct seal_secret s = { .node = *node, .cipher = CRYPTO_CHACHA20_POLY1305, .epoch = 9, .seal = true };
+	struct seal_table *t = seal_new(&cfg);
+	struct virtio_net_hdr vnet;
+	size_t len = packet_make(spec, packet, &vnet);
+
+	*rx = (struct tunnel_rx){ .from = *node, .hdr.type = TUNNEL_DATA, .packet = packet };
+	rx->hdr.partial = vnet.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM;
+	rx->hdr.csum_start = (uint8_t)vnet.csum_start;
+	rx->hdr.csum_offset = (uint8_t)vnet.csum_offset;
+	assert_int_equal(seal_install(t, &s, 1), 0);
+	assert_int_equal(seal_packet(seal_get(t, node), &rx->hdr, packet, len), 0);
+	seal_free(t);
+	return rx->len = len + TUNNEL_TAG_LEN;
+}
+
+static void test_waits_for_key(void **state)
+{
+	struct rig *r = *state;
+	uint8_t buf[2048];
+	struct tunnel_hdr hdr;
+
+	forward_set_remote(r->fw, PACKET_DST, 1, &r->peer, r->now_us);
+	for (unsigned int i = 0; i < 3; i++)
+		from_tun(r, &syn);
+	assert_int_equal(peer_gets(r, NULL, NULL), 0);
+	assert_int_equal(r->key_asks, 1);
+	assert_int_equal(stats_of(r).held, 3);
+	/* a key for what it sends is not one for what we send */
+	give_key(r, &r->peer, false);
+	assert_int_equal(peer_gets(r, NULL, NULL), 0);
+	give_key(r, &r->peer, true);
+	tunnel_flush(r->tunnel);
+	for (unsigned int i = 0; i < 3; i++) {
+		ssize_t n = recv(r->peer_fd, buf, sizeof(buf), MSG_DONTWAIT);
+
+		assert_int_equal(n, TUNNEL_HDR_LEN + 40 + TUNNEL_TAG_LEN);
+		assert_int_equal(tunnel_hdr_decode(buf, (size_t)n, &hdr), 0);
+		assert_true(hdr.sealed);
+		assert_int_equal(hdr.epoch, 9);
+		assert_int_equal(hdr.counter, i);
+		assert_memory_not_equal(buf + TUNNEL_HDR_LEN, "\x45", 1);
+	}
+	assert_int_equal(stats_of(r).released, 3);
+	/* void keys: the next one waits again, and is given up in the end */
+	forward_forget_keys(r->fw, &r->peer);
+	from_tun(r, &syn);
+	assert_int_equal(peer_gets(r, NULL, NULL), 0);
+	r->now_us += 4 * SECOND;
+	forward_tick(r->fw, r->now_us);
+	assert_int_equal(dropped(r, FORWARD_DROP_HOLD_EXPIRED), 1);
+}
+
+static void test_only_genuine_taken(void **state)
+{
+	struct rig *r = *state;
+	uint8_t packet[2048];
+	struct tunnel_rx rx;
+
+	forward_set_local(r->fw, PACKET_DST, 1, r->now_us);
+	give_key(r, &r->peer, false);
+	from_node(r, &r->peer, TUNNEL_DATA, &syn);
+	assert_int_equal(dropped(r, FORWARD_DROP_PLAINTEXT), 1);
+	seal_as(&r->stranger, &syn, &rx, packet);
+	forward_from_udp(r->fw, &rx, r->now_us);
+	assert_int_equal(dropped(r, FORWARD_DROP_NO_KEY), 1);
+	seal_as(&r->peer, &syn, &rx, packet);
+	packet[5] ^= 4;
+	forward_from_udp(r->fw, &rx, r->now_us);
+	assert_int_equal(dropped(r, FORWARD_DROP_AUTH), 1);
+	assert_int_equal(r->writes, 0);
+	seal_as(&r->peer, &syn, &rx, packet);
+	forward_from_udp(r->fw, &rx, r->now_us);
+	forward_flush_tun(r->fw);
+	assert_int_equal(r->writes, 1);
+	assert_int_equal(r->tun_len, 40);
+	seal_as(&r->peer, &syn, &rx, packet);
+	forward_from_udp(r->fw, &rx, r->now_us);
+	forward_flush_tun(r->fw);
+	assert_int_equal(dropped(r, FORWARD_DROP_REPLAY), 1);
+	assert_int_equal(r->writes, 1);
+	assert_int_equal(peer_gets(r, NULL, NULL), 0);
+}
+
+static void test_plaintext_node_takes_no_sealed(void **state)
+{
+	struct rig *r = *state;
+	const struct seal_secret s = { .node = r->peer, .cipher = CRYPTO_AES_128_GCM };
+	uint8_t packet[2048];
+	struct tunnel_rx rx;
+
+	assert_int_equal(forward_set_key(r->fw, &s, r->now_us), -EINVAL);
+	seal_as(&r->peer, &syn, &rx, packet);
+	forward_from_udp(r->fw, &rx, r->now_us);
+	assert_int_equal(dropped(r, FORWARD_DROP_NO_KEY), 1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -619,6 +748,9 @@ int main(void)
 		RIG_TEST(test_drops),
 		RIG_TEST(test_partial_must_fit),
 		cmocka_unit_test(test_drop_names),
+		cmocka_unit_test_setup_teardown(test_waits_for_key, setup_sealed, teardown),
+		cmocka_unit_test_setup_teardown(test_only_genuine_taken, setup_sealed, teardown),
+		cmocka_unit_test_setup_teardown(test_plaintext_node_takes_no_sealed, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
