@@ -2,22 +2,30 @@
 /* capture.c - one workload's capture: its hold TUN, the route to it, and the packets held meanwhile
  *
  * Theory of operation
- *   Purpose    one netlink change takes all of a workload's traffic, both directions, into a TUN of our own; what is read there
- *              is held; a release gives it back in order and ends with the route deleted.
- *   Not here   the queue (hold.c), the standing policy rules (fabric.c), who asks (server.c), the event loop.
- *   Storage    one struct capture, owned by the server. The TUN is not persistent: if this process dies the route goes with the
- *              device, and behind a fence the blackhole is what remains.
- *   States     OPEN (nothing comes; what does come after a release is a straggler and is passed on at once) -> CAPTURED ->
- *              OPEN. Fenced is independent of both.
- *   Order      Capture: the route first, then everything read is held. Release: held packets are written, oldest first, imported
- *              before own ingress before egress, and between every few of them the TUN is read, so that what the kernel answers
- *              takes its place at the end; when all is empty the route is deleted; what was still in the TUN's queue follows. Writing
- *              to the TUN makes the kernel route the packet: rule 1000 (iif hold-NAME to vIP) leads past the capture.
- *   Export     frames are numbered 1 and up per export: first what was imported here, then own ingress. The packets stay in
- *              their queues until acknowledged; acknowledging n frames removes the n oldest in that order. Nothing joins the imported
- *              queue while an export runs (it would change the numbering): such packets go to the end of ingress.
- *   Invariants acked <= exported; the first (exported - acked) packets of imported + ingress are the ones in flight.
- *   Failure    a packet the kernel refuses is counted and dropped; capture and release leave the state unchanged on error.
+ *   Purpose    one netlink change takes all of a workload's traffic, both directions, into a TUN of
+ *              our own; what is read there is held; a release gives it back in order and ends with
+ *              the route deleted.
+ *   Not here   the queue (hold.c), the standing policy rules (fabric.c), who asks (server.c), the
+ *              event loop.
+ *   Storage    one struct capture, owned by the server. The TUN is not persistent: if this process
+ *              dies the route goes with the device, and behind a fence the blackhole is what
+ *              remains.
+ *   States     OPEN (nothing comes; what does come after a release is a straggler and is passed on
+ *              at once) -> CAPTURED -> OPEN. Fenced is independent of both.
+ *   Order      Capture: the route first, then everything read is held. Release: held packets are
+ *              written, oldest first, imported before own ingress before egress, and between every
+ *              few of them the TUN is read, so that what the kernel answers takes its place at the
+ *              end; when all is empty the route is deleted; what was still in the TUN's queue
+ *              follows. Writing to the TUN makes the kernel route the packet: rule 1000 (iif
+ *              hold-NAME to vIP) leads past the capture.
+ *   Export     frames are numbered 1 and up per export: first what was imported here, then own
+ *              ingress. The packets stay in their queues until acknowledged; acknowledging n frames
+ *              removes the n oldest in that order. Nothing joins the imported queue while an export
+ *              runs (it would change the numbering): such packets go to the end of ingress.
+ *   Invariants acked <= exported; the first (exported - acked) packets of imported + ingress are
+ *              the ones in flight.
+ *   Failure    a packet the kernel refuses is counted and dropped; capture and release leave the
+ *              state unchanged on error.
  *   Guarded by tests/bats/tunstack.bats, docs/sock-image.md (wire form of held packets)
  */
 #include "tunstack/capture.h"
@@ -38,7 +46,7 @@
 
 #define READ_BATCH 256		/* packets taken from the TUN in one go */
 #define INJECT_BATCH 64		/* packets written between two looks at the TUN */
-#define RELEASE_MAX_US 500000	/* whoever sends as fast as we write cannot hold a release up for longer, once what was held has gone */
+#define RELEASE_MAX_US 500000	/* for what arrives during a release; what was held takes its time */
 #define TUN_MTU_DEFAULT 1500
 #define OPEN_TRIES 100
 #define OPEN_WAIT_US 10000
@@ -71,7 +79,7 @@ static int hold_device_open(struct capture *cap, struct oerr *err)
 	int r;
 
 	fabric_ifname(cap->ifname, FABRIC_HOLD_PREFIX, cap->name);
-	for (int i = 0; i < OPEN_TRIES; i++) {	/* a predecessor that was told to end may still hold the device */
+	for (int i = 0; i < OPEN_TRIES; i++) {	/* a predecessor may still hold the device */
 		cap->tun = tun_open(cap->ifname, 0, err);
 		if (cap->tun != -EBUSY)
 			break;
@@ -115,7 +123,10 @@ int capture_open(const struct capture_cfg *cfg, struct capture **cap, struct oer
 	return 0;
 }
 
-/** capture_close() - the TUN goes, and with it the capture; packets still held are forgotten; NULL is fine */
+/**
+ * capture_close() - the TUN goes, and with it the capture; packets still held are forgotten; NULL
+ * is fine
+ */
 void capture_close(struct capture *cap)
 {
 	if (!cap)
@@ -149,7 +160,8 @@ static vip_t packet_dst(const uint8_t *p, size_t len)
 	return (vip_t)p[16] << 24 | (vip_t)p[17] << 16 | (vip_t)p[18] << 8 | p[19];
 }
 
-static void inject(struct capture *cap, const struct virtio_net_hdr *vnet, const uint8_t *data, size_t len)
+static void inject(struct capture *cap, const struct virtio_net_hdr *vnet, const uint8_t *data,
+		   size_t len)
 {
 	int r = tun_write_packet(cap->tun, vnet, data, len);
 
@@ -158,11 +170,13 @@ static void inject(struct capture *cap, const struct virtio_net_hdr *vnet, const
 		return;
 	}
 	cap->refused++;
-	LOG_LIMITED(LOG_LVL_WARN, "capture", monotime_us(), "%s: the kernel refuses a packet of %zu bytes: %s", cap->ifname, len,
+	LOG_LIMITED(LOG_LVL_WARN, "capture", monotime_us(),
+		    "%s: the kernel refuses a packet of %zu bytes: %s", cap->ifname, len,
 		    strerror(-r));
 }
 
-/* take up to @max packets out of the TUN: held while captured, else passed on; returns how many there were */
+/* take up to @max packets out of the TUN: held while captured, else passed on; returns how many
+ * there were */
 static unsigned int take_in(struct capture *cap, unsigned int max, uint64_t now_us)
 {
 	struct virtio_net_hdr vnet;
@@ -178,7 +192,8 @@ static unsigned int take_in(struct capture *cap, unsigned int max, uint64_t now_
 		if (!dst)
 			continue;
 		if (cap->captured)
-			hold_push(cap->hold, is_vip(cap, dst) ? HOLD_INGRESS : HOLD_EGRESS, &vnet, cap->packet, (size_t)len, now_us);
+			hold_push(cap->hold, is_vip(cap, dst) ? HOLD_INGRESS : HOLD_EGRESS, &vnet,
+				  cap->packet, (size_t)len, now_us);
 		else
 			inject(cap, &vnet, cap->packet, (size_t)len);
 	}
@@ -245,8 +260,8 @@ static bool holds_older(const struct capture *cap, uint64_t mark)
 }
 
 /*
- * Everything held goes, with what arrives while it does. False when it would not end: at @until_us there are still packets, all of
- * them younger than @mark.
+ * Everything held goes, with what arrives while it does. False when it would not end: at @until_us
+ * there are still packets, all of them younger than @mark.
  */
 static bool inject_all(struct capture *cap, uint64_t mark, uint64_t until_us)
 {
@@ -261,7 +276,8 @@ static bool inject_all(struct capture *cap, uint64_t mark, uint64_t until_us)
 	}
 }
 
-/* what the workload's kernel has sent so far; what it answers to the packets released now is another matter */
+/* what the workload's kernel has sent so far; what it answers to the packets released now is
+ * another matter */
 static void forget_egress(struct capture *cap, uint64_t now_us)
 {
 	take_in(cap, FABRIC_TXQLEN, now_us);
@@ -272,7 +288,8 @@ static void forget_egress(struct capture *cap, uint64_t now_us)
  * capture_release() - what is held goes on its way in order, then the capture ends
  * @drop_egress: what the workload's kernel sent by itself until now is forgotten instead
  *
- * Repeatable; blocks for as long as the writing takes. A running export ends: what was not acknowledged is injected here.
+ * Repeatable; blocks for as long as the writing takes. A running export ends: what was not
+ * acknowledged is injected here.
  *
  * Return: 0 or -errno (the route could not be deleted: still captured, nothing held).
  */
@@ -300,7 +317,9 @@ int capture_release(struct capture *cap, bool drop_egress, struct oerr *err)
 		;
 	cap->lasted_us = monotime_us() - cap->since_us;
 	hold_get_stats(cap->hold, &after);
-	log_info("capture", "%s: released %llu packets in %llu us, captured for %llu us, longest wait %llu us, dropped %llu",
+	log_info("capture",
+		 "%s: released %llu packets in %llu us, captured for %llu us, longest wait %llu us, "
+		 "dropped %llu",
 		 cap->name, (unsigned long long)(after.removed_packets - before.removed_packets),
 		 (unsigned long long)(monotime_us() - start), (unsigned long long)cap->lasted_us,
 		 (unsigned long long)after.longest_wait_us, (unsigned long long)after.dropped_packets);
@@ -310,7 +329,7 @@ int capture_release(struct capture *cap, bool drop_egress, struct oerr *err)
 /** capture_fence() - blackhole behind the capture, on or off; repeatable; Return: 0 or -errno */
 int capture_fence(struct capture *cap, bool on, struct oerr *err)
 {
-	int r = on ? fabric_fence_set(cap->nlh, cap->cfg.slot) : fabric_fence_clear(cap->nlh, cap->cfg.slot);
+	int r = (on ? fabric_fence_set : fabric_fence_clear)(cap->nlh, cap->cfg.slot);
 
 	if (r)
 		return oerr_set(err, r, "fence of %s: %s", cap->name, netlink_error(cap->nlh));
@@ -320,7 +339,8 @@ int capture_fence(struct capture *cap, bool on, struct oerr *err)
 	return 0;
 }
 
-/* packets the device itself dropped because we did not read fast enough: the tx drop column of our namespace's /proc/net/dev */
+/* packets the device itself dropped because we did not read fast enough: the tx drop column of
+ * our namespace's /proc/net/dev */
 static uint64_t device_drops(const struct capture *cap)
 {
 	cleanup_free char *text = NULL;
@@ -332,7 +352,8 @@ static uint64_t device_drops(const struct capture *cap)
 		return 0;
 	snprintf(key, sizeof(key), "%s:", cap->ifname);
 	s = strstr(text, key);
-	if (!s || sscanf(s + strlen(key), "%*u %*u %*u %*u %*u %*u %*u %*u %*u %*u %*u %llu", &drops) != 1)
+	if (!s || sscanf(s + strlen(key), "%*u %*u %*u %*u %*u %*u %*u %*u %*u %*u %*u %llu",
+			 &drops) != 1)
 		return 0;
 	return drops;
 }
@@ -361,7 +382,10 @@ void capture_get_state(struct capture *cap, uint64_t now_us, struct capture_stat
 		state->longest_gap_us = now_us - oldest;
 }
 
-/** capture_export_start() - begin (again) with the oldest packet; what an earlier export sent and nobody acknowledged is sent again */
+/**
+ * capture_export_start() - begin (again) with the oldest packet; what an earlier export sent and
+ * nobody acknowledged is sent again
+ */
 void capture_export_start(struct capture *cap)
 {
 	cap->exporting = true;
@@ -420,9 +444,11 @@ void capture_export_stop(struct capture *cap)
  * capture_import() - a packet from another node's tunstack
  * @frame: as stack_packet_encode() made it; foreign bytes
  *
- * Only ingress for one of our vIPs is taken. While nothing is captured (a straggler after the release) it is injected at once.
+ * Only ingress for one of our vIPs is taken. While nothing is captured (a straggler after the
+ * release) it is injected at once.
  *
- * Return: 0; -EBADMSG, -EPROTONOSUPPORT malformed; -EADDRNOTAVAIL not for this workload; -ENOBUFS dropped, bound reached.
+ * Return: 0; -EBADMSG, -EPROTONOSUPPORT malformed; -EADDRNOTAVAIL not for this workload; -ENOBUFS
+ * dropped, bound reached.
  */
 int capture_import(struct capture *cap, const uint8_t *frame, size_t len, uint64_t now_us)
 {
@@ -438,5 +464,6 @@ int capture_import(struct capture *cap, const uint8_t *frame, size_t len, uint64
 		inject(cap, &pkt.vnet, pkt.data, pkt.len);
 		return 0;
 	}
-	return hold_push(cap->hold, cap->exporting ? HOLD_INGRESS : HOLD_IMPORTED, &pkt.vnet, pkt.data, pkt.len, pkt.arrived_us);
+	return hold_push(cap->hold, cap->exporting ? HOLD_INGRESS : HOLD_IMPORTED, &pkt.vnet,
+			 pkt.data, pkt.len, pkt.arrived_us);
 }

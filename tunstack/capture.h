@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* capture.h - one workload's capture: its hold TUN, the route to it, and the packets held meanwhile
  *
- * capture_open() makes the TUN; from then on capture_read() must be called whenever the descriptor is readable. capture_set() and
- * capture_release() may be repeated. While an export runs, capture_export_next() gives frames and capture_export_ack() forgets.
+ * capture_open() makes the TUN; from then on capture_read() must be called whenever the descriptor
+ * is readable. capture_set() and capture_release() may be repeated. While an export runs,
+ * capture_export_next() gives frames and capture_export_ack() forgets.
  */
 #ifndef TUNSTACK_CAPTURE_H
 #define TUNSTACK_CAPTURE_H
@@ -29,7 +30,7 @@ struct capture_state {
 	bool fenced;
 	uint64_t held_packets;
 	uint64_t held_bytes;
-	uint64_t dropped_packets;	/* bound reached, TUN queue overrun, or refused by the kernel when written */
+	uint64_t dropped_packets;	/* bound reached, TUN queue overrun, refused by the kernel */
 	uint64_t released_packets;
 	uint64_t captured_us;		/* so far, or the last one's */
 	uint64_t longest_gap_us;

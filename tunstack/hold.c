@@ -2,19 +2,23 @@
 /* hold.c - packets of a captured workload, kept raw and in order until somebody may have them
  *
  * Theory of operation
- *   Purpose    while a workload is frozen its packets wait here: nothing is dropped (a peer whose packet is lost backs off for
- *              longer than the freeze lasted), nothing is changed (the virtio_net_hdr stays with its packet, so superframes and
- *              unfinished checksums survive), nothing is reordered within a direction.
+ *   Purpose    while a workload is frozen its packets wait here: nothing is dropped (a peer whose
+ *              packet is lost backs off for longer than the freeze lasted), nothing is changed (the
+ *              virtio_net_hdr stays with its packet, so superframes and unfinished checksums
+ *              survive), nothing is reordered within a direction.
  *   Not here   TUN, routes, who gets the packets (capture.c); clocks: @now_us is an argument.
- *   Storage    per direction a list of chunks of HOLD_CHUNK bytes, filled at the tail, emptied at the head; a record is a header
- *              and the packet, 8-aligned, never across chunks. No allocation per packet; a few empty chunks are kept for reuse.
- *   Bound      the records of ingress and egress together, headers included, stay within the limit; imported ones have the same
- *              limit of their own (their sender has forgotten them: they must not lose their place to a local flood). When it is
- *              reached the newest packet is refused and counted: the older one is the one its sender waits for.
- *   Order      @seq numbers arrivals over all queues. Within a queue it rises, which lets an exporter say "through" and lets
- *              what was not acknowledged stay.
- *   Invariants q->bytes == sum of len of its records; own_mem == sum of record sizes of ingress and egress; a chunk in a queue
- *              holds at least one record; the hint points to a live record or its chunk is NULL.
+ *   Storage    per direction a list of chunks of HOLD_CHUNK bytes, filled at the tail, emptied at
+ *              the head; a record is a header and the packet, 8-aligned, never across chunks. No
+ *              allocation per packet; a few empty chunks are kept for reuse.
+ *   Bound      the records of ingress and egress together, headers included, stay within the limit;
+ *              imported ones have the same limit of their own (their sender has forgotten them:
+ *              they must not lose their place to a local flood). When it is reached the newest
+ *              packet is refused and counted: the older one is the one its sender waits for.
+ *   Order      @seq numbers arrivals over all queues. Within a queue it rises, which lets an
+ *              exporter say "through" and lets what was not acknowledged stay.
+ *   Invariants q->bytes == sum of len of its records; own_mem == sum of record sizes of ingress and
+ *              egress; a chunk in a queue holds at least one record; the hint points to a live
+ *              record or its chunk is NULL.
  *   Guarded by tests/unit/test_hold.c, tests/fuzz/fuzz_stack_packet.c
  */
 #include "tunstack/hold.h"
@@ -102,7 +106,8 @@ static void chunk_put(struct hold *h, struct hold_chunk *c)
 
 /**
  * hold_new() - an empty hold
- * @limit_bytes: bound for ingress and egress together, and again for imported packets; 0 = HOLD_LIMIT_DEFAULT
+ * @limit_bytes: bound for ingress and egress together, and again for imported packets; 0 =
+ *               HOLD_LIMIT_DEFAULT
  *
  * Return: the hold; the caller hold_free()s it.
  */
@@ -111,7 +116,7 @@ struct hold *hold_new(size_t limit_bytes)
 	struct hold *h = xcalloc(1, sizeof(*h));
 
 	h->limit = limit_bytes ? limit_bytes : HOLD_LIMIT_DEFAULT;
-	for (int i = 0; i < 2; i++) {	/* the first megabytes of a capture find their memory here, pages and all */
+	for (int i = 0; i < 2; i++) {	/* a capture's first megabytes find memory here, with its pages */
 		struct hold_chunk *c = xmalloc(sizeof(*c));
 
 		memset(c->mem, 0, sizeof(c->mem));
@@ -167,7 +172,8 @@ static struct hold_rec *queue_extend(struct hold *h, struct hold_queue *q, uint3
  *
  * Return: 0; -ENOBUFS the bound is reached and the packet was counted as dropped; -EMSGSIZE bad length.
  */
-int hold_push(struct hold *h, enum hold_dir dir, const struct virtio_net_hdr *vnet, const uint8_t *data, size_t len, uint64_t now_us)
+int hold_push(struct hold *h, enum hold_dir dir, const struct virtio_net_hdr *vnet,
+	      const uint8_t *data, size_t len, uint64_t now_us)
 {
 	struct hold_queue *q = &h->q[dir];
 	uint32_t size = (uint32_t)((sizeof(struct hold_rec) + len + 7) & ~(size_t)7);
@@ -182,7 +188,11 @@ int hold_push(struct hold *h, enum hold_dir dir, const struct virtio_net_hdr *vn
 	}
 	rec = queue_extend(h, q, size);
 	*rec = (struct hold_rec){
-		.size = size, .len = (uint32_t)len, .seq = ++h->stats.last_seq, .arrived_us = now_us, .vnet = *vnet,
+		.size = size,
+		.len = (uint32_t)len,
+		.seq = ++h->stats.last_seq,
+		.arrived_us = now_us,
+		.vnet = *vnet,
 	};
 	memcpy(rec->data, data, len);
 	q->last->last_seq = rec->seq;
@@ -195,7 +205,11 @@ int hold_push(struct hold *h, enum hold_dir dir, const struct virtio_net_hdr *vn
 static void rec_show(const struct hold_rec *rec, struct hold_packet *pkt)
 {
 	*pkt = (struct hold_packet){
-		.seq = rec->seq, .arrived_us = rec->arrived_us, .vnet = rec->vnet, .len = rec->len, .data = rec->data,
+		.seq = rec->seq,
+		.arrived_us = rec->arrived_us,
+		.vnet = rec->vnet,
+		.len = rec->len,
+		.data = rec->data,
 	};
 }
 
@@ -241,7 +255,11 @@ bool hold_after(struct hold *h, enum hold_dir dir, uint64_t seq, struct hold_pac
 	return true;
 }
 
-/** hold_pop() - remove the oldest packet of @dir, whose job is done; Return: false when there is none */
+/**
+ * hold_pop() - remove the oldest packet of @dir, whose job is done
+ *
+ * Return: false when there is none
+ */
 bool hold_pop(struct hold *h, enum hold_dir dir, uint64_t now_us)
 {
 	struct hold_queue *q = &h->q[dir];
@@ -320,7 +338,8 @@ void hold_get_stats(const struct hold *h, struct hold_stats *stats)
  *
  * Return: bytes written, 0 when they do not fit.
  */
-size_t stack_packet_encode(const struct hold_packet *pkt, enum hold_dir dir, uint64_t now_us, uint8_t *buf, size_t size)
+size_t stack_packet_encode(const struct hold_packet *pkt, enum hold_dir dir, uint64_t now_us,
+			   uint8_t *buf, size_t size)
 {
 	struct stack_packet_wire w = {
 		.version = STACK_PACKET_VERSION,
@@ -343,12 +362,14 @@ size_t stack_packet_encode(const struct hold_packet *pkt, enum hold_dir dir, uin
 	return sizeof(w) + pkt->len;
 }
 
-/* offsets the kernel will follow must lie inside the packet; it checks again, but what is wrong is better refused than half used */
+/* offsets the kernel will follow must lie inside the packet; it checks again, but what is wrong
+ * is better refused than half used */
 static bool vnet_is_sane(const struct virtio_net_hdr *v, uint32_t len)
 {
 	if (v->flags & ~(VIRTIO_NET_HDR_F_NEEDS_CSUM | VIRTIO_NET_HDR_F_DATA_VALID))
 		return false;
-	if ((v->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) && (uint32_t)v->csum_start + v->csum_offset + 2 > len)
+	if ((v->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) &&
+	    (uint32_t)v->csum_start + v->csum_offset + 2 > len)
 		return false;
 	if (v->gso_type == VIRTIO_NET_HDR_GSO_NONE)
 		return true;
@@ -362,7 +383,8 @@ static bool vnet_is_sane(const struct virtio_net_hdr *v, uint32_t len)
  *
  * Return: 0; -EBADMSG malformed; -EPROTONOSUPPORT another version.
  */
-int stack_packet_decode(const uint8_t *buf, size_t len, uint64_t now_us, enum hold_dir *dir, struct hold_packet *pkt)
+int stack_packet_decode(const uint8_t *buf, size_t len, uint64_t now_us, enum hold_dir *dir,
+			struct hold_packet *pkt)
 {
 	static const uint8_t zero[6];
 	struct stack_packet_wire w;

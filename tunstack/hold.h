@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* hold.h - packets of a captured workload, kept raw and in order until somebody may have them
  *
- * Pure core: no descriptor, no clock, no event loop. Three queues: what came for the vIPs (ingress), what the workload's kernel
- * sent by itself (egress) and what another node's tunstack handed over (imported, older than our own ingress).
- * hold.c has the theory of operation; this header also defines how one packet looks on channel 1 of tunstack's socket and on
- * channel 3 between agents (docs/sock-image.md, section "Held packets").
+ * Pure core: no descriptor, no clock, no event loop. Three queues: what came for the vIPs
+ * (ingress), what the workload's kernel sent by itself (egress) and what another node's tunstack
+ * handed over (imported, older than our own ingress). hold.c has the theory of operation; this
+ * header also defines how one packet looks on channel 1 of tunstack's socket and on channel 3
+ * between agents (docs/sock-image.md, section "Held packets").
  */
 #ifndef TUNSTACK_HOLD_H
 #define TUNSTACK_HOLD_H
@@ -24,7 +25,8 @@ enum hold_dir {
 	HOLD_DIR_COUNT,
 };
 
-/* a held packet as seen by hold_first() and friends; points into the queue, good until that packet is removed */
+/* a held packet as seen by hold_first() and friends; points into the queue, good until that
+ * packet is removed */
 struct hold_packet {
 	uint64_t seq;			/* arrival number, 1 and up, over all queues of one hold */
 	uint64_t arrived_us;		/* monotonic */
@@ -38,7 +40,7 @@ struct hold_stats {
 	uint64_t bytes[HOLD_DIR_COUNT];		/* held now, IP bytes */
 	uint64_t dropped_packets;		/* refused because the bound was reached, since the start */
 	uint64_t dropped_bytes;
-	uint64_t removed_packets;		/* left in good order: released, exported or dropped on request */
+	uint64_t removed_packets;		/* released, exported or dropped on request */
 	uint64_t longest_wait_us;		/* longest time a packet that left has waited */
 	uint64_t last_seq;			/* number of the newest packet taken in */
 };
@@ -47,7 +49,8 @@ struct hold;
 
 struct hold *hold_new(size_t limit_bytes);
 void hold_free(struct hold *h);
-int hold_push(struct hold *h, enum hold_dir dir, const struct virtio_net_hdr *vnet, const uint8_t *data, size_t len, uint64_t now_us);
+int hold_push(struct hold *h, enum hold_dir dir, const struct virtio_net_hdr *vnet,
+	      const uint8_t *data, size_t len, uint64_t now_us);
 bool hold_first(const struct hold *h, enum hold_dir dir, struct hold_packet *pkt);
 bool hold_after(struct hold *h, enum hold_dir dir, uint64_t seq, struct hold_packet *pkt);
 bool hold_pop(struct hold *h, enum hold_dir dir, uint64_t now_us);
@@ -80,7 +83,9 @@ _Static_assert(offsetof(struct stack_packet_wire, vnet_flags) == 24, "wire layou
 
 #define STACK_PACKET_FRAME_MAX (sizeof(struct stack_packet_wire) + HOLD_PACKET_MAX)
 
-size_t stack_packet_encode(const struct hold_packet *pkt, enum hold_dir dir, uint64_t now_us, uint8_t *buf, size_t size);
-int stack_packet_decode(const uint8_t *buf, size_t len, uint64_t now_us, enum hold_dir *dir, struct hold_packet *pkt);
+size_t stack_packet_encode(const struct hold_packet *pkt, enum hold_dir dir, uint64_t now_us,
+			   uint8_t *buf, size_t size);
+int stack_packet_decode(const uint8_t *buf, size_t len, uint64_t now_us, enum hold_dir *dir,
+			struct hold_packet *pkt);
 
 #endif

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 /* main.c - tunstack: the process that owns one workload's capture
  *
- * Started by overlayd inside the fabric namespace (tunstack_spawn()), it detaches, opens the workload's hold TUN and its control
- * socket, tells its starter "ready PID" or "error TEXT" in one line, gives up what it does not need (privileges, new ones, the
- * right to be swapped out) and serves until Quit, SIGTERM or SIGINT. It outlives the daemon. Its end is the end of the capture,
+ * Started by overlayd inside the fabric namespace (tunstack_spawn()), it detaches, opens the
+ * workload's hold TUN and its control socket, tells its starter "ready PID" or "error TEXT" in one
+ * line, gives up what it does not need (privileges, new ones, the right to be swapped out) and
+ * serves until Quit, SIGTERM or SIGINT. It outlives the daemon. Its end is the end of the capture,
  * however it ends: the device and the route go with the process, and what was held is lost.
  */
 #include <ev.h>
@@ -40,7 +41,8 @@ struct options {
 static void usage(FILE *to)
 {
 	fputs("usage: tunstack --name NAME --slot N --vips VIP[,VIP...] --socket PATH\n"
-	      "                [--hold-limit BYTES] [--mtu N] [--log PATH] [--log-level LEVEL] [--ready-fd N] [--foreground]\n"
+	      "                [--hold-limit BYTES] [--mtu N] [--log PATH] [--log-level LEVEL]\n"
+	      "                [--ready-fd N] [--foreground]\n"
 	      "Holds a workload's packets while it is frozen. Started by overlayd in the fabric namespace.\n",
 	      to);
 }
@@ -94,11 +96,16 @@ static bool option_set(struct options *o, int key, const char *value)
 static int options_parse(int argc, char **argv, struct options *o)
 {
 	static const struct option longs[] = {
-		{ "name", required_argument, NULL, 'n' },	{ "slot", required_argument, NULL, 's' },
-		{ "vips", required_argument, NULL, 'v' },	{ "socket", required_argument, NULL, 'p' },
-		{ "hold-limit", required_argument, NULL, 'b' },	{ "mtu", required_argument, NULL, 'm' },
-		{ "log", required_argument, NULL, 'l' },	{ "log-level", required_argument, NULL, 'L' },
-		{ "ready-fd", required_argument, NULL, 'r' },	{ "foreground", no_argument, NULL, 'f' },
+		{ "name", required_argument, NULL, 'n' },
+		{ "slot", required_argument, NULL, 's' },
+		{ "vips", required_argument, NULL, 'v' },
+		{ "socket", required_argument, NULL, 'p' },
+		{ "hold-limit", required_argument, NULL, 'b' },
+		{ "mtu", required_argument, NULL, 'm' },
+		{ "log", required_argument, NULL, 'l' },
+		{ "log-level", required_argument, NULL, 'L' },
+		{ "ready-fd", required_argument, NULL, 'r' },
+		{ "foreground", no_argument, NULL, 'f' },
 		{ "help", no_argument, NULL, 'h' },		{ 0 },
 	};
 	int key, index = 0;
@@ -126,17 +133,21 @@ static int options_parse(int argc, char **argv, struct options *o)
 static void tell_starter(int fd, const char *text)
 {
 	char line[OERR_TEXT_MAX + 32];
-	int n = text ? snprintf(line, sizeof(line), "error %s\n", text) : snprintf(line, sizeof(line), "ready %d\n", (int)getpid());
+	int n;
 
 	if (fd < 0)
 		return;
+	if (text)
+		n = snprintf(line, sizeof(line), "error %s\n", text);
+	else
+		n = snprintf(line, sizeof(line), "ready %d\n", (int)getpid());
 	util_write_all(fd, line, (size_t)n);
 	close(fd);
 }
 
 /*
- * In the first process: wait for the line of the second, hand it on and end. The starter so learns success from the exit status
- * alone, or the reason and the pid from the ready descriptor.
+ * In the first process: wait for the line of the second, hand it on and end. The starter so learns
+ * success from the exit status alone, or the reason and the pid from the ready descriptor.
  */
 static int wait_for_child(int from, int ready_fd)
 {
@@ -160,7 +171,8 @@ static int wait_for_child(int from, int ready_fd)
 	return strncmp(line, "ready", 5) ? 1 : 0;
 }
 
-/* fork away from the starter; returns in the second process with @ready_fd the way to the first; the first never returns */
+/* fork away from the starter; returns in the second process with @ready_fd the way to the first;
+ * the first never returns */
 static void detach(struct options *o)
 {
 	int p[2], null;
@@ -188,7 +200,8 @@ static void detach(struct options *o)
 		close(null);
 }
 
-/* routes need NET_ADMIN and locked memory IPC_LOCK; nothing else is ever needed again, and no program is ever started */
+/* routes need NET_ADMIN and locked memory IPC_LOCK; nothing else is ever needed again, and no
+ * program is ever started */
 static void drop_privileges(void)
 {
 	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
@@ -208,14 +221,16 @@ static void signal_cb(struct ev_loop *loop, struct ev_signal *w, int revents)
 	ev_break(loop, EVBREAK_ALL);
 }
 
-/* what is still held goes with the process: a copy that is being taken back must not be heard. Who wants it asks for a release first. */
+/* what is still held goes with the process: a copy that is being taken back must not be heard.
+ * Who wants it asks for a release first. */
 static void tell_loss(struct capture *cap, const char *name)
 {
 	struct capture_state st;
 
 	capture_get_state(cap, monotime_us(), &st);
 	if (st.held_packets)
-		log_warn("main", "%s: %llu packets were still held", name, (unsigned long long)st.held_packets);
+		log_warn("main", "%s: %llu packets were still held", name,
+			 (unsigned long long)st.held_packets);
 	log_info("main", "%s: ends", name);
 }
 
@@ -242,7 +257,8 @@ static int serve(struct ev_loop *loop, struct options *o)
 	ev_signal_init(&sigs[1], signal_cb, SIGINT);
 	for (size_t i = 0; i < ARRAY_SIZE(sigs); i++)
 		ev_signal_start(loop, &sigs[i]);
-	log_info("main", "%s: slot %u, %u vIPs, serving %s", o->cap.name, o->cap.slot, o->cap.n_vips, o->socket);
+	log_info("main", "%s: slot %u, %u vIPs, serving %s", o->cap.name, o->cap.slot,
+		 o->cap.n_vips, o->socket);
 	tell_starter(o->ready_fd, NULL);
 	ev_run(loop, 0);
 	tell_loss(cap, o->cap.name);

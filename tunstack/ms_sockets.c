@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 /* ms_sockets.c - ms-sockets, a workload's sockets as plain data, for people (a table) and programs (JSON)
  *
- * A workload is a network namespace: every TCP and UDP socket of every process in it is shown, and those without a descriptor
- * (not accepted yet, half open, orphans) as far as the kernel tells. Without --exact nothing is touched: TCP_INFO, options, queue
- * lengths. --exact also reads sequence numbers, windows and the queues' hashes; for that each TCP socket is in repair mode for some
+ * A workload is a network namespace: every TCP and UDP socket of every process in it is shown, and
+ * those without a descriptor (not accepted yet, half open, orphans) as far as the kernel tells.
+ * Without --exact nothing is touched: TCP_INFO, options, queue lengths. --exact also reads sequence
+ * numbers, windows and the queues' hashes; for that each TCP socket is in repair mode for some
  * microseconds, in which it sends nothing. See docs/man/ms-sockets.8.
  */
 #include <errno.h>
@@ -40,7 +41,7 @@ static void usage(FILE *to)
 	fputs("usage: ms-sockets [--json] [--exact] PID\n"
 	      "Shows the sockets of the workload (the network namespace) that process PID belongs to.\n"
 	      "  --json    for programs\n"
-	      "  --exact   sequence numbers and queue hashes too (each socket stops sending for some microseconds)\n",
+	      "  --exact   sequence numbers and queue hashes too (stops each socket's sending for some us)\n",
 	      to);
 }
 
@@ -63,12 +64,14 @@ static int add_without_descriptor(struct found *f, int netns, struct oerr *err)
 
 static int collect_open(struct found *f, const pid_t *pids, size_t n_pids, struct oerr *err)
 {
-	enum sock_export_mode mode = f->exact ? SOCK_EXPORT_HASH | SOCK_EXPORT_ALL_OPTIONS : SOCK_EXPORT_INFO;
+	enum sock_export_mode mode = SOCK_EXPORT_INFO;
 	struct sock_list list;
 	int r = sock_repair_list(pids, n_pids, &list, err);
 
 	if (r)
 		return r;
+	if (f->exact)
+		mode = SOCK_EXPORT_HASH | SOCK_EXPORT_ALL_OPTIONS;
 	f->n_other = list.n_other;
 	f->imgs = xcalloc(list.n, sizeof(*f->imgs));
 	for (size_t i = 0; !r && i < list.n; i++) {
@@ -91,7 +94,8 @@ static int collect(struct found *f, struct oerr *err)
 	snprintf(path, sizeof(path), "/proc/%d/ns/net", (int)f->pid);
 	netns = open(path, O_RDONLY | O_CLOEXEC);
 	if (netns < 0)
-		return oerr_set(err, -errno, "pid %d: %s", (int)f->pid, errno == ENOENT ? "no such process" : strerror(errno));
+		return oerr_set(err, -errno, "pid %d: %s", (int)f->pid,
+				errno == ENOENT ? "no such process" : strerror(errno));
 	r = netns_inode(netns, &f->netns);
 	if (!r)
 		r = netns_pids(f->netns, &pids, &n);
@@ -106,8 +110,9 @@ static int collect(struct found *f, struct oerr *err)
 static json_t *flags_json(uint32_t flags)
 {
 	static const char *const names[] = {
-		"fin-queued", "fin-received", "timestamps", "sack", "window-scaling", "ecn", "exact", "queues-read", "bytes",
-		"urgent", "at-mark", "in-repair", "timestamps-us", "read-shut", "write-shut", "fin-unsent",
+		"fin-queued", "fin-received", "timestamps", "sack", "window-scaling", "ecn",
+		"exact", "queues-read", "bytes", "urgent", "at-mark", "in-repair",
+		"timestamps-us", "read-shut", "write-shut", "fin-unsent",
 	};
 	json_t *list = json_array();
 
@@ -141,7 +146,8 @@ static json_t *field_json(const struct sock_image *img, const struct sock_field 
 static bool field_is_special(const char *name)
 {
 	static const char *const special[] = {
-		"kind", "family", "state", "flags", "laddr", "raddr", "lport", "rport", "owner_pid", "owner_fd", "congestion", "opt_known",
+		"kind", "family", "state", "flags", "laddr", "raddr", "lport", "rport",
+		"owner_pid", "owner_fd", "congestion", "opt_known",
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(special); i++)
@@ -200,7 +206,10 @@ static int print_json(const struct found *f)
 
 /* ---- table ---- */
 
-enum { COL_PROTO, COL_STATE, COL_RECVQ, COL_SENDQ, COL_LOCAL, COL_REMOTE, COL_OWNER, COL_NOTE, COL_COUNT };
+enum column {
+	COL_PROTO, COL_STATE, COL_RECVQ, COL_SENDQ, COL_LOCAL, COL_REMOTE, COL_OWNER, COL_NOTE,
+	COL_COUNT,
+};
 
 struct row { char cell[COL_COUNT][160]; };
 
@@ -212,10 +221,12 @@ static void note(const struct sock_image *img, char *text, size_t size)
 	if (img->state == SOCK_LISTEN && img->backlog)
 		n += (size_t)snprintf(text + n, size - n, "backlog %u ", img->backlog);
 	if (img->flags & SOCK_F_SEQ)
-		n += (size_t)snprintf(text + n, size - n, "una %u nxt %u rcv %u wnd %u/%u ", img->snd_una, img->snd_nxt, img->rcv_nxt,
+		n += (size_t)snprintf(text + n, size - n, "una %u nxt %u rcv %u wnd %u/%u ",
+				      img->snd_una, img->snd_nxt, img->rcv_nxt,
 				      img->rcv_wup + img->rcv_wnd - img->rcv_nxt, img->snd_wnd);
 	else if (img->kind == SOCK_KIND_TCP && img->snd_mss && img->state != SOCK_LISTEN)
-		n += (size_t)snprintf(text + n, size - n, "mss %u rtt %u.%u ms ", img->snd_mss, img->srtt_us / 1000, img->srtt_us / 100 % 10);
+		n += (size_t)snprintf(text + n, size - n, "mss %u rtt %u.%u ms ", img->snd_mss,
+				      img->srtt_us / 1000, img->srtt_us / 100 % 10);
 	if (img->kind == SOCK_KIND_UDP && img->rcvq_mem)
 		n += (size_t)snprintf(text + n, size - n, "%u bytes of receive memory ", img->rcvq_mem);
 	if (img->dgrams)
@@ -230,9 +241,11 @@ static void note(const struct sock_image *img, char *text, size_t size)
 
 static void row_fill(const struct sock_image *img, struct row *row)
 {
-	snprintf(row->cell[COL_PROTO], sizeof(row->cell[0]), "%s%s", img->kind == SOCK_KIND_UDP ? "udp" : "tcp", img->family == 6 ? "6" : "");
+	snprintf(row->cell[COL_PROTO], sizeof(row->cell[0]), "%s%s",
+		 img->kind == SOCK_KIND_UDP ? "udp" : "tcp", img->family == 6 ? "6" : "");
 	snprintf(row->cell[COL_STATE], sizeof(row->cell[0]), "%s", sock_state_name(img->state));
-	snprintf(row->cell[COL_RECVQ], sizeof(row->cell[0]), "%u", img->state == SOCK_LISTEN ? img->accept_queue : img->rcvq_len);
+	snprintf(row->cell[COL_RECVQ], sizeof(row->cell[0]), "%u",
+		 img->state == SOCK_LISTEN ? img->accept_queue : img->rcvq_len);
 	snprintf(row->cell[COL_SENDQ], sizeof(row->cell[0]), "%u", img->sndq_len);
 	sock_image_addr(img, true, row->cell[COL_LOCAL], sizeof(row->cell[0]));
 	if (img->rport)
@@ -240,7 +253,8 @@ static void row_fill(const struct sock_image *img, struct row *row)
 	else
 		strcpy(row->cell[COL_REMOTE], "-");
 	if (img->owner_pid)
-		snprintf(row->cell[COL_OWNER], sizeof(row->cell[0]), "%d/%d", img->owner_pid, img->owner_fd);
+		snprintf(row->cell[COL_OWNER], sizeof(row->cell[0]), "%d/%d", img->owner_pid,
+			 img->owner_fd);
 	else
 		strcpy(row->cell[COL_OWNER], "-");
 	note(img, row->cell[COL_NOTE], sizeof(row->cell[0]));
@@ -248,7 +262,9 @@ static void row_fill(const struct sock_image *img, struct row *row)
 
 static int print_table(const struct found *f)
 {
-	static const struct row head = { .cell = { "PROTO", "STATE", "RECV-Q", "SEND-Q", "LOCAL", "REMOTE", "PID/FD", "DETAIL" } };
+	static const struct row head = {
+		{ "PROTO", "STATE", "RECV-Q", "SEND-Q", "LOCAL", "REMOTE", "PID/FD", "DETAIL" },
+	};
 	cleanup_free struct row *rows = xcalloc(f->n + 1, sizeof(*rows));
 	size_t width[COL_COUNT] = { 0 };
 
@@ -261,7 +277,8 @@ static int print_table(const struct found *f)
 				width[c] = strlen(rows[i].cell[c]);
 	for (size_t i = 0; i <= f->n; i++) {
 		for (int c = 0; c < COL_NOTE; c++)
-			printf(c == COL_RECVQ || c == COL_SENDQ ? "%*s  " : "%-*s  ", (int)width[c], rows[i].cell[c]);
+			printf(c == COL_RECVQ || c == COL_SENDQ ? "%*s  " : "%-*s  ", (int)width[c],
+			       rows[i].cell[c]);
 		puts(rows[i].cell[COL_NOTE]);
 	}
 	if (f->n_other)
@@ -272,7 +289,10 @@ static int print_table(const struct found *f)
 int main(int argc, char **argv)
 {
 	static const struct option longs[] = {
-		{ "json", no_argument, NULL, 'j' }, { "exact", no_argument, NULL, 'e' }, { "help", no_argument, NULL, 'h' }, { 0 },
+		{ "json", no_argument, NULL, 'j' },
+		{ "exact", no_argument, NULL, 'e' },
+		{ "help", no_argument, NULL, 'h' },
+		{ 0 },
 	};
 	struct found f = { 0 };
 	struct oerr err = { 0 };

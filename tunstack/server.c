@@ -2,17 +2,20 @@
 /* server.c - tunstack's control socket: stack.proto over struct conn, several clients at once
  *
  * Theory of operation
- *   Purpose    overlayd and agents tell the workload's capture what to do; each request is answered once, in order.
+ *   Purpose    overlayd and agents tell the workload's capture what to do; each request is answered
+ *              once, in order.
  *   Not here   what capture, release and export do (capture.c).
- *   Storage    struct server, owned by main(); one struct client per connection, in a list. Packets come and go on channel 1.
+ *   Storage    struct server, owned by main(); one struct client per connection, in a list. Packets
+ *              come and go on channel 1.
  *   Access     the socket has mode 0600, and only root or our own user is listened to.
- *   Export     at most one client exports. Frames are queued while less than CONN_QUEUE_HIGH bytes wait, and again when the
- *              connection has drained; the reply goes behind the last frame held at the time. With follow, later frames are sent as
- *              they are read. A client that goes away ends its export: what it did not acknowledge is still held.
- *   Import     channel-1 frames are taken in as they come; one that is unreadable, for another workload or beyond the bound is
- *              counted, and told with the reply to Imported.
- *   Events     TUN readable -> capture_read(); client frame -> dispatch by table; Quit -> once the reply has left (QUIT_TICK_S,
- *              QUIT_TICKS at most) ev_break(), and main() cleans up.
+ *   Export     at most one client exports. Frames are queued while less than CONN_QUEUE_HIGH bytes
+ *              wait, and again when the connection has drained; the reply goes behind the last
+ *              frame held at the time. With follow, later frames are sent as they are read. A
+ *              client that goes away ends its export: what it did not acknowledge is still held.
+ *   Import     channel-1 frames are taken in as they come; one that is unreadable, for another
+ *              workload or beyond the bound is counted, and told with the reply to Imported.
+ *   Events     TUN readable -> capture_read(); client frame -> dispatch by table; Quit -> once the
+ *              reply has left (QUIT_TICK_S, QUIT_TICKS at most) ev_break(), and main() cleans up.
  *   Guarded by tests/bats/tunstack.bats
  */
 #include "tunstack/server.h"
@@ -186,7 +189,8 @@ static int handle_imported(struct client *c, const Ovl__StackMsg *msg, struct oe
 	c->import_error = 0;
 	if (!refused)
 		return 0;
-	return oerr_set(err, why, "%llu packets were not taken in: %s", (unsigned long long)refused, strerror(-why));
+	return oerr_set(err, why, "%llu packets were not taken in: %s", (unsigned long long)refused,
+			strerror(-why));
 }
 
 static int handle_status(struct client *c, const Ovl__StackMsg *msg, struct oerr *err)
@@ -265,7 +269,8 @@ static void client_free(struct client *c)
 	free(c);
 }
 
-static void client_frame_cb(struct conn *conn, uint8_t channel, const uint8_t *data, size_t len, void *arg)
+static void client_frame_cb(struct conn *conn, uint8_t channel, const uint8_t *data, size_t len,
+			    void *arg)
 {
 	struct client *c = arg;
 	int r;
@@ -275,7 +280,8 @@ static void client_frame_cb(struct conn *conn, uint8_t channel, const uint8_t *d
 		client_control(c, data, len);
 		return;
 	}
-	r = channel == CHANNEL_PACKETS ? capture_import(c->server->cap, data, len, monotime_us()) : -EBADMSG;
+	r = channel == CHANNEL_PACKETS ? capture_import(c->server->cap, data, len, monotime_us())
+		: -EBADMSG;
 	if (!r)
 		return;
 	c->import_refused++;
@@ -390,7 +396,9 @@ static int server_listen(struct server *s, struct oerr *err)
 	memcpy(sun.sun_path, s->path, sizeof(sun.sun_path));
 	unlink(s->path);
 	mask = umask(0177);
-	r = bind(s->listen_fd, (const struct sockaddr *)&sun, sizeof(sun)) || listen(s->listen_fd, 8) ? -errno : 0;
+	r = bind(s->listen_fd, (const struct sockaddr *)&sun, sizeof(sun)) ? -errno : 0;
+	if (!r)
+		r = listen(s->listen_fd, CLIENTS_MAX) ? -errno : 0;
 	umask(mask);
 	if (!r && !stat(s->path, &st))
 		s->path_ino = st.st_ino;
@@ -404,7 +412,8 @@ static int server_listen(struct server *s, struct oerr *err)
  *
  * Return: 0 or -errno. When it returns, clients can connect.
  */
-int server_new(struct ev_loop *loop, const char *path, struct capture *cap, struct server **server, struct oerr *err)
+int server_new(struct ev_loop *loop, const char *path, struct capture *cap, struct server **server,
+	       struct oerr *err)
 {
 	struct server *s;
 	int r;

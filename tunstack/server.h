@@ -10,7 +10,8 @@
 
 struct server;
 
-int server_new(struct ev_loop *loop, const char *path, struct capture *cap, struct server **server, struct oerr *err);
+int server_new(struct ev_loop *loop, const char *path, struct capture *cap, struct server **server,
+	       struct oerr *err);
 void server_free(struct server *s);
 
 #endif

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-/* sock_diag.c - what the kernel knows of a namespace's TCP sockets, those without a descriptor included (NETLINK_SOCK_DIAG)
+/* sock_diag.c - a namespace's TCP sockets as NETLINK_SOCK_DIAG knows them, without descriptor too
  *
- * Three kinds of sockets have no descriptor, so no /proc/PID/fd shows them: connections in an accept queue (inode 0 until
- * accepted), half-open handshakes (request sockets, reported as SYN_RECV) and orphans, closed by their program with data or a FIN
- * still to be sent. CRIU refuses the first, forgets the others. Needs CAP_NET_ADMIN in the namespace.
+ * Three kinds of sockets have no descriptor, so no /proc/PID/fd shows them: connections in an
+ * accept queue (inode 0 until accepted), half-open handshakes (request sockets, reported as
+ * SYN_RECV) and orphans, closed by their program with data or a FIN still to be sent. CRIU refuses
+ * the first, forgets the others. Needs CAP_NET_ADMIN in the namespace.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -68,7 +69,8 @@ static int diag_valid_cb(struct nl_msg *msg, void *arg)
 	diag_take(m, &d->imgs[d->n]);
 	shut = nlmsg_find_attr(nlh, sizeof(*m), INET_DIAG_SHUTDOWN);
 	if (shut && nla_len(shut) >= 1)
-		d->imgs[d->n].flags |= (nla_get_u8(shut) & 1 ? SOCK_F_RX_SHUT : 0) | (nla_get_u8(shut) & 2 ? SOCK_F_TX_SHUT : 0);
+		d->imgs[d->n].flags |= (nla_get_u8(shut) & 1 ? SOCK_F_RX_SHUT : 0) |
+				       (nla_get_u8(shut) & 2 ? SOCK_F_TX_SHUT : 0);
 	d->n++;
 	return NL_OK;
 }
@@ -76,7 +78,8 @@ static int diag_valid_cb(struct nl_msg *msg, void *arg)
 /* one family's sockets behind those in @d */
 static int diag_family(struct nl_sock *sk, uint8_t family, uint32_t state_mask, struct diag_dump *d)
 {
-	struct inet_diag_req_v2 req = { .sdiag_family = family, .sdiag_protocol = IPPROTO_TCP, .idiag_states = state_mask };
+	struct inet_diag_req_v2 req = { .sdiag_family = family, .sdiag_protocol = IPPROTO_TCP,
+		.idiag_states = state_mask };
 	int r;
 
 	r = nl_socket_modify_cb(sk, NL_CB_VALID, NL_CB_CUSTOM, diag_valid_cb, d);
@@ -122,7 +125,8 @@ static struct nl_sock *diag_open(int netns_fd, struct oerr *err)
  *
  * Return: 0 or -errno.
  */
-int sock_repair_diag(int netns_fd, uint32_t state_mask, struct sock_image **imgs, size_t *n, struct oerr *err)
+int sock_repair_diag(int netns_fd, uint32_t state_mask, struct sock_image **imgs, size_t *n,
+		     struct oerr *err)
 {
 	struct diag_dump d = { 0 };
 	struct nl_sock *sk = diag_open(netns_fd, err);
@@ -144,14 +148,16 @@ int sock_repair_diag(int netns_fd, uint32_t state_mask, struct sock_image **imgs
 }
 
 /* "; "-joined labels, as many as fit */
-static void text_add(char *text, size_t size, size_t *len, const struct sock_image *img, const char *what, uint32_t amount)
+static void text_add(char *text, size_t size, size_t *len, const struct sock_image *img,
+		     const char *what, uint32_t amount)
 {
 	char label[192];
 	int r;
 
 	if (*len + 3 > size)
 		return;
-	r = snprintf(text + *len, size - *len, "%s%s (%u %s)", *len ? "; " : "", sock_image_label(img, label, sizeof(label)), amount,
+	r = snprintf(text + *len, size - *len, "%s%s (%u %s)", *len ? "; " : "",
+		     sock_image_label(img, label, sizeof(label)), amount,
 		     what);
 	*len = r < 0 || *len + (size_t)r >= size ? size : *len + (size_t)r;
 }
@@ -176,7 +182,8 @@ int sock_repair_orphans(int netns_fd, unsigned int *n, char *text, size_t size, 
 		if (imgs[i].inode)
 			continue;
 		(*n)++;
-		text_add(text, size, &len, &imgs[i], "bytes unsent or unacknowledged", imgs[i].sndq_len);
+		text_add(text, size, &len, &imgs[i], "bytes unsent or unacknowledged",
+			 imgs[i].sndq_len);
 	}
 	free(imgs);
 	return r;
@@ -190,11 +197,13 @@ int sock_repair_orphans(int netns_fd, unsigned int *n, char *text, size_t size, 
  *
  * Return: 0 or -errno.
  */
-int sock_repair_accept_queue(int netns_fd, unsigned int *waiting, unsigned int *half_open, char *text, size_t size, struct oerr *err)
+int sock_repair_accept_queue(int netns_fd, unsigned int *waiting, unsigned int *half_open,
+			     char *text, size_t size, struct oerr *err)
 {
 	struct sock_image *imgs = NULL;
 	size_t count = 0, len = 0;
-	int r = sock_repair_diag(netns_fd, STATE_BIT(SOCK_LISTEN) | STATE_BIT(SOCK_SYN_RECV), &imgs, &count, err);
+	int r = sock_repair_diag(netns_fd, STATE_BIT(SOCK_LISTEN) | STATE_BIT(SOCK_SYN_RECV), &imgs,
+				 &count, err);
 
 	*waiting = *half_open = 0;
 	if (size)
@@ -206,7 +215,8 @@ int sock_repair_accept_queue(int netns_fd, unsigned int *waiting, unsigned int *
 		}
 		*waiting += imgs[i].accept_queue;
 		if (imgs[i].accept_queue)
-			text_add(text, size, &len, &imgs[i], "connections not accepted", imgs[i].accept_queue);
+			text_add(text, size, &len, &imgs[i], "connections not accepted",
+				 imgs[i].accept_queue);
 	}
 	free(imgs);
 	return r;

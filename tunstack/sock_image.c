@@ -2,15 +2,18 @@
 /* sock_image.c - one socket as plain data: encode, decode, compare
  *
  * Theory of operation
- *   Purpose    one record that every party understands: what fills it from a kernel socket, what carries it, what checks a
- *              restored socket against it.
+ *   Purpose    one record that every party understands: what fills it from a kernel socket, what
+ *              carries it, what checks a restored socket against it.
  *   Not here   sockets: nothing in this file makes a system call.
- *   Form       one table names every field with its place in the live struct and on the wire; encode and decode walk it, so
- *              they cannot disagree, and the unit test checks the table against the documentation.
- *   Versions   a reader takes any record whose @compat it reaches, and skips header bytes behind those it knows; a writer that
- *              changes a meaning raises @compat, one that appends raises @version.
- *   Ledger     sock_image_compare() is what stands between a damaged copy and the commit: sequence numbers, both queues,
- *              windows, negotiated options, socket options. What may differ for good reasons is listed above it.
+ *   Form       one table names every field with its place in the live struct and on the wire;
+ *              encode and decode walk it, so they cannot disagree, and the unit test checks the
+ *              table against the documentation.
+ *   Versions   a reader takes any record whose @compat it reaches, and skips header bytes behind
+ *              those it knows; a writer that changes a meaning raises @compat, one that appends
+ *              raises @version.
+ *   Ledger     sock_image_compare() is what stands between a damaged copy and the commit: sequence
+ *              numbers, both queues, windows, negotiated options, socket options. What may differ
+ *              for good reasons is listed above it.
  *   Guarded by tests/unit/test_sock_image.c, tests/fuzz/fuzz_sock_image.c
  */
 #include "tunstack/sock_image.h"
@@ -31,57 +34,97 @@
 
 _Static_assert(SOCK_IMAGE_HASH_LEN == SHA256_DIGEST_LENGTH, "hash length");
 
-#define FIELD(f)                                                                                                                  \
-	{                                                                                                                         \
-		.name = #f, .live = offsetof(struct sock_image, f), .wire = offsetof(struct sock_image_wire, f),                  \
-		.size = sizeof(((struct sock_image *)0)->f) +                                                                     \
-			0 * sizeof(char[sizeof(((struct sock_image *)0)->f) == sizeof(((struct sock_image_wire *)0)->f) ? 1 : -1]) \
-	}
+#define LIVE_SIZE(f) sizeof(((struct sock_image *)0)->f)
+#define WIRE_SIZE(f) sizeof(((struct sock_image_wire *)0)->f)
+/* the size, and a compile error when the two forms disagree about it */
+#define SAME_SIZE(f) (LIVE_SIZE(f) + 0 * sizeof(char[LIVE_SIZE(f) == WIRE_SIZE(f) ? 1 : -1]))
+#define FIELD(f) \
+	{ #f, offsetof(struct sock_image, f), offsetof(struct sock_image_wire, f), SAME_SIZE(f) }
 
 /* fields that mean the same in both forms; integers are 1, 2, 4 or 8 bytes, anything longer is bytes */
 const struct sock_field sock_fields[] = {
-	FIELD(kind), FIELD(family), FIELD(state), FIELD(flags),
-	FIELD(laddr), FIELD(raddr), FIELD(lport), FIELD(rport), FIELD(scope_id),
-	FIELD(owner_pid), FIELD(owner_fd), FIELD(inode), FIELD(cookie),
-	FIELD(snd_una), FIELD(snd_nxt), FIELD(write_seq), FIELD(rcv_nxt),
-	FIELD(snd_wl1), FIELD(snd_wnd), FIELD(max_window), FIELD(rcv_wnd), FIELD(rcv_wup),
-	FIELD(snd_wscale), FIELD(rcv_wscale), FIELD(snd_mss), FIELD(rcv_mss), FIELD(adv_mss), FIELD(mss_clamp),
-	FIELD(cwnd), FIELD(ssthresh), FIELD(rto_us), FIELD(srtt_us), FIELD(rttvar_us), FIELD(pmtu),
-	FIELD(tsval), FIELD(ts_recent),
-	FIELD(backlog), FIELD(accept_queue), FIELD(dgrams), FIELD(rcvq_mem),
-	FIELD(sndq_len), FIELD(rcvq_len), FIELD(sndq_hash), FIELD(rcvq_hash), FIELD(congestion), FIELD(opt_known),
+	FIELD(kind), FIELD(family), FIELD(state), FIELD(flags), FIELD(laddr), FIELD(raddr),
+	FIELD(lport), FIELD(rport), FIELD(scope_id), FIELD(owner_pid), FIELD(owner_fd),
+	FIELD(inode), FIELD(cookie), FIELD(snd_una), FIELD(snd_nxt), FIELD(write_seq),
+	FIELD(rcv_nxt), FIELD(snd_wl1), FIELD(snd_wnd), FIELD(max_window), FIELD(rcv_wnd),
+	FIELD(rcv_wup), FIELD(snd_wscale), FIELD(rcv_wscale), FIELD(snd_mss), FIELD(rcv_mss),
+	FIELD(adv_mss), FIELD(mss_clamp), FIELD(cwnd), FIELD(ssthresh), FIELD(rto_us),
+	FIELD(srtt_us), FIELD(rttvar_us), FIELD(pmtu), FIELD(tsval), FIELD(ts_recent),
+	FIELD(backlog), FIELD(accept_queue), FIELD(dgrams), FIELD(rcvq_mem), FIELD(sndq_len),
+	FIELD(rcvq_len), FIELD(sndq_hash), FIELD(rcvq_hash), FIELD(congestion),
+	FIELD(opt_known),
 };
 const size_t sock_fields_count = ARRAY_SIZE(sock_fields);
 
 static const char *const state_names[SOCK_STATE_COUNT] = {
-	[0] = "UNKNOWN", [SOCK_ESTABLISHED] = "ESTABLISHED", [SOCK_SYN_SENT] = "SYN_SENT", [SOCK_SYN_RECV] = "SYN_RECV",
-	[SOCK_FIN_WAIT1] = "FIN_WAIT1", [SOCK_FIN_WAIT2] = "FIN_WAIT2", [SOCK_TIME_WAIT] = "TIME_WAIT", [SOCK_CLOSE] = "CLOSE",
-	[SOCK_CLOSE_WAIT] = "CLOSE_WAIT", [SOCK_LAST_ACK] = "LAST_ACK", [SOCK_LISTEN] = "LISTEN", [SOCK_CLOSING] = "CLOSING",
+	[0] = "UNKNOWN",
+	[SOCK_ESTABLISHED] = "ESTABLISHED",
+	[SOCK_SYN_SENT] = "SYN_SENT",
+	[SOCK_SYN_RECV] = "SYN_RECV",
+	[SOCK_FIN_WAIT1] = "FIN_WAIT1",
+	[SOCK_FIN_WAIT2] = "FIN_WAIT2",
+	[SOCK_TIME_WAIT] = "TIME_WAIT",
+	[SOCK_CLOSE] = "CLOSE",
+	[SOCK_CLOSE_WAIT] = "CLOSE_WAIT",
+	[SOCK_LAST_ACK] = "LAST_ACK",
+	[SOCK_LISTEN] = "LISTEN",
+	[SOCK_CLOSING] = "CLOSING",
 };
 
 static const char *const opt_names[SOCK_OPT_COUNT] = {
-	[SOCK_OPT_REUSEADDR] = "SO_REUSEADDR", [SOCK_OPT_REUSEPORT] = "SO_REUSEPORT", [SOCK_OPT_KEEPALIVE] = "SO_KEEPALIVE",
-	[SOCK_OPT_LINGER] = "SO_LINGER", [SOCK_OPT_PRIORITY] = "SO_PRIORITY", [SOCK_OPT_MARK] = "SO_MARK",
-	[SOCK_OPT_RCVBUF] = "SO_RCVBUF", [SOCK_OPT_SNDBUF] = "SO_SNDBUF", [SOCK_OPT_BUF_LOCK] = "SO_BUF_LOCK",
-	[SOCK_OPT_RCVLOWAT] = "SO_RCVLOWAT", [SOCK_OPT_RCVTIMEO] = "SO_RCVTIMEO", [SOCK_OPT_SNDTIMEO] = "SO_SNDTIMEO",
-	[SOCK_OPT_OOBINLINE] = "SO_OOBINLINE", [SOCK_OPT_BROADCAST] = "SO_BROADCAST",
-	[SOCK_OPT_MAX_PACING_RATE] = "SO_MAX_PACING_RATE", [SOCK_OPT_BUSY_POLL] = "SO_BUSY_POLL",
-	[SOCK_OPT_NO_CHECK] = "SO_NO_CHECK", [SOCK_OPT_TIMESTAMP] = "SO_TIMESTAMP",
-	[SOCK_OPT_IP_TOS] = "IP_TOS", [SOCK_OPT_IP_TTL] = "IP_TTL", [SOCK_OPT_IP_MTU_DISCOVER] = "IP_MTU_DISCOVER",
-	[SOCK_OPT_IP_RECVERR] = "IP_RECVERR", [SOCK_OPT_IP_PKTINFO] = "IP_PKTINFO", [SOCK_OPT_IP_FREEBIND] = "IP_FREEBIND",
-	[SOCK_OPT_IP_TRANSPARENT] = "IP_TRANSPARENT", [SOCK_OPT_IP_RECVTOS] = "IP_RECVTOS", [SOCK_OPT_IP_RECVTTL] = "IP_RECVTTL",
-	[SOCK_OPT_IP_BIND_NO_PORT] = "IP_BIND_ADDRESS_NO_PORT", [SOCK_OPT_IP_MULTICAST_TTL] = "IP_MULTICAST_TTL",
+	[SOCK_OPT_REUSEADDR] = "SO_REUSEADDR",
+	[SOCK_OPT_REUSEPORT] = "SO_REUSEPORT",
+	[SOCK_OPT_KEEPALIVE] = "SO_KEEPALIVE",
+	[SOCK_OPT_LINGER] = "SO_LINGER",
+	[SOCK_OPT_PRIORITY] = "SO_PRIORITY",
+	[SOCK_OPT_MARK] = "SO_MARK",
+	[SOCK_OPT_RCVBUF] = "SO_RCVBUF",
+	[SOCK_OPT_SNDBUF] = "SO_SNDBUF",
+	[SOCK_OPT_BUF_LOCK] = "SO_BUF_LOCK",
+	[SOCK_OPT_RCVLOWAT] = "SO_RCVLOWAT",
+	[SOCK_OPT_RCVTIMEO] = "SO_RCVTIMEO",
+	[SOCK_OPT_SNDTIMEO] = "SO_SNDTIMEO",
+	[SOCK_OPT_OOBINLINE] = "SO_OOBINLINE",
+	[SOCK_OPT_BROADCAST] = "SO_BROADCAST",
+	[SOCK_OPT_MAX_PACING_RATE] = "SO_MAX_PACING_RATE",
+	[SOCK_OPT_BUSY_POLL] = "SO_BUSY_POLL",
+	[SOCK_OPT_NO_CHECK] = "SO_NO_CHECK",
+	[SOCK_OPT_TIMESTAMP] = "SO_TIMESTAMP",
+	[SOCK_OPT_IP_TOS] = "IP_TOS",
+	[SOCK_OPT_IP_TTL] = "IP_TTL",
+	[SOCK_OPT_IP_MTU_DISCOVER] = "IP_MTU_DISCOVER",
+	[SOCK_OPT_IP_RECVERR] = "IP_RECVERR",
+	[SOCK_OPT_IP_PKTINFO] = "IP_PKTINFO",
+	[SOCK_OPT_IP_FREEBIND] = "IP_FREEBIND",
+	[SOCK_OPT_IP_TRANSPARENT] = "IP_TRANSPARENT",
+	[SOCK_OPT_IP_RECVTOS] = "IP_RECVTOS",
+	[SOCK_OPT_IP_RECVTTL] = "IP_RECVTTL",
+	[SOCK_OPT_IP_BIND_NO_PORT] = "IP_BIND_ADDRESS_NO_PORT",
+	[SOCK_OPT_IP_MULTICAST_TTL] = "IP_MULTICAST_TTL",
 	[SOCK_OPT_IP_MULTICAST_LOOP] = "IP_MULTICAST_LOOP",
-	[SOCK_OPT_IPV6_TCLASS] = "IPV6_TCLASS", [SOCK_OPT_IPV6_HOPS] = "IPV6_UNICAST_HOPS", [SOCK_OPT_IPV6_ONLY] = "IPV6_V6ONLY",
-	[SOCK_OPT_IPV6_MTU_DISCOVER] = "IPV6_MTU_DISCOVER", [SOCK_OPT_IPV6_RECVPKTINFO] = "IPV6_RECVPKTINFO",
-	[SOCK_OPT_TCP_NODELAY] = "TCP_NODELAY", [SOCK_OPT_TCP_CORK] = "TCP_CORK", [SOCK_OPT_TCP_KEEPIDLE] = "TCP_KEEPIDLE",
-	[SOCK_OPT_TCP_KEEPINTVL] = "TCP_KEEPINTVL", [SOCK_OPT_TCP_KEEPCNT] = "TCP_KEEPCNT", [SOCK_OPT_TCP_SYNCNT] = "TCP_SYNCNT",
-	[SOCK_OPT_TCP_LINGER2] = "TCP_LINGER2", [SOCK_OPT_TCP_DEFER_ACCEPT] = "TCP_DEFER_ACCEPT",
-	[SOCK_OPT_TCP_WINDOW_CLAMP] = "TCP_WINDOW_CLAMP", [SOCK_OPT_TCP_USER_TIMEOUT] = "TCP_USER_TIMEOUT",
-	[SOCK_OPT_TCP_NOTSENT_LOWAT] = "TCP_NOTSENT_LOWAT", [SOCK_OPT_TCP_INQ] = "TCP_INQ",
-	[SOCK_OPT_TCP_THIN_TIMEOUTS] = "TCP_THIN_LINEAR_TIMEOUTS", [SOCK_OPT_TCP_SAVE_SYN] = "TCP_SAVE_SYN",
+	[SOCK_OPT_IPV6_TCLASS] = "IPV6_TCLASS",
+	[SOCK_OPT_IPV6_HOPS] = "IPV6_UNICAST_HOPS",
+	[SOCK_OPT_IPV6_ONLY] = "IPV6_V6ONLY",
+	[SOCK_OPT_IPV6_MTU_DISCOVER] = "IPV6_MTU_DISCOVER",
+	[SOCK_OPT_IPV6_RECVPKTINFO] = "IPV6_RECVPKTINFO",
+	[SOCK_OPT_TCP_NODELAY] = "TCP_NODELAY",
+	[SOCK_OPT_TCP_CORK] = "TCP_CORK",
+	[SOCK_OPT_TCP_KEEPIDLE] = "TCP_KEEPIDLE",
+	[SOCK_OPT_TCP_KEEPINTVL] = "TCP_KEEPINTVL",
+	[SOCK_OPT_TCP_KEEPCNT] = "TCP_KEEPCNT",
+	[SOCK_OPT_TCP_SYNCNT] = "TCP_SYNCNT",
+	[SOCK_OPT_TCP_LINGER2] = "TCP_LINGER2",
+	[SOCK_OPT_TCP_DEFER_ACCEPT] = "TCP_DEFER_ACCEPT",
+	[SOCK_OPT_TCP_WINDOW_CLAMP] = "TCP_WINDOW_CLAMP",
+	[SOCK_OPT_TCP_USER_TIMEOUT] = "TCP_USER_TIMEOUT",
+	[SOCK_OPT_TCP_NOTSENT_LOWAT] = "TCP_NOTSENT_LOWAT",
+	[SOCK_OPT_TCP_INQ] = "TCP_INQ",
+	[SOCK_OPT_TCP_THIN_TIMEOUTS] = "TCP_THIN_LINEAR_TIMEOUTS",
+	[SOCK_OPT_TCP_SAVE_SYN] = "TCP_SAVE_SYN",
 	[SOCK_OPT_TCP_FASTOPEN] = "TCP_FASTOPEN",
-	[SOCK_OPT_UDP_CORK] = "UDP_CORK", [SOCK_OPT_UDP_GRO] = "UDP_GRO", [SOCK_OPT_UDP_SEGMENT] = "UDP_SEGMENT",
+	[SOCK_OPT_UDP_CORK] = "UDP_CORK",
+	[SOCK_OPT_UDP_GRO] = "UDP_GRO",
+	[SOCK_OPT_UDP_SEGMENT] = "UDP_SEGMENT",
 };
 
 /** sock_state_name() - "ESTABLISHED" and so on; "UNKNOWN" for what is none */
@@ -123,7 +166,8 @@ void sock_image_drop_bytes(struct sock_image *img)
  * sock_image_set_queue() - put a queue's bytes in
  * @send:  the send queue, else the receive queue
  * @bytes: allocated, taken over (freed at once unless @keep); may be NULL when @len is 0
- * @keep:  the bytes become part of the image (SOCK_F_BYTES is the caller's to set, when both queues are in)
+ * @keep:  the bytes become part of the image (SOCK_F_BYTES is the caller's to set, when both queues
+ *         are in)
  */
 void sock_image_set_queue(struct sock_image *img, bool send, uint8_t *bytes, uint32_t len, bool keep)
 {
@@ -152,17 +196,28 @@ bool sock_image_opt(const struct sock_image *img, enum sock_opt opt, int64_t *va
 	return true;
 }
 
-/** sock_image_addr() - "192.168.5.2:80" or "[fe80::1]:80", the local end or the remote one; Return: @text */
+/**
+ * sock_image_addr() - "192.168.5.2:80" or "[fe80::1]:80", the local end or the remote one
+ *
+ * Return: @text
+ */
 char *sock_image_addr(const struct sock_image *img, bool local, char *text, size_t size)
 {
 	char ip[INET6_ADDRSTRLEN];
 
-	inet_ntop(img->family == 6 ? AF_INET6 : AF_INET, local ? img->laddr : img->raddr, ip, sizeof(ip));
-	snprintf(text, size, img->family == 6 ? "[%s]:%u" : "%s:%u", ip, local ? img->lport : img->rport);
+	inet_ntop(img->family == 6 ? AF_INET6 : AF_INET, local ? img->laddr : img->raddr, ip,
+		  sizeof(ip));
+	snprintf(text, size, img->family == 6 ? "[%s]:%u" : "%s:%u", ip,
+		 local ? img->lport : img->rport);
 	return text;
 }
 
-/** sock_image_label() - "tcp 192.168.5.2:80 - 192.168.5.7:41000 ESTABLISHED pid 12 fd 7", for messages; Return: @text */
+/**
+ * sock_image_label() - "tcp 192.168.5.2:80 - 192.168.5.7:41000 ESTABLISHED pid 12 fd 7", for
+ * messages
+ *
+ * Return: @text
+ */
 char *sock_image_label(const struct sock_image *img, char *text, size_t size)
 {
 	char l[64], r[64], owner[48] = "no descriptor";
@@ -172,10 +227,12 @@ char *sock_image_label(const struct sock_image *img, char *text, size_t size)
 	if (img->owner_pid)
 		snprintf(owner, sizeof(owner), "pid %d fd %d", img->owner_pid, img->owner_fd);
 	if (img->rport)
-		snprintf(text, size, "%s %s - %s %s %s", img->kind == SOCK_KIND_UDP ? "udp" : "tcp", l, r,
+		snprintf(text, size, "%s %s - %s %s %s", img->kind == SOCK_KIND_UDP ? "udp" : "tcp",
+			 l, r,
 			 sock_state_name(img->state), owner);
 	else
-		snprintf(text, size, "%s %s %s %s", img->kind == SOCK_KIND_UDP ? "udp" : "tcp", l, sock_state_name(img->state),
+		snprintf(text, size, "%s %s %s %s", img->kind == SOCK_KIND_UDP ? "udp" : "tcp", l,
+			 sock_state_name(img->state),
 			 owner);
 	return text;
 }
@@ -221,16 +278,18 @@ static void take_le(void *to, const uint8_t *from, size_t size)
 /** sock_image_size() - bytes sock_image_encode() will write */
 size_t sock_image_size(const struct sock_image *img)
 {
-	return sizeof(struct sock_image_wire) + (img->flags & SOCK_F_BYTES ? (size_t)img->sndq_len + img->rcvq_len : 0);
+	size_t bytes = img->flags & SOCK_F_BYTES ? (size_t)img->sndq_len + img->rcvq_len : 0;
+
+	return sizeof(struct sock_image_wire) + bytes;
 }
 
-#define WIRE_SIZE(f) sizeof(((struct sock_image_wire *)0)->f)
 #define PUT(buf, f, v) put_uint((buf) + offsetof(struct sock_image_wire, f), (v), WIRE_SIZE(f))
 #define GET(buf, f) get_le((buf) + offsetof(struct sock_image_wire, f), WIRE_SIZE(f))
 
 /**
  * sock_image_encode() - the wire form
- * @now_us: monotonic now; the time of the image becomes an age, since clocks of two nodes have nothing in common
+ * @now_us: monotonic now; the time of the image becomes an age, since clocks of two nodes have
+ *          nothing in common
  * @size:   room in @buf
  *
  * Return: bytes written; -ENOSPC.
@@ -275,7 +334,8 @@ static bool all_zero(const uint8_t *p, size_t n)
 	return true;
 }
 
-/* values that later code indexes tables with, prints or allocates by; @known: written by a version we know all flags of */
+/* values that later code indexes tables with, prints or allocates by; @known: written by a
+ * version we know all flags of */
 static bool fields_are_sane(const struct sock_image *img, bool known)
 {
 	if (img->kind != SOCK_KIND_TCP && img->kind != SOCK_KIND_UDP)
@@ -320,11 +380,14 @@ static int decode_frame(const uint8_t *buf, size_t len, size_t *header, size_t *
 {
 	if (len < sizeof(struct sock_image_wire) || GET(buf, magic) != SOCK_IMAGE_MAGIC)
 		return -EBADMSG;
-	if (!GET(buf, compat) || GET(buf, compat) > SOCK_IMAGE_VERSION || GET(buf, version) < GET(buf, compat))
+	if (!GET(buf, compat) || GET(buf, compat) > SOCK_IMAGE_VERSION || GET(buf,
+									      version) < GET(buf,
+											     compat))
 		return -EPROTONOSUPPORT;
 	*header = GET(buf, header_len);
 	*total = GET(buf, total_len);
-	if (*header < sizeof(struct sock_image_wire) || *header > HEADER_MAX || *header > *total || *total > len)
+	if (*header < sizeof(struct sock_image_wire) || *header > HEADER_MAX || *header > *total ||
+	    *total > len)
 		return -EBADMSG;
 	if (GET(buf, version) == SOCK_IMAGE_VERSION && *header != sizeof(struct sock_image_wire))
 		return -EBADMSG;
@@ -338,9 +401,11 @@ static int decode_frame(const uint8_t *buf, size_t len, size_t *header, size_t *
  * @img:    filled, queue bytes copied; the caller sock_image_fini()s it. Empty on error.
  * @used:   bytes of @buf that were this image; may be NULL
  *
- * Return: 0; -EBADMSG malformed, cut short or its queues do not match their hashes; -EPROTONOSUPPORT a version we cannot read.
+ * Return: 0; -EBADMSG malformed, cut short or its queues do not match their hashes;
+ * -EPROTONOSUPPORT a version we cannot read.
  */
-int sock_image_decode(const uint8_t *buf, size_t len, uint64_t now_us, struct sock_image *img, size_t *used)
+int sock_image_decode(const uint8_t *buf, size_t len, uint64_t now_us, struct sock_image *img,
+		      size_t *used)
 {
 	bool known = len >= sizeof(struct sock_image_wire) && GET(buf, version) == SOCK_IMAGE_VERSION;
 	size_t header, total, bytes;
@@ -423,7 +488,8 @@ static void compare_identity(struct ledger *l, const struct sock_image *b, const
 		return;
 	}
 	if (b->state != a->state)
-		ledger_add(l, "state was %s, is %s", sock_state_name(b->state), sock_state_name(a->state));
+		ledger_add(l, "state was %s, is %s", sock_state_name(b->state),
+			   sock_state_name(a->state));
 	if (b->lport != a->lport || memcmp(b->laddr, a->laddr, sizeof(b->laddr))) {
 		sock_image_addr(b, true, tb, sizeof(tb));
 		sock_image_addr(a, true, ta, sizeof(ta));
@@ -477,7 +543,8 @@ static void compare_queues(struct ledger *l, const struct sock_image *b, const s
 		ledger_add(l, "receive queue holds other bytes (%u)", b->rcvq_len);
 }
 
-/* values that say nothing: buffer sizes the kernel tunes by itself, and SO_REUSEADDR, which repair mode occupies */
+/* values that say nothing: buffer sizes the kernel tunes by itself, and SO_REUSEADDR, which
+ * repair mode occupies */
 static bool opt_is_loose(const struct sock_image *b, const struct sock_image *a, enum sock_opt o)
 {
 	int64_t locked = 0;
@@ -497,14 +564,16 @@ static void compare_options(struct ledger *l, const struct sock_image *b, const 
 
 	for (size_t i = 0; i < ARRAY_SIZE(negotiated); i++)
 		if ((b->flags ^ a->flags) & negotiated[i].flag)
-			ledger_add(l, "%s %s", negotiated[i].name, b->flags & negotiated[i].flag ? "lost" : "appeared");
+			ledger_add(l, "%s %s", negotiated[i].name,
+				   b->flags & negotiated[i].flag ? "lost" : "appeared");
 	for (enum sock_opt o = 0; o < SOCK_OPT_COUNT; o++) {
 		if (!sock_image_opt(b, o, &vb) || opt_is_loose(b, a, o))
 			continue;
 		if (!sock_image_opt(a, o, &va))
 			ledger_add(l, "%s cannot be read", sock_opt_name(o));
 		else if (o == SOCK_OPT_TCP_WINDOW_CLAMP ? va < vb : va != vb)
-			ledger_add(l, "%s was %lld, is %lld", sock_opt_name(o), (long long)vb, (long long)va);
+			ledger_add(l, "%s was %lld, is %lld", sock_opt_name(o), (long long)vb,
+				   (long long)va);
 	}
 	if (b->congestion[0] && strncmp(b->congestion, a->congestion, SOCK_IMAGE_CC_LEN))
 		ledger_add(l, "TCP_CONGESTION was %s, is %s", b->congestion, a->congestion);
@@ -516,16 +585,18 @@ static void compare_options(struct ledger *l, const struct sock_image *b, const 
  * @after:  the image of the restored socket
  * @text:   one line of differences, "" when there are none; cut off when they do not fit
  *
- * Compared: addresses, state, snd_una, write_seq, rcv_nxt, window, scales, mss_clamp, both queues, negotiated options, our
- * and the peer's FIN, every socket option, congestion control, a listener's backlog. Allowed to differ: snd_nxt may have grown up
- * to write_seq (the unsent part of a restored queue counts as sent); the receive window and TCP_WINDOW_CLAMP may be larger; buffer
- * sizes that the kernel tunes by itself; SO_REUSEADDR while repair mode occupies it; ECN and the current MSS, cwnd and RTT, which no
- * interface restores; a connecting socket's numbers (it sends a new SYN); the unread data of a socket with pending urgent data
- * (pre-flight names those); inode and cookie.
+ * Compared: addresses, state, snd_una, write_seq, rcv_nxt, window, scales, mss_clamp, both queues,
+ * negotiated options, our and the peer's FIN, every socket option, congestion control, a listener's
+ * backlog. Allowed to differ: snd_nxt may have grown up to write_seq (the unsent part of a restored
+ * queue counts as sent); the receive window and TCP_WINDOW_CLAMP may be larger; buffer sizes that
+ * the kernel tunes by itself; SO_REUSEADDR while repair mode occupies it; ECN and the current MSS,
+ * cwnd and RTT, which no interface restores; a connecting socket's numbers (it sends a new SYN);
+ * the unread data of a socket with pending urgent data (pre-flight names those); inode and cookie.
  *
  * Return: how many differences.
  */
-int sock_image_compare(const struct sock_image *before, const struct sock_image *after, char *text, size_t size)
+int sock_image_compare(const struct sock_image *before, const struct sock_image *after, char *text,
+		       size_t size)
 {
 	struct ledger l = { .text = text, .size = size };
 

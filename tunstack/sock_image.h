@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* sock_image.h - one socket as plain data
  *
- * The same record is filled from a kernel socket (sock_repair.c), sent along with a migration, checked against the restored
- * socket before the commit (the ledger) and shown by ms-sockets. docs/sock-image.md describes the wire form byte by byte.
+ * The same record is filled from a kernel socket (sock_repair.c), sent along with a migration,
+ * checked against the restored socket before the commit (the ledger) and shown by ms-sockets.
+ * docs/sock-image.md describes the wire form byte by byte.
  *
- * struct sock_image is the live form, host byte order, times as monotonic microseconds; struct sock_image_wire is what is sent:
- * little-endian, fixed width, versioned, ages instead of times.
+ * struct sock_image is the live form, host byte order, times as monotonic microseconds; struct
+ * sock_image_wire is what is sent: little-endian, fixed width, versioned, ages instead of times.
  */
 #ifndef TUNSTACK_SOCK_IMAGE_H
 #define TUNSTACK_SOCK_IMAGE_H
@@ -24,7 +25,8 @@
 
 enum sock_kind { SOCK_KIND_TCP = 1, SOCK_KIND_UDP = 2 };
 
-/* Linux's numbers (include/net/tcp_states.h), which are also the wire's; a UDP socket is ESTABLISHED (connected) or CLOSE */
+/* Linux's numbers (include/net/tcp_states.h), which are also the wire's; a UDP socket is
+ * ESTABLISHED (connected) or CLOSE */
 enum sock_state {
 	SOCK_ESTABLISHED = 1,
 	SOCK_SYN_SENT,
@@ -41,14 +43,14 @@ enum sock_state {
 };
 
 enum sock_image_flag {
-	SOCK_F_FIN_QUEUED = 1 << 0,	/* our FIN is in the send queue (sent or not, not acknowledged); it counts in write_seq */
+	SOCK_F_FIN_QUEUED = 1 << 0,	/* our FIN is queued or sent, not acknowledged; write_seq counts it */
 	SOCK_F_FIN_RCVD = 1 << 1,	/* the peer's FIN is in; it counts in rcv_nxt */
 	SOCK_F_TS = 1 << 2,		/* negotiated: timestamps */
 	SOCK_F_SACK = 1 << 3,
 	SOCK_F_WS = 1 << 4,		/* window scaling */
 	SOCK_F_ECN = 1 << 5,
 	SOCK_F_SEQ = 1 << 6,		/* sequence numbers, windows and mss_clamp are valid */
-	SOCK_F_QUEUES = 1 << 7,		/* both queues were read: the hashes are valid (lengths always are) */
+	SOCK_F_QUEUES = 1 << 7,		/* both queues were read: the hashes are valid */
 	SOCK_F_BYTES = 1 << 8,		/* ... and their bytes are here */
 	SOCK_F_URGENT = 1 << 9,		/* unread urgent data: it cannot be carried */
 	SOCK_F_AT_MARK = 1 << 10,	/* the next byte read is the urgent mark (SIOCATMARK) */
@@ -164,7 +166,7 @@ struct sock_image {
 	uint32_t rcvq_mem;		/* receive memory in use, bytes */
 	uint32_t sndq_len;		/* bytes from snd_una on (a FIN is not a byte) */
 	uint32_t rcvq_len;		/* bytes received and unread */
-	uint8_t sndq_hash[SOCK_IMAGE_HASH_LEN];	/* SHA-256 of the queue, zero while it is empty or unread */
+	uint8_t sndq_hash[SOCK_IMAGE_HASH_LEN];	/* SHA-256; zero while it is empty or unread */
 	uint8_t rcvq_hash[SOCK_IMAGE_HASH_LEN];
 	char congestion[SOCK_IMAGE_CC_LEN];	/* NUL-terminated, "" = unknown */
 	uint64_t opt_known;		/* bit per enum sock_opt that could be read */
@@ -173,12 +175,13 @@ struct sock_image {
 	uint8_t *rcvq;
 };
 
-/* what is sent: little-endian; sndq_len then rcvq_len bytes follow the header when SOCK_F_BYTES is set */
+/* what is sent: little-endian; sndq_len then rcvq_len bytes follow the header when SOCK_F_BYTES
+ * is set */
 struct sock_image_wire {
 	uint32_t magic;
 	uint16_t version;
 	uint16_t compat;
-	uint32_t header_len;		/* a newer writer may append fields: readers skip what they do not know */
+	uint32_t header_len;		/* a newer writer may append fields, which readers skip */
 	uint32_t total_len;		/* header and queue bytes */
 	uint8_t kind;
 	uint8_t family;
@@ -251,8 +254,10 @@ void sock_image_set_queue(struct sock_image *img, bool send, uint8_t *bytes, uin
 
 size_t sock_image_size(const struct sock_image *img);
 int sock_image_encode(const struct sock_image *img, uint64_t now_us, uint8_t *buf, size_t size);
-int sock_image_decode(const uint8_t *buf, size_t len, uint64_t now_us, struct sock_image *img, size_t *used);
-int sock_image_compare(const struct sock_image *before, const struct sock_image *after, char *text, size_t size);
+int sock_image_decode(const uint8_t *buf, size_t len, uint64_t now_us, struct sock_image *img,
+		      size_t *used);
+int sock_image_compare(const struct sock_image *before, const struct sock_image *after, char *text,
+		       size_t size);
 
 const char *sock_state_name(unsigned int state);
 const char *sock_opt_name(enum sock_opt opt);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* sock_image_fields.h - the table behind sock_image.c: where each field is in memory and on the wire; for its tests and ms-sockets */
+/* sock_image_fields.h - the table behind sock_image.c: where each field is in memory and on the
+ * wire; for its tests and ms-sockets */
 #ifndef TUNSTACK_SOCK_IMAGE_FIELDS_H
 #define TUNSTACK_SOCK_IMAGE_FIELDS_H
 

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 /* sock_list.c - the TCP and UDP sockets of a set of processes, through /proc/PID/fd and pidfd_getfd(2)
  *
- * Works on stopped and running processes alike. A socket that several descriptors or processes share (dup, fork, SCM_RIGHTS) is
- * listed once, under the first one found: pids in the order given, descriptors by number. Needs PTRACE_MODE_ATTACH access.
+ * Works on stopped and running processes alike. A socket that several descriptors or processes
+ * share (dup, fork, SCM_RIGHTS) is listed once, under the first one found: pids in the order given,
+ * descriptors by number. Needs PTRACE_MODE_ATTACH access.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -106,16 +107,19 @@ static bool classify(int fd, struct sock_ref *ref)
 	int domain = 0, protocol = 0;
 	socklen_t len = sizeof(int);
 
-	if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) || getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &len))
+	if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) ||
+	    getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &len))
 		return false;
-	if ((domain != AF_INET && domain != AF_INET6) || (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP))
+	if ((domain != AF_INET && domain != AF_INET6) ||
+	    (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP))
 		return false;
 	ref->family = domain == AF_INET ? 4 : 6;
 	ref->kind = protocol == IPPROTO_TCP ? SOCK_KIND_TCP : SOCK_KIND_UDP;
 	return true;
 }
 
-static int list_one(struct sock_list *list, struct inode_set *seen, pid_t pid, int pidfd, int32_t inner, int number)
+static int list_one(struct sock_list *list, struct inode_set *seen, pid_t pid, int pidfd,
+		    int32_t inner, int number)
 {
 	struct sock_ref ref = { .pid = pid, .inner_pid = inner, .number = number };
 	char path[64], link[64];

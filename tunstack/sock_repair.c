@@ -2,22 +2,30 @@
 /* sock_repair.c - kernel sockets <-> plain data
  *
  * Theory of operation
- *   Purpose    fill a sock_image from a socket's descriptor, set again what a restore lost, and check the result.
- *   Not here   finding descriptors (sock_list.c), sockets without one (sock_diag.c), restoring a socket (CRIU does).
- *   Repair     sequence numbers and windows are only told in TCP_REPAIR mode. While it is on, the kernel sends no data of that
- *              socket; it is on for microseconds. Leaving it: TCP_REPAIR_OFF_NO_WP (a plain 0 sends a window probe), and
- *              SO_REUSEADDR, which the kernel then sets to 0, gets its value back. A socket that is in repair mode already (CRIU
- *              leaves restored ones so until the very end) stays in it, with its queue selection as it was.
- *   Reading    TCP_QUEUE_SEQ is write_seq of the send queue (not snd_nxt) and rcv_nxt of the receive queue. snd_una = write_seq -
- *              SIOCOUTQ, snd_nxt = write_seq - SIOCOUTQNSD. These and the peeks are separate calls: an acknowledgement in
- *              between would shift the bytes against the numbers, so all numbers are read again behind the queues until both readings
- *              agree. sock_repair_export_all() also looks once more at every socket SETTLE_US after the first reading: what had
- *              passed the routing decision when the capture was set may arrive until then.
- *   Options    45 getsockopt() calls took longer than all the rest, for 1000 sockets 45 ms of a freeze: a migration reads only
- *              those that CRIU does not bring back.
- *   States     LISTEN refuses repair mode: backlog and options only. CLOSE has no numbers. SYN_SENT: SIOCOUTQ says 0, its
- *              SYN counts in write_seq. A queued FIN counts in SIOCOUTQ and yields no byte.
- *   Failure    whatever goes wrong, repair mode is left and SO_REUSEADDR put back before the error is returned.
+ *   Purpose    fill a sock_image from a socket's descriptor, set again what a restore lost, and
+ *              check the result.
+ *   Not here   finding descriptors (sock_list.c), sockets without one (sock_diag.c), restoring a
+ *              socket (CRIU does).
+ *   Repair     sequence numbers and windows are only told in TCP_REPAIR mode. While it is on, the
+ *              kernel sends no data of that socket; it is on for microseconds. Leaving it:
+ *              TCP_REPAIR_OFF_NO_WP (a plain 0 sends a window probe), and SO_REUSEADDR, which the
+ *              kernel then sets to 0, gets its value back. A socket that is in repair mode already
+ *              (CRIU leaves restored ones so until the very end) stays in it, with its queue
+ *              selection as it was.
+ *   Reading    TCP_QUEUE_SEQ is write_seq of the send queue (not snd_nxt) and rcv_nxt of the
+ *              receive queue. snd_una = write_seq - SIOCOUTQ, snd_nxt = write_seq - SIOCOUTQNSD.
+ *              These and the peeks are separate calls: an acknowledgement in between would shift
+ *              the bytes against the numbers, so all numbers are read again behind the queues until
+ *              both readings agree. sock_repair_export_all() also looks once more at every socket
+ *              SETTLE_US after the first reading: what had passed the routing decision when the
+ *              capture was set may arrive until then.
+ *   Options    45 getsockopt() calls took longer than all the rest, for 1000 sockets 45 ms of a
+ *              freeze: a migration reads only those that CRIU does not bring back.
+ *   States     LISTEN refuses repair mode: backlog and options only. CLOSE has no numbers.
+ *              SYN_SENT: SIOCOUTQ says 0, its SYN counts in write_seq. A queued FIN counts in
+ *              SIOCOUTQ and yields no byte.
+ *   Failure    whatever goes wrong, repair mode is left and SO_REUSEADDR put back before the error
+ *              is returned.
  *   Guarded by tests/unit/test_sock_repair.c
  */
 #include "tunstack/sock_repair.h"
@@ -46,13 +54,13 @@
 #define SO_BUF_LOCK 72
 #endif
 #define SETTLE_US 300		/* between two readings of a quiet socket */
-#define READ_TRIES 50		/* readings that disagree before we give up: somebody else still feeds the socket */
+#define READ_TRIES 50		/* readings that disagree: then somebody still feeds the socket */
 
 enum opt_type { OPT_INT, OPT_U64, OPT_LINGER, OPT_TIMEVAL };
 enum opt_for { FOR_ALL, FOR_TCP, FOR_UDP, FOR_V6 };
 enum opt_flag {
 	OPT_RO = 1,	/* cannot be set, or not any more */
-	OPT_KEPT = 2,	/* CRIU 4.2.1 brings it back in every kind of socket (tests/bats/ledger.bats): read only when all are wanted */
+	OPT_KEPT = 2,	/* CRIU 4.2.1 brings it back in every socket: read only when all are wanted */
 	OPT_ALIVE = 4,	/* means something while SO_KEEPALIVE is on */
 };
 
@@ -163,7 +171,10 @@ static int opt_get(int fd, const struct opt_desc *d, int64_t *value)
 {
 	union { int i; uint64_t u64; struct linger linger; struct timeval tv; } v = { 0 };
 	static const socklen_t sizes[] = {
-		[OPT_INT] = sizeof(v.i), [OPT_U64] = sizeof(v.u64), [OPT_LINGER] = sizeof(v.linger), [OPT_TIMEVAL] = sizeof(v.tv),
+		[OPT_INT] = sizeof(v.i),
+		[OPT_U64] = sizeof(v.u64),
+		[OPT_LINGER] = sizeof(v.linger),
+		[OPT_TIMEVAL] = sizeof(v.tv),
 	};
 	socklen_t len = sizes[d->type];
 
@@ -199,18 +210,21 @@ static void read_options(int fd, bool all, struct sock_image *img)
 	socklen_t len = sizeof(img->congestion) - 1;
 
 	for (enum sock_opt o = 0; o < SOCK_OPT_COUNT; o++) {
-		bool wanted = all || !(opts[o].flags & OPT_KEPT) || ((opts[o].flags & OPT_ALIVE) && img->opt[SOCK_OPT_KEEPALIVE]);
+		bool alive = (opts[o].flags & OPT_ALIVE) && img->opt[SOCK_OPT_KEEPALIVE];
+		bool wanted = all || alive || !(opts[o].flags & OPT_KEPT);
 
 		if (wanted && opt_applies(&opts[o], img) && !opt_get(fd, &opts[o], &img->opt[o]))
 			img->opt_known |= 1ull << o;
 	}
-	if (img->kind == SOCK_KIND_TCP && getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, img->congestion, &len))
+	if (img->kind == SOCK_KIND_TCP &&
+	    getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, img->congestion, &len))
 		img->congestion[0] = '\0';
 }
 
 /* ---- identity ---- */
 
-static void take_addr(const struct sockaddr_storage *ss, uint8_t addr[16], uint16_t *port, uint32_t *scope)
+static void take_addr(const struct sockaddr_storage *ss, uint8_t addr[16], uint16_t *port,
+		      uint32_t *scope)
 {
 	const struct sockaddr_in *in = (const struct sockaddr_in *)ss;
 	const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)ss;
@@ -237,7 +251,8 @@ static int read_identity(int fd, struct sock_image *img)
 		r = get_int(fd, SOL_SOCKET, SO_PROTOCOL, &protocol);
 	if (r)
 		return r;
-	if ((domain != AF_INET && domain != AF_INET6) || (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP))
+	if ((domain != AF_INET && domain != AF_INET6) ||
+	    (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP))
 		return -EPROTONOSUPPORT;
 	img->family = domain == AF_INET ? 4 : 6;
 	img->kind = protocol == IPPROTO_TCP ? SOCK_KIND_TCP : SOCK_KIND_UDP;
@@ -262,8 +277,10 @@ static void read_tcp_info(int fd, struct sock_image *img)
 	if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &ti, &len))
 		return;
 	img->state = ti.tcpi_state < SOCK_STATE_COUNT ? ti.tcpi_state : 0;
-	img->flags |= (ti.tcpi_options & TCPI_OPT_TIMESTAMPS ? SOCK_F_TS : 0) | (ti.tcpi_options & TCPI_OPT_SACK ? SOCK_F_SACK : 0) |
-		      (ti.tcpi_options & TCPI_OPT_WSCALE ? SOCK_F_WS : 0) | (ti.tcpi_options & TCPI_OPT_ECN ? SOCK_F_ECN : 0);
+	img->flags |= (ti.tcpi_options & TCPI_OPT_TIMESTAMPS ? SOCK_F_TS : 0) |
+		      (ti.tcpi_options & TCPI_OPT_SACK ? SOCK_F_SACK : 0) |
+		      (ti.tcpi_options & TCPI_OPT_WSCALE ? SOCK_F_WS : 0) |
+		      (ti.tcpi_options & TCPI_OPT_ECN ? SOCK_F_ECN : 0);
 	if (img->state == SOCK_LISTEN) {	/* the kernel reuses two fields for listeners */
 		img->accept_queue = ti.tcpi_unacked;
 		img->backlog = ti.tcpi_sacked;
@@ -348,18 +365,20 @@ static int read_numbers(int fd, struct reading *n)
 	r = queue_seq(fd, TCP_RECV_QUEUE, &n->rcv_nxt);
 	if (!r)
 		r = queue_seq(fd, TCP_SEND_QUEUE, &n->write_seq);
-	if (!r && (ioctl(fd, SIOCOUTQ, &n->outq) || ioctl(fd, SIOCOUTQNSD, &n->outq_nsd) || ioctl(fd, SIOCINQ, &n->inq)))
+	if (!r && (ioctl(fd, SIOCOUTQ, &n->outq) || ioctl(fd, SIOCOUTQNSD, &n->outq_nsd) ||
+		   ioctl(fd, SIOCINQ, &n->inq)))
 		r = -errno;
 	return r;
 }
 
 static bool readings_agree(const struct reading *a, const struct reading *b)
 {
-	return a->write_seq == b->write_seq && a->rcv_nxt == b->rcv_nxt && a->outq == b->outq && a->outq_nsd == b->outq_nsd &&
-	       a->inq == b->inq;
+	return a->write_seq == b->write_seq && a->rcv_nxt == b->rcv_nxt && a->outq == b->outq &&
+	       a->outq_nsd == b->outq_nsd && a->inq == b->inq;
 }
 
-/* peek a whole queue; @want bytes are expected, one more or less means that it moved: the caller's second reading tells */
+/* peek a whole queue; @want bytes are expected, one more or less means that it moved: the
+ * caller's second reading tells */
 static int read_queue(int fd, int queue, int want, uint8_t **bytes, uint32_t *len)
 {
 	ssize_t n;
@@ -386,7 +405,8 @@ static int read_queue(int fd, int queue, int want, uint8_t **bytes, uint32_t *le
 	return 0;
 }
 
-static int read_queues(int fd, const struct reading *n, enum sock_export_mode mode, struct sock_image *img)
+static int read_queues(int fd, const struct reading *n, enum sock_export_mode mode,
+		       struct sock_image *img)
 {
 	uint8_t *bytes;
 	uint32_t len;
@@ -421,7 +441,8 @@ static void read_timestamp(int fd, struct sock_image *img)
 
 static void take_numbers(struct sock_image *img, const struct reading *n)
 {
-	bool fin_sent = img->state == SOCK_FIN_WAIT1 || img->state == SOCK_CLOSING || img->state == SOCK_LAST_ACK;
+	bool fin_sent = img->state == SOCK_FIN_WAIT1 || img->state == SOCK_CLOSING ||
+			img->state == SOCK_LAST_ACK;
 
 	img->write_seq = n->write_seq;
 	img->rcv_nxt = n->rcv_nxt;
@@ -514,8 +535,9 @@ static int export_tcp(int fd, enum sock_export_mode mode, struct sock_image *img
 }
 
 /*
- * Datagrams queued: peeked with an offset that moves on by the length of each (SO_PEEK_OFF), which touches nothing but that offset;
- * it is put back. A receiver that peeks at the same moment could see it: only for frozen processes.
+ * Datagrams queued: peeked with an offset that moves on by the length of each (SO_PEEK_OFF), which
+ * touches nothing but that offset; it is put back. A receiver that peeks at the same moment could
+ * see it: only for frozen processes.
  */
 static uint32_t count_dgrams(int fd)
 {
@@ -557,12 +579,13 @@ static void export_udp(int fd, enum sock_export_mode mode, struct sock_image *im
 /**
  * sock_repair_export() - one socket as plain data
  * @fd:   a descriptor of it (ours or a duplicate); the socket is as before afterwards
- * @mode: INFO does not touch the socket at all; HASH and BYTES need CAP_NET_ADMIN in its namespace, and read only the options that
- *        CRIU loses (a migration waits for this: every call counts) unless SOCK_EXPORT_ALL_OPTIONS is or-ed in
+ * @mode: INFO does not touch the socket at all; HASH and BYTES need CAP_NET_ADMIN in its namespace,
+ *        and read only the options that CRIU loses (a migration waits for this: every call counts)
+ *        unless SOCK_EXPORT_ALL_OPTIONS is or-ed in
  * @img:  filled; the caller sock_image_fini()s it. Empty on error.
  *
- * Return: 0; -EPROTONOSUPPORT neither TCP nor UDP; -EAGAIN it never held still; -EFBIG a queue beyond SOCK_IMAGE_QUEUE_MAX;
- * -EPERM; -errno.
+ * Return: 0; -EPROTONOSUPPORT neither TCP nor UDP; -EAGAIN it never held still; -EFBIG a queue
+ * beyond SOCK_IMAGE_QUEUE_MAX; -EPERM; -errno.
  */
 int sock_repair_export(int fd, enum sock_export_mode mode, struct sock_image *img, struct oerr *err)
 {
@@ -587,7 +610,8 @@ int sock_repair_export(int fd, enum sock_export_mode mode, struct sock_image *im
 }
 
 /** sock_repair_export_ref() - as sock_repair_export(), with the owner and inode filled in */
-int sock_repair_export_ref(const struct sock_ref *ref, enum sock_export_mode mode, struct sock_image *img, struct oerr *err)
+int sock_repair_export_ref(const struct sock_ref *ref, enum sock_export_mode mode,
+			   struct sock_image *img, struct oerr *err)
 {
 	int r = sock_repair_export(ref->fd, mode, img, err);
 
@@ -599,7 +623,8 @@ int sock_repair_export_ref(const struct sock_ref *ref, enum sock_export_mode mod
 	return 0;
 }
 
-/* has the socket of a frozen process moved since its image was taken? Then a queue or the state is another; no repair mode needed */
+/* has the socket of a frozen process moved since its image was taken? Then a queue or the state
+ * is another; no repair mode needed */
 static bool has_moved(int fd, const struct sock_image *img)
 {
 	int inq = (int)img->rcvq_len, outq = 0, nsd = 0;
@@ -616,12 +641,13 @@ static bool has_moved(int fd, const struct sock_image *img)
 		return true;
 	if (!(img->flags & SOCK_F_URGENT) && ioctl(fd, SIOCINQ, &inq))
 		return true;
-	return img->write_seq - (uint32_t)outq != img->snd_una || img->write_seq - (uint32_t)nsd != img->snd_nxt ||
-	       (uint32_t)inq != img->rcvq_len;
+	return img->write_seq - (uint32_t)outq != img->snd_una ||
+	       img->write_seq - (uint32_t)nsd != img->snd_nxt || (uint32_t)inq != img->rcvq_len;
 }
 
 /* read anew what moved since; 1 something did, 0 nothing, -errno */
-static int export_moved(const struct sock_list *list, enum sock_export_mode mode, struct sock_image *imgs, struct oerr *err)
+static int export_moved(const struct sock_list *list, enum sock_export_mode mode,
+			struct sock_image *imgs, struct oerr *err)
 {
 	int moved = 0, r;
 
@@ -646,7 +672,8 @@ static int export_moved(const struct sock_list *list, enum sock_export_mode mode
  *
  * Return: 0; -EAGAIN they never held still: something still feeds them; -errno.
  */
-int sock_repair_export_all(const struct sock_list *list, enum sock_export_mode mode, struct sock_image *imgs, struct oerr *err)
+int sock_repair_export_all(const struct sock_list *list, enum sock_export_mode mode,
+			   struct sock_image *imgs, struct oerr *err)
 {
 	size_t done = 0;
 	int r = 0, moved = 1;
@@ -655,7 +682,8 @@ int sock_repair_export_all(const struct sock_list *list, enum sock_export_mode m
 		r = sock_repair_export_ref(&list->refs[done], mode, &imgs[done], err);
 	for (int i = 0; !r && moved && mode != SOCK_EXPORT_INFO; i++) {
 		if (i == READ_TRIES) {
-			r = oerr_set(err, -EAGAIN, "sockets still move %d us after the capture", READ_TRIES * SETTLE_US);
+			r = oerr_set(err, -EAGAIN, "sockets still move %d us after the capture",
+				     READ_TRIES * SETTLE_US);
 			break;
 		}
 		usleep(SETTLE_US);
@@ -673,7 +701,8 @@ static int apply_one(int fd, const struct sock_image *img, enum sock_opt o, bool
 	struct opt_desc d = opts[o];
 	int64_t want, have, locked = 0;
 
-	if ((d.flags & OPT_RO) || !sock_image_opt(img, o, &want) || opt_get(fd, &d, &have) || have == want)
+	if ((d.flags & OPT_RO) || !sock_image_opt(img, o, &want) || opt_get(fd, &d, &have) ||
+	    have == want)
 		return 0;
 	if (o == SOCK_OPT_REUSEADDR && in_repair)
 		return 0;	/* leaving repair mode resets it; CRIU sets it after that */
@@ -690,13 +719,16 @@ static int apply_one(int fd, const struct sock_image *img, enum sock_opt o, bool
 }
 
 /*
- * The windows of a socket in repair mode, if they are not those of the image: CRIU brings half-closed sockets into their state with
- * made-up segments, after which the kernel believes that the peer's window is closed and would only probe it.
+ * The windows of a socket in repair mode, if they are not those of the image: CRIU brings
+ * half-closed sockets into their state with made-up segments, after which the kernel believes that
+ * the peer's window is closed and would only probe it.
  */
 static int apply_window(int fd, const struct sock_image *img)
 {
 	struct tcp_repair_window have = { 0 };
-	const struct tcp_repair_window want = { img->snd_wl1, img->snd_wnd, img->max_window, img->rcv_wnd, img->rcv_wup };
+	const struct tcp_repair_window want = {
+		img->snd_wl1, img->snd_wnd, img->max_window, img->rcv_wnd, img->rcv_wup,
+	};
 	socklen_t len = sizeof(have);
 
 	if (!(img->flags & SOCK_F_SEQ) || img->state == SOCK_SYN_SENT || !is_in_repair(fd))
@@ -713,9 +745,11 @@ static int apply_congestion(int fd, const struct sock_image *img)
 	char have[SOCK_IMAGE_CC_LEN] = "";
 	socklen_t len = sizeof(have) - 1;
 
-	if (!img->congestion[0] || getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, have, &len) || !strcmp(have, img->congestion))
+	if (!img->congestion[0] || getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, have, &len) ||
+	    !strcmp(have, img->congestion))
 		return 0;
-	return setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, img->congestion, (socklen_t)strlen(img->congestion)) ? -errno : 0;
+	return setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, img->congestion,
+			  (socklen_t)strlen(img->congestion)) ? -errno : 0;
 }
 
 /* what could not be set again: the first reason, all names */
@@ -731,15 +765,16 @@ static void apply_note(struct apply_failures *f, int r, const char *name)
 		return;
 	f->first = f->first ? f->first : r;
 	if (f->n < sizeof(f->names))
-		f->n += (size_t)snprintf(f->names + f->n, sizeof(f->names) - f->n, "%s%s", f->n ? ", " : "", name);
+		f->n += (size_t)snprintf(f->names + f->n, sizeof(f->names) - f->n, "%s%s",
+					 f->n ? ", " : "", name);
 }
 
 /**
  * sock_repair_apply_options() - set again what a restore lost
  * @img: image taken before
  *
- * Every option whose value differs is set; SO_PRIORITY last, since setting IP_TOS changes it. In repair mode, also the windows. Works
- * in and outside repair mode. All are tried.
+ * Every option whose value differs is set; SO_PRIORITY last, since setting IP_TOS changes it. In
+ * repair mode, also the windows. Works in and outside repair mode. All are tried.
  *
  * Return: 0, or the first failure's -errno with the options named.
  */
@@ -751,7 +786,8 @@ int sock_repair_apply_options(int fd, const struct sock_image *img, struct oerr 
 	for (enum sock_opt o = 0; o < SOCK_OPT_COUNT; o++)
 		if (o != SOCK_OPT_PRIORITY)
 			apply_note(&f, apply_one(fd, img, o, in_repair), sock_opt_name(o));
-	apply_note(&f, apply_one(fd, img, SOCK_OPT_PRIORITY, in_repair), sock_opt_name(SOCK_OPT_PRIORITY));
+	apply_note(&f, apply_one(fd, img, SOCK_OPT_PRIORITY, in_repair),
+		   sock_opt_name(SOCK_OPT_PRIORITY));
 	if (img->kind == SOCK_KIND_TCP) {
 		apply_note(&f, apply_congestion(fd, img), "TCP_CONGESTION");
 		apply_note(&f, apply_window(fd, img), "the windows");
@@ -763,13 +799,16 @@ int sock_repair_apply_options(int fd, const struct sock_image *img, struct oerr 
  * sock_repair_check() - does the socket agree with the image taken before?
  * @text: what differs, "" when nothing
  *
- * The socket stays in repair mode if it was in it. Return: 0; -EUCLEAN it differs; -errno it cannot be read (@text says so).
+ * The socket stays in repair mode if it was in it. Return: 0; -EUCLEAN it differs; -errno it cannot
+ * be read (@text says so).
  */
 int sock_repair_check(int fd, const struct sock_image *before, char *text, size_t size)
 {
 	struct sock_image now;
 	struct oerr err = { 0 };
-	int r = sock_repair_export(fd, before->flags & SOCK_F_SEQ ? SOCK_EXPORT_HASH : SOCK_EXPORT_INFO, &now, &err);
+	int r = sock_repair_export(fd,
+				   before->flags & SOCK_F_SEQ ? SOCK_EXPORT_HASH
+					   : SOCK_EXPORT_INFO, &now, &err);
 
 	if (r) {
 		snprintf(text, size, "%s", err.text);

@@ -3,14 +3,17 @@
  *
  * In call order, for a migration's agent:
  *
- *   sock_repair_list()           descriptors of all TCP and UDP sockets of the frozen processes, each socket once.
- *   sock_repair_accept_queue()   a listener with connections nobody accepted yet: CRIU would refuse.
- *   sock_repair_orphans()        sockets without a descriptor that still have something to say.
- *   sock_repair_export_all()     an image of each, read again until nothing moves any more. The capture must stand before
- *                                (design.md section 6), and CRIU must not be dumping sockets meanwhile: one owner at a time.
- *   ... dump, restore; then, in CRIU's post-restore, with the restored processes' sockets listed the same way:
- *   sock_repair_apply_options()  what CRIU loses is set again: every option that differs from the image.
- *   sock_repair_check()          the ledger: 0, or what differs. Leaves repair mode as it found it: CRIU's sockets stay in it.
+ *   sock_repair_list()           descriptors of all TCP and UDP sockets of the frozen processes,
+ *   each socket once. sock_repair_accept_queue()   a listener with connections nobody accepted yet:
+ *   CRIU would refuse. sock_repair_orphans()        sockets without a descriptor that still have
+ *   something to say. sock_repair_export_all()     an image of each, read again until nothing moves
+ *   any more. The capture must stand before
+ *                                (design.md section 6), and CRIU must not be dumping sockets
+ *                                meanwhile: one owner at a time.
+ *   ... dump, restore; then, in CRIU's post-restore, with the restored processes' sockets listed
+ *   the same way: sock_repair_apply_options()  what CRIU loses is set again: every option that
+ *   differs from the image. sock_repair_check()          the ledger: 0, or what differs. Leaves
+ *   repair mode as it found it: CRIU's sockets stay in it.
  */
 #ifndef TUNSTACK_SOCK_REPAIR_H
 #define TUNSTACK_SOCK_REPAIR_H
@@ -23,10 +26,10 @@
 #include "tunstack/sock_image.h"
 
 enum sock_export_mode {
-	SOCK_EXPORT_INFO,	/* only what can be read without touching the socket: TCP_INFO, options; no sequence numbers, no queues */
+	SOCK_EXPORT_INFO,	/* what can be read without touching the socket: no numbers, no queues */
 	SOCK_EXPORT_HASH,	/* everything; of the queues lengths and hashes */
 	SOCK_EXPORT_BYTES,	/* everything, queue bytes included */
-	SOCK_EXPORT_ALL_OPTIONS = 1 << 4,	/* with HASH or BYTES: options CRIU keeps as well (INFO has them anyway) */
+	SOCK_EXPORT_ALL_OPTIONS = 1 << 4,	/* with HASH or BYTES: those CRIU keeps as well */
 };
 
 /* one socket found in a process; @fd is ours, a duplicate sharing the open file */
@@ -50,16 +53,21 @@ int sock_repair_list(const pid_t *pids, size_t n_pids, struct sock_list *list, s
 void sock_list_fini(struct sock_list *list);
 
 int sock_repair_export(int fd, enum sock_export_mode mode, struct sock_image *img, struct oerr *err);
-int sock_repair_export_ref(const struct sock_ref *ref, enum sock_export_mode mode, struct sock_image *img, struct oerr *err);
-int sock_repair_export_all(const struct sock_list *list, enum sock_export_mode mode, struct sock_image *imgs, struct oerr *err);
+int sock_repair_export_ref(const struct sock_ref *ref, enum sock_export_mode mode,
+			   struct sock_image *img, struct oerr *err);
+int sock_repair_export_all(const struct sock_list *list, enum sock_export_mode mode,
+			   struct sock_image *imgs, struct oerr *err);
 int sock_repair_apply_options(int fd, const struct sock_image *img, struct oerr *err);
 int sock_repair_check(int fd, const struct sock_image *before, char *text, size_t size);
 
 /* what sock_diag knows of a namespace's TCP sockets, those without a descriptor included; @netns_fd -1 = the caller's. In the
- * images: addresses, state, inode, cookie, backlog, accept_queue, queue lengths as the kernel counts them (a FIN is one). */
-int sock_repair_diag(int netns_fd, uint32_t state_mask, struct sock_image **imgs, size_t *n, struct oerr *err);
+ * images: addresses, state, inode, cookie, backlog, accept_queue, queue lengths as the kernel
+ * counts them (a FIN is one). */
+int sock_repair_diag(int netns_fd, uint32_t state_mask, struct sock_image **imgs, size_t *n,
+		     struct oerr *err);
 int sock_repair_orphans(int netns_fd, unsigned int *n, char *text, size_t size, struct oerr *err);
-int sock_repair_accept_queue(int netns_fd, unsigned int *waiting, unsigned int *half_open, char *text, size_t size,
+int sock_repair_accept_queue(int netns_fd, unsigned int *waiting, unsigned int *half_open,
+			     char *text, size_t size,
 			     struct oerr *err);
 
 #endif

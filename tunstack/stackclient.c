@@ -2,11 +2,13 @@
 /* stackclient.c - drive a workload's tunstack process: overlayd starts it, agents capture, release, hand over
  *
  * Theory of operation
- *   Purpose    the blocking end of stack.proto, for programs that do one thing after the other. stackclient.h has the order of calls.
+ *   Purpose    the blocking end of stack.proto, for programs that do one thing after the other.
+ *              stackclient.h has the order of calls.
  *   Not here   what tunstack does with it (server.c, capture.c).
  *   Storage    struct stackclient, owned by the caller; one connection, one request at a time.
  *   Time       each call has a deadline on the monotonic clock; poll(2) waits for no longer.
- *   Failure    a broken, silent or nonsensical peer makes the client dead: every later call says so (-EPIPE).
+ *   Failure    a broken, silent or nonsensical peer makes the client dead: every later call says so
+ *              (-EPIPE).
  *   Guarded by tests/bats/tunstack.bats
  */
 #include "tunstack/stackclient.h"
@@ -128,7 +130,8 @@ static int spawn_start(const char *const argv[], int netns_fd, pid_t *child, str
 	if (pipe2(p, O_CLOEXEC))
 		return oerr_set(err, -errno, "pipe: %s", strerror(errno));
 	rd = p[0];
-	wr = fcntl(p[1], F_DUPFD_CLOEXEC, READY_FD + 1);	/* dup2() onto itself would leave it close-on-exec */
+	/* above READY_FD: dup2() onto itself would leave it close-on-exec */
+	wr = fcntl(p[1], F_DUPFD_CLOEXEC, READY_FD + 1);
 	close(p[1]);
 	if (wr < 0)
 		return oerr_set(err, -errno, "pipe: %s", strerror(errno));
@@ -150,18 +153,21 @@ static int spawn_start(const char *const argv[], int netns_fd, pid_t *child, str
  */
 int tunstack_spawn(const struct tunstack_spawn_cfg *cfg, pid_t *pid, struct oerr *err)
 {
-	cleanup_free char *vips = vips_text(cfg->vips, cfg->n_vips), *slot = xasprintf("%u", cfg->slot), *mtu = xasprintf("%u", cfg->mtu);
-	cleanup_free char *ready = xasprintf("%d", READY_FD), *limit = NULL;
+	uint64_t hold = cfg->hold_limit_bytes ? cfg->hold_limit_bytes : HOLD_LIMIT_DEFAULT;
+	cleanup_free char *limit = xasprintf("%llu", (unsigned long long)hold);
+	cleanup_free char *vips = vips_text(cfg->vips, cfg->n_vips);
+	cleanup_free char *slot = xasprintf("%u", cfg->slot);
+	cleanup_free char *mtu = xasprintf("%u", cfg->mtu);
+	cleanup_free char *ready = xasprintf("%d", READY_FD);
 	cleanup_close int rd = -1;
 	char path[4096];
-	const char *argv[20] = { path, "--name", cfg->name, "--slot", slot, "--vips", vips, "--socket", cfg->socket_path,
-				 "--ready-fd", ready };
-	int n = 11, r;
+	const char *argv[20] = {
+		path, "--name", cfg->name, "--slot", slot, "--vips", vips,
+		"--socket", cfg->socket_path, "--ready-fd", ready, "--hold-limit", limit,
+	};
+	int n = 13, r;
 	pid_t child = -1;
 
-	limit = xasprintf("%llu", (unsigned long long)(cfg->hold_limit_bytes ? cfg->hold_limit_bytes : HOLD_LIMIT_DEFAULT));
-	argv[n++] = "--hold-limit";
-	argv[n++] = limit;
 	if (cfg->log_path) {
 		argv[n++] = "--log";
 		argv[n++] = cfg->log_path;
@@ -206,7 +212,8 @@ int stackclient_open(const char *path, struct stackclient **client, struct oerr 
 		return oerr_set(err, -ENAMETOOLONG, "%s: longer than a socket path may be", path);
 	memcpy(sun.sun_path, path, strlen(path) + 1);
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (fd < 0 || connect(fd, (const struct sockaddr *)&sun, sizeof(sun)) || util_set_nonblock(fd, true))
+	if (fd < 0 || connect(fd, (const struct sockaddr *)&sun, sizeof(sun)) ||
+	    util_set_nonblock(fd, true))
 		return oerr_set(err, -errno, "tunstack at %s: %s", path, strerror(errno));
 	c = xcalloc(1, sizeof(*c));
 	c->fd = steal_fd(&fd);
@@ -215,7 +222,10 @@ int stackclient_open(const char *path, struct stackclient **client, struct oerr 
 	return 0;
 }
 
-/** stackclient_close() - hang up; what this client exported and did not acknowledge stays held; NULL is fine */
+/**
+ * stackclient_close() - hang up; what this client exported and did not acknowledge stays held; NULL
+ * is fine
+ */
 void stackclient_close(struct stackclient *c)
 {
 	if (!c)
@@ -231,7 +241,10 @@ void stackclient_set_timeout(struct stackclient *c, unsigned int timeout_ms)
 	c->timeout_ms = timeout_ms;
 }
 
-/** stackclient_fd() - for a loop's watcher: readable while an export follows = call stackclient_pump() */
+/**
+ * stackclient_fd() - for a loop's watcher: readable while an export follows = call
+ * stackclient_pump()
+ */
 int stackclient_fd(const struct stackclient *c)
 {
 	return c->fd;
@@ -254,7 +267,8 @@ static int client_wait(const struct stackclient *c, short events, uint64_t until
 	}
 }
 
-static int client_send(struct stackclient *c, uint8_t channel, const void *data, size_t len, struct oerr *err)
+static int client_send(struct stackclient *c, uint8_t channel, const void *data, size_t len,
+		       struct oerr *err)
 {
 	uint64_t until = monotime_us() + (uint64_t)c->timeout_ms * 1000;
 	struct conn_frame_wire head;
@@ -298,6 +312,12 @@ static int client_packet(struct stackclient *c, const uint8_t *data, size_t len,
 	if (c->packet && !c->packet_ret)
 		c->packet_ret = c->packet(data, len, pkt.seq, c->packet_arg);
 	return 0;
+}
+
+/* what the export's function thinks of it all */
+static int client_taker(const struct stackclient *c, struct oerr *err)
+{
+	return c->packet_ret ? oerr_set(err, c->packet_ret, "export stopped by its taker") : 0;
 }
 
 /* read what there is into the framer; 0 or an error that ends the client */
@@ -370,7 +390,8 @@ static void state_take(struct stackclient_state *state, const Ovl__StackReply *r
 }
 
 /* send @msg and wait for its reply */
-static int client_request(struct stackclient *c, Ovl__StackMsg *msg, struct stackclient_state *state, struct oerr *err)
+static int client_request(struct stackclient *c, Ovl__StackMsg *msg,
+			  struct stackclient_state *state, struct oerr *err)
 {
 	uint64_t until = monotime_us() + (uint64_t)c->timeout_ms * 1000;
 	size_t len;
@@ -393,7 +414,8 @@ static int client_request(struct stackclient *c, Ovl__StackMsg *msg, struct stac
 		ours = in->body_case == OVL__STACK_MSG__BODY_REPLY && in->reply_to == msg->id;
 		if (ours) {
 			state_take(state, in->reply);
-			r = in->reply->code ? oerr_set(err, in->reply->code, "tunstack: %s", in->reply->text) : 0;
+			if (in->reply->code)
+				r = oerr_set(err, in->reply->code, "tunstack: %s", in->reply->text);
 		}
 		ovl__stack_msg__free_unpacked(in, NULL);
 		if (ours)
@@ -402,7 +424,12 @@ static int client_request(struct stackclient *c, Ovl__StackMsg *msg, struct stac
 	return r;
 }
 
-/** stackclient_capture() - everything to and from the workload is held from the return on; repeatable; Return: 0 or -errno */
+/**
+ * stackclient_capture() - everything to and from the workload is held from the return on;
+ * repeatable
+ *
+ * Return: 0 or -errno
+ */
 int stackclient_capture(struct stackclient *c, struct stackclient_state *state, struct oerr *err)
 {
 	Ovl__StackCapture body = OVL__STACK_CAPTURE__INIT;
@@ -419,7 +446,8 @@ int stackclient_capture(struct stackclient *c, struct stackclient_state *state, 
  *
  * Return: 0 or -errno.
  */
-int stackclient_release(struct stackclient *c, bool drop_egress, struct stackclient_state *state, struct oerr *err)
+int stackclient_release(struct stackclient *c, bool drop_egress, struct stackclient_state *state,
+			struct oerr *err)
 {
 	Ovl__StackRelease body = OVL__STACK_RELEASE__INIT;
 	Ovl__StackMsg msg = OVL__STACK_MSG__INIT;
@@ -459,7 +487,11 @@ int stackclient_status(struct stackclient *c, struct stackclient_state *state, s
 	return client_request(c, &msg, state, err);
 }
 
-/** stackclient_quit() - end the process; the capture and what is held go with it; Return: 0 or -errno */
+/**
+ * stackclient_quit() - end the process; the capture and what is held go with it
+ *
+ * Return: 0 or -errno
+ */
 int stackclient_quit(struct stackclient *c, struct oerr *err)
 {
 	Ovl__StackQuit body = OVL__STACK_QUIT__INIT;
@@ -473,13 +505,17 @@ int stackclient_quit(struct stackclient *c, struct oerr *err)
 /**
  * stackclient_export() - every held ingress packet, in order, to @fn
  * @follow: later ones too, whenever stackclient_pump() (or another request) reads them
- * @fn:     called from within calls on this client; the frame is only good during the call. Kept while the export follows.
+ * @fn:     called from within calls on this client; the frame is only good during the call. Kept
+ *          while the export follows.
  *
- * The packets stay held until stackclient_export_ack(). Called again, it begins again with the oldest packet still held.
+ * The packets stay held until stackclient_export_ack(). Called again, it begins again with the
+ * oldest packet still held.
  *
- * Return: 0 once all that was held has been given; -EBUSY another client exports; what @fn returned when it was not 0; -errno.
+ * Return: 0 once all that was held has been given; -EBUSY another client exports; what @fn returned
+ * when it was not 0; -errno.
  */
-int stackclient_export(struct stackclient *c, bool follow, stackclient_packet_fn fn, void *arg, struct stackclient_state *state,
+int stackclient_export(struct stackclient *c, bool follow, stackclient_packet_fn fn, void *arg,
+		       struct stackclient_state *state,
 		       struct oerr *err)
 {
 	Ovl__StackExport body = OVL__STACK_EXPORT__INIT;
@@ -493,9 +529,7 @@ int stackclient_export(struct stackclient *c, bool follow, stackclient_packet_fn
 	msg.body_case = OVL__STACK_MSG__BODY_EXPORT;
 	msg.export = &body;
 	r = client_request(c, &msg, state, err);
-	if (!r && c->packet_ret)
-		r = oerr_set(err, c->packet_ret, "export stopped by its taker");
-	return r;
+	return r ? r : client_taker(c, err);
 }
 
 /**
@@ -522,19 +556,21 @@ int stackclient_pump(struct stackclient *c, struct oerr *err)
 		else if (!r && poll(&p, 1, 0) > 0)
 			r = client_fill(c, 0, err);
 		else if (!r)
-			return c->packet_ret ? oerr_set(err, c->packet_ret, "export stopped by its taker") : 0;
+			return client_taker(c, err);
 		if (r < 0)
 			return r;
 	}
 }
 
 /**
- * stackclient_export_ack() - the other side has safely got the frames numbered @through_seq or less: forget them
+ * stackclient_export_ack() - the other side has safely got the frames numbered @through_seq or
+ * less: forget them
  * @stop: the export ends; what is not acknowledged stays held
  *
  * Return: 0 or -errno.
  */
-int stackclient_export_ack(struct stackclient *c, uint64_t through_seq, bool stop, struct stackclient_state *state, struct oerr *err)
+int stackclient_export_ack(struct stackclient *c, uint64_t through_seq, bool stop,
+			   struct stackclient_state *state, struct oerr *err)
 {
 	Ovl__StackExportAck body = OVL__STACK_EXPORT_ACK__INIT;
 	Ovl__StackMsg msg = OVL__STACK_MSG__INIT;
@@ -559,7 +595,11 @@ int stackclient_import(struct stackclient *c, const uint8_t *frame, size_t len, 
 	return client_send(c, CHANNEL_PACKETS, frame, len, err);
 }
 
-/** stackclient_imported() - all have been sent; Return: 0 when all were taken in, else the first one's reason */
+/**
+ * stackclient_imported() - all have been sent
+ *
+ * Return: 0 when all were taken in, else the first one's reason
+ */
 int stackclient_imported(struct stackclient *c, struct stackclient_state *state, struct oerr *err)
 {
 	Ovl__StackImported body = OVL__STACK_IMPORTED__INIT;

@@ -1,26 +1,29 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* stackclient.h - drive a workload's tunstack process: overlayd starts it, agents capture, release, hand over
  *
- * Blocking, with a time limit for every call; no event loop, no threads. Everything it waits for is on this node and takes
- * microseconds to a few milliseconds; a release takes about a second for each 100,000 packets held.
+ * Blocking, with a time limit for every call; no event loop, no threads. Everything it waits for is
+ * on this node and takes microseconds to a few milliseconds; a release takes about a second for
+ * each 100,000 packets held.
  *
  * In call order:
  *
- *   tunstack_spawn()        once per workload (overlayd): starts the process in the fabric namespace; it outlives its starter.
- *   stackclient_open()      each party that wants to talk; several may be connected at once.
- *   stackclient_capture()   from its return on nothing reaches or leaves the workload; everything is held. Repeatable.
- *   stackclient_fence()     blackhole behind the capture, so that a tunstack that dies cannot open the network.
- *   ... freeze, dump, restore, commit ...
- *   source:                 stackclient_export() gives every held ingress packet, in order, to a function; what the other side
- *                           has safely got is then forgotten with stackclient_export_ack(). Packets not acknowledged stay held,
- *                           whatever becomes of this client. With @follow, stackclient_pump() brings later ones.
- *   destination:            stackclient_import() for each of them, then stackclient_imported(); they go before its own.
- *   stackclient_release()   held packets go on their way in order, the capture ends. Also the roll-back. Repeatable.
- *   stackclient_quit()      ends the process (the capture goes with it).
- *   stackclient_close()
+ *   tunstack_spawn()        once per workload (overlayd): starts the process in the fabric
+ *   namespace; it outlives its starter. stackclient_open()      each party that wants to talk;
+ *   several may be connected at once. stackclient_capture()   from its return on nothing reaches or
+ *   leaves the workload; everything is held. Repeatable. stackclient_fence()     blackhole behind
+ *   the capture, so that a tunstack that dies cannot open the network. ... freeze, dump, restore,
+ *   commit ... source:                 stackclient_export() gives every held ingress packet, in
+ *   order, to a function; what the other side
+ *                           has safely got is then forgotten with stackclient_export_ack(). Packets
+ *                           not acknowledged stay held, whatever becomes of this client. With
+ *                           @follow, stackclient_pump() brings later ones.
+ *   destination:            stackclient_import() for each of them, then stackclient_imported();
+ *   they go before its own. stackclient_release()   held packets go on their way in order, the
+ *   capture ends. Also the roll-back. Repeatable. stackclient_quit()      ends the process (the
+ *   capture goes with it). stackclient_close()
  *
- * Errors: 0 or -errno, text in @err. -ETIMEDOUT, -EPIPE and -EPROTO make the client useless: close it and open another; the
- * requests are idempotent, so asking again is safe.
+ * Errors: 0 or -errno, text in @err. -ETIMEDOUT, -EPIPE and -EPROTO make the client useless: close
+ * it and open another; the requests are idempotent, so asking again is safe.
  */
 #ifndef TUNSTACK_STACKCLIENT_H
 #define TUNSTACK_STACKCLIENT_H
@@ -59,12 +62,13 @@ struct stackclient_state {
 	uint64_t held_bytes;
 	uint64_t dropped_packets;	/* bound reached, since the start */
 	uint64_t released_packets;	/* injected, since the start */
-	uint64_t captured_us;		/* how long the capture has stood; after a release, how long the last one stood */
+	uint64_t captured_us;		/* how long the capture has stood, or the last one stood */
 	uint64_t longest_gap_us;	/* longest a packet waited */
 	uint64_t exported_seq;		/* highest arrival number sent in the current export */
 };
 
-/* one held packet as it goes over a wire (struct stack_packet_wire + bytes, hold.h), to be handed on verbatim; nonzero stops */
+/* one held packet as it goes over a wire (struct stack_packet_wire + bytes, hold.h), to be handed
+ * on verbatim; nonzero stops */
 typedef int (*stackclient_packet_fn)(const uint8_t *frame, size_t len, uint64_t seq, void *arg);
 
 struct stackclient;
@@ -75,15 +79,19 @@ void stackclient_set_timeout(struct stackclient *c, unsigned int timeout_ms);
 int stackclient_fd(const struct stackclient *c);
 
 int stackclient_capture(struct stackclient *c, struct stackclient_state *state, struct oerr *err);
-int stackclient_release(struct stackclient *c, bool drop_egress, struct stackclient_state *state, struct oerr *err);
-int stackclient_fence(struct stackclient *c, bool on, struct stackclient_state *state, struct oerr *err);
+int stackclient_release(struct stackclient *c, bool drop_egress, struct stackclient_state *state,
+			struct oerr *err);
+int stackclient_fence(struct stackclient *c, bool on, struct stackclient_state *state,
+		      struct oerr *err);
 int stackclient_status(struct stackclient *c, struct stackclient_state *state, struct oerr *err);
 int stackclient_quit(struct stackclient *c, struct oerr *err);
 
-int stackclient_export(struct stackclient *c, bool follow, stackclient_packet_fn fn, void *arg, struct stackclient_state *state,
+int stackclient_export(struct stackclient *c, bool follow, stackclient_packet_fn fn, void *arg,
+		       struct stackclient_state *state,
 		       struct oerr *err);
 int stackclient_pump(struct stackclient *c, struct oerr *err);
-int stackclient_export_ack(struct stackclient *c, uint64_t through_seq, bool stop, struct stackclient_state *state, struct oerr *err);
+int stackclient_export_ack(struct stackclient *c, uint64_t through_seq, bool stop,
+			   struct stackclient_state *state, struct oerr *err);
 
 int stackclient_import(struct stackclient *c, const uint8_t *frame, size_t len, struct oerr *err);
 int stackclient_imported(struct stackclient *c, struct stackclient_state *state, struct oerr *err);

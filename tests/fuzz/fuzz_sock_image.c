@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* fuzz_sock_image.c - any bytes into sock_image_decode(): what is taken in must encode to the same image again */
+/* fuzz_sock_image.c - any bytes into sock_image_decode(): what is taken in must encode to the
+ * same image again */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,7 +12,8 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-/* a mutator does not find SHA-256 sums: put the right ones in when the lengths fit, so that the path behind them is reached */
+/* a mutator does not find SHA-256 sums: put the right ones in when the lengths fit, so that the
+ * path behind them is reached */
 static void fix_hashes(uint8_t *buf, size_t size)
 {
 	struct sock_image_wire *w = (struct sock_image_wire *)(void *)buf;
@@ -25,7 +27,8 @@ static void fix_hashes(uint8_t *buf, size_t size)
 	w->header_len = (uint32_t)head;
 	w->total_len = (uint32_t)size;
 	w->flags |= SOCK_F_QUEUES | SOCK_F_BYTES;
-	memset(w->sndq_hash, 0, 64);
+	memset(w->sndq_hash, 0, sizeof(w->sndq_hash));
+	memset(w->rcvq_hash, 0, sizeof(w->rcvq_hash));
 	if (w->sndq_len)
 		SHA256(buf + head, w->sndq_len, w->sndq_hash);
 	if (w->rcvq_len)

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* fuzz_stack_packet.c - any bytes as a held packet: what is taken in lies inside them, fits the queue and encodes to the same again */
+/* fuzz_stack_packet.c - any bytes as a held packet: what is taken in lies inside them, fits the
+ * queue and encodes to the same again */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,7 +22,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (pkt.data < data || pkt.data + pkt.len != data + size)
 		abort();
 	h = hold_new(1 << 20);
-	if (hold_push(h, dir, &pkt.vnet, pkt.data, pkt.len, pkt.arrived_us) || !hold_first(h, dir, &held))
+	if (hold_push(h, dir, &pkt.vnet, pkt.data, pkt.len, pkt.arrived_us) ||
+	    !hold_first(h, dir, &held))
 		abort();
 	held.seq = pkt.seq;
 	n = stack_packet_encode(&held, dir, 1000, out, sizeof(out));

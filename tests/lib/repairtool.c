@@ -2,7 +2,8 @@
 /* repairtool.c - take and check images of a process's sockets by hand, for tests/bats/ledger.bats
  *
  *   repairtool save FILE PID     images of all its TCP and UDP sockets into FILE; prints one line each
- *   repairtool check FILE PID    each of them: what differs now, options and windows set again, the ledger; "bad" lines and exit status 1
+ *   repairtool check FILE PID    each of them: what differs now, options and windows set again, the
+ *              ledger; "bad" lines and exit status 1
  *                                when one is missing or still differs
  */
 #include <stdio.h>
@@ -32,8 +33,8 @@ static int save(const char *path, const struct sock_list *list)
 
 		if (n < 0 || fwrite(buf, (size_t)n, 1, f) != 1)
 			return 1;
-		printf("saved %s send %u receive %u\n", sock_image_label(&imgs[i], label, sizeof(label)), imgs[i].sndq_len,
-		       imgs[i].rcvq_len);
+		sock_image_label(&imgs[i], label, sizeof(label));
+		printf("saved %s send %u receive %u\n", label, imgs[i].sndq_len, imgs[i].rcvq_len);
 		sock_image_fini(&imgs[i]);
 	}
 	free(imgs);
@@ -57,7 +58,9 @@ static int check_one(const struct sock_image *img, int fd)
 	sock_image_label(img, label, sizeof(label));
 	if (fd >= 0) {
 		sock_repair_check(fd, img, lost, sizeof(lost));
-		r = sock_repair_apply_options(fd, img, &err) ?: sock_repair_check(fd, img, text, sizeof(text));
+		r = sock_repair_apply_options(fd, img, &err);
+		if (!r)
+			r = sock_repair_check(fd, img, text, sizeof(text));
 	}
 	printf("%s %s lost: %s\n", r ? "bad" : "good", label, lost);
 	if (r)
@@ -75,7 +78,8 @@ static int check(const char *path, const struct sock_list *list)
 	if (util_read_file(path, &text, &len))
 		return 1;
 	for (; off < len; off += used) {
-		if (sock_image_decode((const uint8_t *)text + off, len - off, monotime_us(), &img, &used))
+		if (sock_image_decode((const uint8_t *)text + off, len - off, monotime_us(), &img,
+				      &used))
 			return 1;
 		bad |= check_one(&img, fd_of(list, img.owner_fd));
 		sock_image_fini(&img);

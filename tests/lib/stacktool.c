@@ -10,7 +10,8 @@
  *     import FILE          frames of FILE, then Imported
  *     garbage              a packet frame that makes no sense, then Imported
  *     hang                 wait until standard input ends (to be killed meanwhile)
- * Each command prints "COMMAND RC captured=B fenced=B held=N bytes=N dropped=N released=N exported=N US", US being how long it took.
+ * Each command prints "COMMAND RC captured=B fenced=B held=N bytes=N dropped=N released=N
+ * exported=N US", US being how long it took.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -33,8 +34,15 @@ static int spawn_tool(char **argv)
 	int n = vip_parse_list(argv[2], vips, 16);
 	cleanup_close int ns = open(argv[6], O_RDONLY | O_CLOEXEC);
 	struct tunstack_spawn_cfg cfg = {
-		.name = argv[0], .slot = (unsigned int)atoi(argv[1]), .vips = vips, .n_vips = n > 0 ? (unsigned int)n : 0,
-		.socket_path = argv[3], .log_path = argv[4], .hold_limit_bytes = strtoull(argv[5], NULL, 10), .mtu = 1440, .netns_fd = ns,
+		.name = argv[0],
+		.slot = (unsigned int)atoi(argv[1]),
+		.vips = vips,
+		.n_vips = n > 0 ? (unsigned int)n : 0,
+		.socket_path = argv[3],
+		.log_path = argv[4],
+		.hold_limit_bytes = strtoull(argv[5], NULL, 10),
+		.mtu = 1440,
+		.netns_fd = ns,
 	};
 	struct oerr err = { 0 };
 	pid_t pid;
@@ -69,7 +77,8 @@ static int frame_follow(const uint8_t *frame, size_t len, uint64_t seq, void *ar
 	return frame_write(frame, len, seq, &f->fd);
 }
 
-static int do_export(struct stackclient *c, const char *path, unsigned int want, struct stackclient_state *st, struct oerr *err)
+static int do_export(struct stackclient *c, const char *path, unsigned int want,
+		     struct stackclient_state *st, struct oerr *err)
 {
 	cleanup_close int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	struct follow f = { .fd = fd };
@@ -89,15 +98,27 @@ static int do_export(struct stackclient *c, const char *path, unsigned int want,
 	return r ? r : stackclient_export_ack(c, 0, true, st, err);
 }
 
-static int do_import(struct stackclient *c, const char *path, struct stackclient_state *st, struct oerr *err)
+static int do_import(struct stackclient *c, const char *path, struct stackclient_state *st,
+		     struct oerr *err)
 {
 	static uint8_t frame[STACK_PACKET_FRAME_MAX];
 	cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC);
 	uint32_t n;
 	int r = 0;
 
-	while (!r && !util_read_all(fd, &n, sizeof(n)))
-		r = n > sizeof(frame) || util_read_all(fd, frame, n) ? -EBADMSG : stackclient_import(c, frame, n, err);
+	while (!r && !util_read_all(fd, &n, sizeof(n))) {
+		if (n > sizeof(frame) || util_read_all(fd, frame, n))
+			r = -EBADMSG;
+		else
+			r = stackclient_import(c, frame, n, err);
+	}
+	return r ? r : stackclient_imported(c, st, err);
+}
+
+static int do_garbage(struct stackclient *c, struct stackclient_state *st, struct oerr *err)
+{
+	int r = stackclient_import(c, (const uint8_t *)"garbage", 7, err);
+
 	return r ? r : stackclient_imported(c, st, err);
 }
 
@@ -113,7 +134,8 @@ static int do_hang(void)
 }
 
 /* run the command at argv[*i], moving on behind its arguments */
-static int command(struct stackclient *c, char **argv, int *i, struct stackclient_state *st, struct oerr *err)
+static int command(struct stackclient *c, char **argv, int *i, struct stackclient_state *st,
+		   struct oerr *err)
 {
 	const char *name = argv[*i], *arg = argv[*i + 1];
 
@@ -130,7 +152,7 @@ static int command(struct stackclient *c, char **argv, int *i, struct stackclien
 	if (!strcmp(name, "hang"))
 		return do_hang();
 	if (!strcmp(name, "garbage"))
-		return stackclient_import(c, (const uint8_t *)"garbage", 7, err) ?: stackclient_imported(c, st, err);
+		return do_garbage(c, st, err);
 	if (!arg)
 		return -EINVAL;
 	++*i;

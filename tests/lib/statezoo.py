@@ -108,7 +108,8 @@ def server(where):
     await_file(where + "/go")
     for was, who in zip(before, many):
         for a, b in zip(was, options_read(*who)):
-            if a != b:
+            # the window clamp of a connection is tuned by the kernel as data comes
+            if a != b and (who[0] is not s["est"] or a[1:3] != (TCP, 10)):
                 sys.exit("%s: option %s was %s, is %s" % (who[0], a[:3], a[3], b[3]))
     if s["est"].recv(10000, socket.MSG_WAITALL) != RAMP[:10000]:
         sys.exit("est: wrong bytes")

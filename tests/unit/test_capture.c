@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /* test_capture.c - the capture's order of things, with a TUN and a fabric made of arrays
  *
- * The TUN below has a queue of packets to be read and a list of packets that were written; "the kernel" may answer what is written.
+ * The TUN below has a queue of packets to be read and a list of packets that were written; "the
+ * kernel" may answer what is written.
  */
 #include <stdarg.h>
 #include <stddef.h>
@@ -27,12 +28,12 @@
 #define MAX 1024
 
 static struct {
-	uint32_t rx[MAX];	/* marks of packets to be read: destination is the peer's when PEER_BOUND is set */
+	uint32_t rx[MAX];	/* marks of packets to be read; with FROM_APP they go to the peer */
 	unsigned int n_rx, next_rx;
 	uint32_t tx[MAX];	/* marks of packets written */
 	unsigned int n_tx;
 	bool route, fence;
-	bool answer;		/* each packet written is answered with one of mark + 1000 from the workload */
+	bool answer;		/* each packet written is answered with one of mark + 1000 */
 	int fail_clear, fail_write;
 	unsigned int n_rx_at_clear;	/* packets that come while the route is being deleted */
 } net;
@@ -213,7 +214,8 @@ static void written(const uint32_t *want)
 
 	for (; want[n]; n++)
 		if (n >= net.n_tx || net.tx[n] != want[n])
-			fail_msg("packet %u is %u, not %u", n, n < net.n_tx ? net.tx[n] & ~FROM_APP : 0, want[n] & ~FROM_APP);
+			fail_msg("packet %u is %u, not %u", n,
+				 n < net.n_tx ? net.tx[n] & ~FROM_APP : 0, want[n] & ~FROM_APP);
 	assert_int_equal(net.n_tx, n);
 }
 
@@ -244,7 +246,8 @@ static void test_release_order(void **state)
 	net.n_rx_at_clear = 2;
 	assert_int_equal(capture_release(cap, false, NULL), 0);
 	assert_false(net.route);
-	written((const uint32_t[]){ 20, 21, 1, 3, 4, 2 | FROM_APP, 1020 | FROM_APP, 1021 | FROM_APP, 1001 | FROM_APP,
+	written((const uint32_t[]){ 20, 21, 1, 3, 4, 2 | FROM_APP, 1020 | FROM_APP, 1021 | FROM_APP,
+		1001 | FROM_APP,
 				    1003 | FROM_APP, 1004 | FROM_APP, 500, 501, 0 });
 	assert_int_equal(held(cap), 0);
 	assert_int_equal(capture_release(cap, false, NULL), 0);
@@ -263,7 +266,8 @@ static void test_release_drops_egress(void **state)
 	arrive(3 | FROM_APP);
 	net.answer = true;
 	assert_int_equal(capture_release(cap, true, NULL), 0);
-	written((const uint32_t[]){ 2, 1002 | FROM_APP, 0 });	/* what the kernel answers now is not old */
+	/* what the kernel answers now is not old */
+	written((const uint32_t[]){ 2, 1002 | FROM_APP, 0 });
 	capture_close(cap);
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* test_hold.c - the hold queue: order, bound, what stays until it is acknowledged; and one packet's wire form */
+/* test_hold.c - the hold queue: order, bound, what stays until it is acknowledged; and one
+ * packet's wire form */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -75,7 +76,9 @@ static void test_order(void **state)
 
 static void test_header_stays(void **state)
 {
-	const struct virtio_net_hdr vnet = { .flags = 1, .gso_type = 1, .hdr_len = 52, .gso_size = 1448, .csum_start = 20, .csum_offset = 16 };
+	const struct virtio_net_hdr vnet = {
+		.flags = 1, .gso_type = 1, .hdr_len = 52, .gso_size = 1448, .csum_start = 20, .csum_offset = 16,
+	};
 	struct hold *h = hold_new(0);
 	struct hold_packet pkt;
 	uint8_t *big = calloc(1, HOLD_PACKET_MAX);
@@ -90,7 +93,8 @@ static void test_header_stays(void **state)
 	hold_free(h);
 }
 
-/* the newest is refused; what was there stays; what leaves makes room; imported ones have their own room */
+/* the newest is refused; what was there stays; what leaves makes room; imported ones have their
+ * own room */
 static void test_bound(void **state)
 {
 	struct hold *h = hold_new(100000);
@@ -115,7 +119,8 @@ static void test_bound(void **state)
 	hold_free(h);
 }
 
-/* an export walks, an acknowledgement removes from the front, the rest stays; also when both interleave with arrivals */
+/* an export walks, an acknowledgement removes from the front, the rest stays; also when both
+ * interleave with arrivals */
 static void test_walk_and_acknowledge(void **state)
 {
 	struct hold *h = hold_new(0);
@@ -130,7 +135,8 @@ static void test_walk_and_acknowledge(void **state)
 		check_packet(&pkt, seen++);
 		cursor = pkt.seq;
 		if (seen % 7 == 0)
-			assert_int_equal(hold_drop_through(h, HOLD_INGRESS, cursor - 2, 2), seen == 7 ? 5 : 7);
+			assert_int_equal(hold_drop_through(h, HOLD_INGRESS, cursor - 2, 2),
+					 seen == 7 ? 5 : 7);
 	}
 	for (unsigned int k = 4000; k < 4100; k++)
 		push(h, HOLD_INGRESS, k, 1);
@@ -139,7 +145,8 @@ static void test_walk_and_acknowledge(void **state)
 		cursor = pkt.seq;
 	}
 	assert_int_equal(seen, 4100);
-	assert_true(hold_after(h, HOLD_INGRESS, 0, &pkt));	/* begin again with what was not acknowledged */
+	/* begin again with what was not acknowledged */
+	assert_true(hold_after(h, HOLD_INGRESS, 0, &pkt));
 	check_packet(&pkt, 2497);
 	assert_int_equal(hold_drop_through(h, HOLD_INGRESS, UINT64_MAX, 2), 4100 - 2497);
 	assert_false(hold_after(h, HOLD_INGRESS, 0, &pkt));
@@ -151,7 +158,8 @@ static size_t make_frame(uint8_t *frame, size_t size)
 	static uint8_t data[60];
 	struct hold_packet pkt = {
 		.seq = 77, .arrived_us = 1000, .len = sizeof(data), .data = data,
-		.vnet = { .flags = 1, .gso_type = 1, .hdr_len = 40, .gso_size = 20, .csum_start = 20, .csum_offset = 16 },
+		.vnet = { .flags = 1, .gso_type = 1, .hdr_len = 40, .gso_size = 20,
+			.csum_start = 20, .csum_offset = 16 },
 	};
 
 	data[0] = 0x45;
@@ -182,9 +190,18 @@ static void test_wire(void **state)
 static void test_wire_refusals(void **state)
 {
 	static const struct { size_t at; uint8_t value; int ret; } bad[] = {
-		{ 0, 2, -EPROTONOSUPPORT }, { 1, 2, -EBADMSG }, { 2, 1, -EBADMSG }, { 3, 1, -EBADMSG }, { 4, 61, -EBADMSG },
-		{ 6, 1, -EBADMSG }, { 24, 0x80, -EBADMSG }, { 26, 61, -EBADMSG }, { 28, 0, -EBADMSG }, { 30, 43, -EBADMSG },
-		{ 34, 1, -EBADMSG }, { 39, 1, -EBADMSG },
+		{ 0, 2, -EPROTONOSUPPORT },
+		{ 1, 2, -EBADMSG },
+		{ 2, 1, -EBADMSG },
+		{ 3, 1, -EBADMSG },
+		{ 4, 61, -EBADMSG },
+		{ 6, 1, -EBADMSG },
+		{ 24, 0x80, -EBADMSG },
+		{ 26, 61, -EBADMSG },
+		{ 28, 0, -EBADMSG },
+		{ 30, 43, -EBADMSG },
+		{ 34, 1, -EBADMSG },
+		{ 39, 1, -EBADMSG },
 	};
 	uint8_t frame[200];
 	struct hold_packet pkt;

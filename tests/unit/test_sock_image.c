@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* test_sock_image.c - the plain data of a socket: nothing lost on the wire, nothing foreign taken in, every change noticed */
+/* test_sock_image.c - the plain data of a socket: nothing lost on the wire, nothing foreign taken
+ * in, every change noticed */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -34,7 +35,8 @@ static void sample(struct sock_image *img)
 	sock_image_init(img);
 	for (size_t i = 0; i < sock_fields_count; i++)
 		if (sock_fields[i].size <= 8)
-			memset((uint8_t *)img + sock_fields[i].live, (int)(0x21 + i), sock_fields[i].size);
+			memset((uint8_t *)img + sock_fields[i].live, (int)(0x21 + i),
+			       sock_fields[i].size);
 	img->kind = SOCK_KIND_TCP;
 	img->family = 4;
 	img->state = SOCK_ESTABLISHED;
@@ -60,7 +62,8 @@ static void sample(struct sock_image *img)
 static void same(const struct sock_image *a, const struct sock_image *b)
 {
 	for (size_t i = 0; i < sock_fields_count; i++)
-		if (memcmp((const uint8_t *)a + sock_fields[i].live, (const uint8_t *)b + sock_fields[i].live, sock_fields[i].size))
+		if (memcmp((const uint8_t *)a + sock_fields[i].live,
+			   (const uint8_t *)b + sock_fields[i].live, sock_fields[i].size))
 			fail_msg("%s", sock_fields[i].name);
 	assert_memory_equal(a->opt, b->opt, sizeof(a->opt));
 }
@@ -121,13 +124,28 @@ static void test_every_length(void **state)
 static void test_foreign(void **state)
 {
 	static const struct { size_t at; uint8_t value; int ret; } bad[] = {
-		{ AT(magic), 0, -EBADMSG }, { AT(compat), 2, -EPROTONOSUPPORT }, { AT(compat), 0, -EPROTONOSUPPORT },
-		{ AT(version), 0, -EPROTONOSUPPORT }, { AT(header_len), 8, -EBADMSG }, { AT(header_len) + 3, 1, -EBADMSG },
-		{ AT(total_len), 1, -EBADMSG }, { AT(kind), 3, -EBADMSG }, { AT(kind), 0, -EBADMSG }, { AT(family), 5, -EBADMSG },
-		{ AT(state), SOCK_STATE_COUNT, -EBADMSG }, { AT(reserved), 1, -EBADMSG }, { AT(reserved2), 1, -EBADMSG },
-		{ AT(flags) + 3, 1, -EBADMSG }, { AT(laddr) + 4, 1, -EBADMSG }, { AT(snd_wscale), 15, -EBADMSG },
-		{ AT(congestion) + 2, '\n', -EBADMSG }, { AT(sndq_len), 1, -EBADMSG }, { AT(rcvq_len) + 3, 0xff, -EBADMSG },
-		{ AT(sndq_hash), 1, -EBADMSG }, { AT(rcvq_hash) + 31, 1, -EBADMSG }, { AT(opt_known) + 7, 0x80, -EBADMSG },
+		{ AT(magic), 0, -EBADMSG },
+		{ AT(compat), 2, -EPROTONOSUPPORT },
+		{ AT(compat), 0, -EPROTONOSUPPORT },
+		{ AT(version), 0, -EPROTONOSUPPORT },
+		{ AT(header_len), 8, -EBADMSG },
+		{ AT(header_len) + 3, 1, -EBADMSG },
+		{ AT(total_len), 1, -EBADMSG },
+		{ AT(kind), 3, -EBADMSG },
+		{ AT(kind), 0, -EBADMSG },
+		{ AT(family), 5, -EBADMSG },
+		{ AT(state), SOCK_STATE_COUNT, -EBADMSG },
+		{ AT(reserved), 1, -EBADMSG },
+		{ AT(reserved2), 1, -EBADMSG },
+		{ AT(flags) + 3, 1, -EBADMSG },
+		{ AT(laddr) + 4, 1, -EBADMSG },
+		{ AT(snd_wscale), 15, -EBADMSG },
+		{ AT(congestion) + 2, '\n', -EBADMSG },
+		{ AT(sndq_len), 1, -EBADMSG },
+		{ AT(rcvq_len) + 3, 0xff, -EBADMSG },
+		{ AT(sndq_hash), 1, -EBADMSG },
+		{ AT(rcvq_hash) + 31, 1, -EBADMSG },
+		{ AT(opt_known) + 7, 0x80, -EBADMSG },
 		{ sizeof(struct sock_image_wire), 0xee, -EBADMSG },
 	};
 	struct sock_image img, back;
@@ -212,17 +230,37 @@ CHANGE(ch_cc, strcpy(i->congestion, "reno"))
 static void test_compare_notices(void **state)
 {
 	static const struct { change_fn change; const char *text; } bad[] = {
-		{ ch_state, "state was ESTABLISHED, is CLOSE_WAIT" }, { ch_laddr, "local address was 192.168.5.2:" },
-		{ ch_raddr, "remote address" }, { ch_lport, "local address" }, { ch_rport, "remote address" }, { ch_una, "snd_una" },
-		{ ch_nxt_back, "snd_nxt" }, { ch_nxt_far, "snd_nxt" }, { ch_write, "write_seq" }, { ch_rcv, "rcv_nxt" },
-		{ ch_window, "receive window shrank by 1" }, { ch_snd_wnd, "snd_wnd" }, { ch_scale, "send window scale" },
-		{ ch_rscale, "receive window scale" }, { ch_mss, "mss_clamp" }, { ch_tsval, "timestamp clock went back by 1" },
-		{ ch_ts, "timestamps lost" }, { ch_sack, "SACK lost" }, { ch_fin, "our FIN appeared" },
-		{ ch_pfin, "the peer's FIN appeared" }, { ch_noseq, "sequence numbers" }, { ch_noqueue, "queues cannot" },
-		{ ch_sndq_len, "send queue had 272 bytes, has 271" }, { ch_sndq, "send queue holds other bytes" },
-		{ ch_rcvq_len, "receive queue had" }, { ch_rcvq, "receive queue holds other bytes" },
-		{ ch_opt, "TCP_USER_TIMEOUT was" }, { ch_opt_gone, "IP_TOS cannot be read" }, { ch_sndbuf, "SO_SNDBUF" },
-		{ ch_clamp, "TCP_WINDOW_CLAMP" }, { ch_cc, "TCP_CONGESTION was cubic, is reno" },
+		{ ch_state, "state was ESTABLISHED, is CLOSE_WAIT" },
+		{ ch_laddr, "local address was 192.168.5.2:" },
+		{ ch_raddr, "remote address" },
+		{ ch_lport, "local address" },
+		{ ch_rport, "remote address" },
+		{ ch_una, "snd_una" },
+		{ ch_nxt_back, "snd_nxt" },
+		{ ch_nxt_far, "snd_nxt" },
+		{ ch_write, "write_seq" },
+		{ ch_rcv, "rcv_nxt" },
+		{ ch_window, "receive window shrank by 1" },
+		{ ch_snd_wnd, "snd_wnd" },
+		{ ch_scale, "send window scale" },
+		{ ch_rscale, "receive window scale" },
+		{ ch_mss, "mss_clamp" },
+		{ ch_tsval, "timestamp clock went back by 1" },
+		{ ch_ts, "timestamps lost" },
+		{ ch_sack, "SACK lost" },
+		{ ch_fin, "our FIN appeared" },
+		{ ch_pfin, "the peer's FIN appeared" },
+		{ ch_noseq, "sequence numbers" },
+		{ ch_noqueue, "queues cannot" },
+		{ ch_sndq_len, "send queue had 272 bytes, has 271" },
+		{ ch_sndq, "send queue holds other bytes" },
+		{ ch_rcvq_len, "receive queue had" },
+		{ ch_rcvq, "receive queue holds other bytes" },
+		{ ch_opt, "TCP_USER_TIMEOUT was" },
+		{ ch_opt_gone, "IP_TOS cannot be read" },
+		{ ch_sndbuf, "SO_SNDBUF" },
+		{ ch_clamp, "TCP_WINDOW_CLAMP" },
+		{ ch_cc, "TCP_CONGESTION was cubic, is reno" },
 	};
 	struct sock_image before, after;
 	char text[512];
@@ -232,7 +270,8 @@ static void test_compare_notices(void **state)
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
 		after = before;
 		bad[i].change(&after);
-		if (sock_image_compare(&before, &after, text, sizeof(text)) != 1 || !strstr(text, bad[i].text))
+		if (sock_image_compare(&before, &after, text, sizeof(text)) != 1 ||
+		    !strstr(text, bad[i].text))
 			fail_msg("%s: \"%s\"", bad[i].text, text);
 	}
 	sock_image_fini(&before);
@@ -249,7 +288,9 @@ CHANGE(ok_reuse, (i->flags |= SOCK_F_IN_REPAIR, i->opt[SOCK_OPT_REUSEADDR] = 2))
 
 static void test_compare_allows(void **state)
 {
-	static const change_fn fine[] = { ok_nxt, ok_window, ok_clamp, ok_cwnd, ok_tsval, ok_inode, ok_ecn, ok_reuse };
+	static const change_fn fine[] = {
+		ok_nxt, ok_window, ok_clamp, ok_cwnd, ok_tsval, ok_inode, ok_ecn, ok_reuse,
+	};
 	struct sock_image before, after;
 	char text[512], tiny[8];
 
@@ -290,7 +331,8 @@ static void test_documented(void **state)
 	if (util_read_file("docs/sock-image.md", &doc, NULL))
 		fail_msg("docs/sock-image.md: run from the top of the tree");
 	for (size_t i = 0; i < sock_fields_count; i++) {
-		snprintf(row, sizeof(row), "| %u | %u | %s |", sock_fields[i].wire, sock_fields[i].size, sock_fields[i].name);
+		snprintf(row, sizeof(row), "| %u | %u | %s |", sock_fields[i].wire,
+			 sock_fields[i].size, sock_fields[i].name);
 		if (!strstr(doc, row))
 			fail_msg("not documented: %s", row);
 	}
@@ -312,10 +354,12 @@ static void test_label(void **state)
 	img.rport = 41000;
 	img.owner_pid = 12;
 	img.owner_fd = 7;
-	assert_string_equal(sock_image_label(&img, text, sizeof(text)), "tcp 192.168.5.2:80 - 192.168.5.7:41000 ESTABLISHED pid 12 fd 7");
+	assert_string_equal(sock_image_label(&img, text, sizeof(text)),
+			    "tcp 192.168.5.2:80 - 192.168.5.7:41000 ESTABLISHED pid 12 fd 7");
 	img.rport = 0;
 	img.owner_pid = 0;
-	assert_string_equal(sock_image_label(&img, text, sizeof(text)), "tcp 192.168.5.2:80 ESTABLISHED no descriptor");
+	assert_string_equal(sock_image_label(&img, text, sizeof(text)),
+			    "tcp 192.168.5.2:80 ESTABLISHED no descriptor");
 	assert_string_equal(sock_state_name(200), "UNKNOWN");
 	sock_image_fini(&img);
 }

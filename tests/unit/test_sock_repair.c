@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-/* test_sock_repair.c - real sockets over lo of a private network namespace: every state that has a descriptor, both families
+/* test_sock_repair.c - real sockets over lo of a private namespace, in every state with a descriptor
  *
- * The namespace is left with the process. A socket is "migrated" as CRIU does it (restore_socket() below): made anew in repair mode
- * from its image while the old one is closed silently; it must pass the check in repair mode, and then go on talking to its peer.
+ * The namespace is left with the process. A socket is "migrated" as CRIU does it (restore_socket()
+ * below): made anew in repair mode from its image while the old one is closed silently; it must
+ * pass the check in repair mode, and then go on talking to its peer.
  */
 #include <stdarg.h>
 #include <stddef.h>
@@ -99,7 +100,8 @@ static struct pair pair_new(int family)
 	len = loopback(family, port, &ss);
 	MUST(connect(p.peer, (struct sockaddr *)&ss, len));
 	p.sock = MUST(accept4(p.listener, NULL, NULL, SOCK_CLOEXEC));
-	MUST(set1(p.sock, SOL_SOCKET, SO_SNDBUF, 400000));	/* far more than the peer's window: a full queue is never all sent */
+	/* far more than the peer's window: a full queue is never all sent */
+	MUST(set1(p.sock, SOL_SOCKET, SO_SNDBUF, 400000));
 	return p;
 }
 
@@ -223,7 +225,8 @@ static void check_established(int family)
 	assert_int_equal(img.rcvq_len, 1000);
 	assert_memory_equal(img.rcvq, want, 1000);
 	assert_int_equal(img.sndq_len, 0);
-	assert_true(img.flags & SOCK_F_SEQ && img.flags & SOCK_F_TS && img.flags & SOCK_F_SACK && img.flags & SOCK_F_WS);
+	assert_true(img.flags & SOCK_F_SEQ && img.flags & SOCK_F_TS && img.flags & SOCK_F_SACK &&
+		    img.flags & SOCK_F_WS);
 	assert_int_equal(img.snd_una, img.write_seq);
 	assert_int_equal(get1(p.sock, IPPROTO_TCP, TCP_REPAIR), TCP_REPAIR_OFF);
 	assert_int_equal(get1(p.sock, SOL_SOCKET, SO_REUSEADDR), 1);
@@ -294,7 +297,8 @@ static void test_blocked_fin(void **state)
 	assert_int_equal(img.state, SOCK_FIN_WAIT1);
 	MUST(ioctl(p.sock, SIOCOUTQNSD, &unsent));
 	assert_true(img.flags & SOCK_F_FIN_QUEUED);
-	assert_int_equal(!!(img.flags & SOCK_F_UNSENT_FIN), unsent > 0);	/* valgrind hides the ioctl's answer: 0 */
+	/* valgrind hides the ioctl's answer: 0 */
+	assert_int_equal(!!(img.flags & SOCK_F_UNSENT_FIN), unsent > 0);
 	assert_int_equal(img.write_seq - img.snd_una, img.sndq_len + 1);
 	assert_false(img.flags & SOCK_F_FIN_RCVD);
 	shutdown(p.peer, SHUT_WR);
@@ -399,7 +403,8 @@ static void test_udp_count(void **state)
 {
 	struct sockaddr_storage ss;
 	socklen_t len = loopback(AF_INET, 0, &ss);
-	int a = MUST(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0)), b = MUST(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+	int a = MUST(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+	int b = MUST(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
 	struct sock_image img;
 	char buf[32];
 
@@ -429,7 +434,8 @@ static void test_udp_count(void **state)
 
 static socklen_t address_of(const struct sock_image *img, bool local, struct sockaddr_storage *ss)
 {
-	socklen_t len = loopback(img->family == 4 ? AF_INET : AF_INET6, local ? img->lport : img->rport, ss);
+	socklen_t len = loopback(img->family == 4 ? AF_INET : AF_INET6,
+				 local ? img->lport : img->rport, ss);
 
 	if (img->family == 4)
 		memcpy(&((struct sockaddr_in *)ss)->sin_addr, local ? img->laddr : img->raddr, 4);
@@ -451,9 +457,12 @@ static void queue_restore(int fd, int queue, const uint8_t *bytes, size_t n)
 static int restore_socket(const struct sock_image *img)
 {
 	int fd = MUST(socket(img->family == 4 ? AF_INET : AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0));
-	struct tcp_repair_window w = { img->snd_wl1, img->snd_wnd, img->max_window, img->rcv_wnd, img->rcv_wup };
+	struct tcp_repair_window w = {
+		img->snd_wl1, img->snd_wnd, img->max_window, img->rcv_wnd, img->rcv_wup,
+	};
 	struct tcp_repair_opt o[4] = {
-		{ TCPOPT_SACK_PERM, 0 }, { TCPOPT_WINDOW, img->snd_wscale | (uint32_t)img->rcv_wscale << 16 },
+		{ TCPOPT_SACK_PERM, 0 },
+		{ TCPOPT_WINDOW, img->snd_wscale | (uint32_t)img->rcv_wscale << 16 },
 		{ TCPOPT_TIMESTAMP, 0 }, { TCPOPT_MAXSEG, img->mss_clamp },
 	};
 	struct sockaddr_storage ss;
@@ -622,7 +631,8 @@ static void test_options(void **state)
 	export_ok(fresh, SOCK_EXPORT_HASH | SOCK_EXPORT_ALL_OPTIONS, &after);
 	for (size_t i = 0; i < ARRAY_SIZE(lost); i++) {
 		if (get1(fresh, lost[i].level, lost[i].name) != lost[i].value)
-			fail_msg("%s is %d", sock_opt_name(lost[i].opt), get1(fresh, lost[i].level, lost[i].name));
+			fail_msg("%s is %d", sock_opt_name(lost[i].opt),
+				 get1(fresh, lost[i].level, lost[i].name));
 		assert_int_equal(after.opt[lost[i].opt], lost[i].value);
 	}
 	assert_int_equal(after.opt[SOCK_OPT_LINGER], (int64_t)1 << 32 | 9);
@@ -631,7 +641,8 @@ static void test_options(void **state)
 	assert_int_equal(get1(fresh, SOL_SOCKET, SO_SNDBUF), 200000);
 	MUST(getsockopt(fresh, IPPROTO_TCP, TCP_CONGESTION, cc, &len));
 	assert_string_equal(cc, "reno");
-	export_ok(fresh, SOCK_EXPORT_HASH, &after);	/* what CRIU keeps is not read, keepalive is while it is on */
+	/* what CRIU keeps is not read; keepalive is, while it is on */
+	export_ok(fresh, SOCK_EXPORT_HASH, &after);
 	assert_false(sock_image_opt(&after, SOCK_OPT_RCVTIMEO, &v));
 	assert_true(sock_image_opt(&after, SOCK_OPT_TCP_USER_TIMEOUT, &v));
 	assert_true(sock_image_opt(&after, SOCK_OPT_TCP_KEEPIDLE, &v));
