@@ -188,6 +188,28 @@ dropped_at_least() { run_ok stack status && [ "$(state dropped)" -ge "$1" ]; }
 	assert_le 50 "$(state held)" "nothing was acknowledged"
 }
 
+@test "tunstack: an export larger than a connection's queue comes whole and in order" {
+	run_ok stack capture
+	udp_burst 6000 1400
+	run_ok stack export "$BATS_TEST_TMPDIR/frames"
+	local n
+	n=$(state exported)
+	assert_le 6000 "$n"
+	run_ok "${PYTHON:-python3}" -c '
+import struct, sys
+data, off, last = open(sys.argv[1], "rb").read(), 0, 0
+while off < len(data):
+    size, = struct.unpack_from("<I", data, off)
+    length, seq = struct.unpack_from("<4xIQ", data, off + 4)
+    assert seq == last + 1 and size == 40 + length, (last, seq, size, length)
+    last, off = seq, off + 4 + size
+print(last)' "$BATS_TEST_TMPDIR/frames"
+	assert_eq "$output" "$n"
+	run_ok stack export "$BATS_TEST_TMPDIR/again" ack-stop "$n"
+	assert_eq "$(state held)" 0
+	finish burst none
+}
+
 @test "tunstack: a client that dies in the middle of an export loses nothing" {
 	server_up "$NODE"
 	run_ok stack capture
