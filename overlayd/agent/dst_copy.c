@@ -40,6 +40,7 @@
 #define COPY_RESTORE_MS 60000
 #define COPY_PAGES_MS 30000
 #define COPY_GONE_MS 5000
+#define COPY_GIVE_UP_MS 2000
 #define COPY_NETWORK_MS 10000
 #define COPY_IMAGE_SLACK (512ull << 20)
 
@@ -387,6 +388,30 @@ int copy_open(struct migrate_dst *m, struct oerr *err)
 	return 0;
 }
 
+static bool copy_none_stands(const void *arg)
+{
+	const struct migrate_dst *m = arg;
+
+	for (size_t i = 0; i < m->n_trees; i++)
+		if (m->trees[i].stands && !m->trees[i].ended)
+			return false;
+	return true;
+}
+
+/* CRIU itself ends what stands, which removes the names it gave to removed files for as long as it restores; while it does not
+ * answer nothing is lost but those */
+static void copy_give_up(struct migrate_dst *m)
+{
+	struct oerr err = { 0 };
+
+	for (size_t i = 0; i < m->n_trees; i++)
+		if (m->trees[i].stands && !m->trees[i].ended)
+			criu_answer(m->trees[i].criu, false);
+	m->agent.peer_failed = m->agent.link_lost = false;
+	if (agent_wait(&m->agent, copy_none_stands, m, COPY_GIVE_UP_MS, "end", &err))
+		log_warn("migrate", "%.8s: CRIU gives its copy up: %s", m->agent.journal.hex, err.text);
+}
+
 static bool copy_init_is_gone(const void *arg)
 {
 	return ((const struct migrate_dst *)arg)->init_gone;
@@ -398,6 +423,7 @@ void copy_destroy(struct migrate_dst *m)
 	struct oerr err = { 0 };
 
 	if (m->init && !m->init_gone) {
+		copy_give_up(m);
 		/* what is promised afterwards is that it is gone, so there is no time limit */
 		ms_init_kill(m->init);
 		while (agent_wait(&m->agent, copy_init_is_gone, m, COPY_GONE_MS, "end", &err)) {
