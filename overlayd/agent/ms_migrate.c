@@ -38,6 +38,7 @@ struct ms_migrate {
 	bool bar_open;		/* the cursor is on it */
 	bool accepted;		/* an agent has spoken */
 	bool cancelling;
+	bool over;		/* exit_status is final */
 	int exit_status;
 };
 
@@ -67,8 +68,12 @@ static void ms_migrate_clear_bar(struct ms_migrate *m)
 	m->bar_open = false;
 }
 
+/* the first word counts: the agent hangs up right after its last one, and both may be read in the same turn */
 static void ms_migrate_stop(struct ms_migrate *m, int status)
 {
+	if (m->over)
+		return;
+	m->over = true;
 	m->exit_status = status;
 	ev_break(m->loop, EVBREAK_ALL);
 }
@@ -154,6 +159,8 @@ static void ms_migrate_down_cb(struct conn *c, const char *why, void *arg)
 	struct ms_migrate *m = arg;
 
 	(void)c;
+	if (m->over)
+		return;
 	ms_migrate_clear_bar(m);
 	fprintf(stderr, "ms-migrate: lost the migration's agent (%s); it is finished or undone without us: see `overlayd status`\n",
 		why);
