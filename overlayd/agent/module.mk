@@ -4,7 +4,7 @@
 PROGRAMS	+= ms-init ms-root
 SHARED		+= msrestart
 
-ms-init_SRC	:= $(addprefix overlayd/agent/,ms_init.c ms_exec.c ms_mounts.c relay.c criu_exec.c) $(common_SRC)
+ms-init_SRC	:= $(addprefix overlayd/agent/,ms_init.c ms_exec.c ms_tty.c ms_mounts.c relay.c criu_exec.c) $(common_SRC)
 ms-root_SRC	:= overlayd/agent/ms_root.c
 msrestart_SRC	:= $(addprefix overlayd/agent/,msrestart.c restart_decide.c msconntrack.c)
 msrestart_LIBS	:= -ldl

@@ -11,6 +11,7 @@
  *                     -> ms-root -> CMD
  *              With --join the ms-root is made a child of the waiter by CLONE_PARENT out of a
  *              helper that has entered the namespaces.
+ *   Terminal   when the caller is on one, CMD gets one of the workload's own (ms_tty.c).
  *   Status     CMD may be moved away and keep running elsewhere, or end while its descendants go
  *              on; nobody outside can wait() for it. ms-root says CMD's status in its name, ms-init
  *              that of ms-root: the waiter looks there ten times a second, and at once when one of
@@ -29,10 +30,12 @@
 #include <string.h>
 #include <sys/pidfd.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
 #include "overlayd/agent/ms_init_wire.h"
+#include "overlayd/agent/ms_tty.h"
 #include "overlayd/agent/relay.h"
 #include "overlayd/common/cleanup.h"
 #include "overlayd/common/util.h"
@@ -40,8 +43,7 @@
 #define EXEC_FAILED 125		/* our own exit status, as env(1) and docker have it */
 #define EXEC_LOOK_MS 100
 
-/* signals that the waiter passes on; those of a terminal reach it alone, the command being in a
- * session of its own */
+/* signals that the waiter passes on */
 static const int exec_passed[] = { SIGINT, SIGQUIT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2 };
 
 struct ms_exec {
@@ -54,6 +56,9 @@ struct ms_exec {
 	char *const *argv;	/* the command */
 	char root_program[4096];/* ms-root */
 	char *cwd;		/* the caller's, by name */
+	bool tty;		/* the command gets a terminal of its own, joined to the caller's */
+	int tty_inside;		/* its end of the socket the master travels over, -1 = none */
+	int tty_waiter;		/* the waiter's */
 	sigset_t old_mask;
 };
 
@@ -99,9 +104,10 @@ static void exec_become_root(const struct ms_exec *x)
 	for (int sig = 1; sig < NSIG; sig++)
 		signal(sig, SIG_DFL);
 	sigprocmask(SIG_SETMASK, &x->old_mask, NULL);
-	if (x->detach)
-		/* what the caller had open leads out of the workload */
-		close_range(STDERR_FILENO + 1, ~0u, 0);
+	if (x->tty && ms_tty_make(x->tty_inside))
+		_exit(exec_error("a terminal for the command"));
+	/* what else the caller had open leads out of the workload */
+	close_range(STDERR_FILENO + 1, ~0u, 0);
 	if (chdir(x->dir ? x->dir : x->cwd) && (x->dir || chdir("/")))
 		_exit(exec_error(x->dir));
 	execv(x->root_program, argv);
@@ -122,10 +128,31 @@ static pid_t exec_begin(struct relay_set *relays, void *arg)
 	pid = fork();
 	if (pid == 0)
 		exec_become_root(x);
+	if (x->tty)
+		close(x->tty_inside);
 	/* pid 1 must not hold the caller's terminal or pipes */
 	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
 		dup2(null, fd);
 	return pid < 0 ? -errno : pid;
+}
+
+/* Closes everything above standard error but these two (-1 = none): it lives as long as the workload */
+static void exec_close_others(int a, int b)
+{
+	unsigned int low = (unsigned int)(a < b ? a : b), high = (unsigned int)(a < b ? b : a);
+	unsigned int from = STDERR_FILENO + 1;
+
+	if ((int)low >= (int)from) {
+		if (low > from)
+			close_range(from, low - 1, 0);
+		from = low + 1;
+	}
+	if ((int)high >= (int)from) {
+		if (high > from)
+			close_range(from, high - 1, 0);
+		from = high + 1;
+	}
+	close_range(from, ~0u, 0);
 }
 
 static void exec_be_init(struct ms_exec *x, int netns, int go) __attribute__((noreturn));
@@ -145,13 +172,8 @@ static void exec_be_init(struct ms_exec *x, int netns, int go)
 	}
 	if (setns(netns, CLONE_NEWNET))
 		_exit(exec_error(x->netns));
-	if (x->detach) {
-		setsid();
-		dup2(log_fd, STDERR_FILENO + 1);
-		log_fd = x->log ? STDERR_FILENO + 1 : -1;
-		close_range(STDERR_FILENO + 2, ~0u, 0);	/* what the caller had open */
-		fcntl(log_fd, F_SETFD, FD_CLOEXEC);
-	}
+	setsid();
+	exec_close_others(log_fd, x->tty_inside);
 	_exit(ms_init_run(-1, log_fd, exec_begin, x));
 }
 
@@ -231,27 +253,40 @@ static int exec_status_in_name(pid_t pid, const char *prefix)
 	return atoi(name + n + 1);
 }
 
+static void exec_pass_signal(int signals, pid_t root, const struct ms_tty *tty)
+{
+	struct signalfd_siginfo si;
+
+	if (read(signals, &si, sizeof(si)) != (ssize_t)sizeof(si))
+		return;
+	if (si.ssi_signo == SIGWINCH)
+		ms_tty_resize(tty);
+	else
+		kill(-root, (int)si.ssi_signo);	/* ms-root leads the group and ignores it */
+}
+
 /* @child: our own child (ms-init, or a joined ms-root); @root: ms-root, 0 while it is not there
  * yet */
-static int exec_wait(const struct ms_exec *x, pid_t child, int signals)
+static int exec_wait(const struct ms_exec *x, pid_t child, int signals, struct ms_tty *tty)
 {
 	cleanup_close int pidfd = pidfd_open(child, 0);
 	pid_t root = x->join ? child : 0;
-	struct signalfd_siginfo si;
 
 	for (;;) {
-		struct pollfd fds[] = { { .fd = pidfd, .events = POLLIN },
-					{ .fd = signals, .events = POLLIN } };
+		struct pollfd fds[2 + MS_TTY_POLLFDS] = { { .fd = pidfd, .events = POLLIN },
+							  { .fd = signals, .events = POLLIN } };
 		int status = -1;
 
-		if (poll(fds, 2, root ? EXEC_LOOK_MS : 5) < 0 && errno != EINTR)
+		ms_tty_fill(tty, fds + 2);
+		if (poll(fds, ARRAY_SIZE(fds), root ? EXEC_LOOK_MS : 5) < 0 && errno != EINTR)
 			return EXEC_FAILED;
+		ms_tty_handle(tty, fds + 2);
 		if (fds[0].revents)
 			return exec_wait_exit(child);
 		if (!root && exec_first_root(child) != child)
 			root = exec_first_root(child);
-		if (fds[1].revents && read(signals, &si, sizeof(si)) == (ssize_t)sizeof(si) && root)
-			kill(-root, (int)si.ssi_signo);	/* ms-root leads the group and ignores it */
+		if (fds[1].revents && root)
+			exec_pass_signal(signals, root, tty);
 		if (root)
 			status = exec_status_in_name(root, MS_ROOT_COMM);
 		if (status < 0 && !x->join)
@@ -373,36 +408,68 @@ static int exec_parse(struct ms_exec *x, int argc, char *argv[])
 	return exec && x->netns && optind < argc && !(x->join && x->pid_file) ? 0 : -EINVAL;
 }
 
-/* A joined command is a child of ours; it is watched like the other. Return: exit status */
-static int exec_run(struct ms_exec *x, int netns)
+static int exec_watch_signals(struct ms_exec *x)
 {
-	cleanup_close int signals = -1;
 	sigset_t set;
-	pid_t child;
 
 	sigemptyset(&set);
 	for (size_t i = 0; i < ARRAY_SIZE(exec_passed); i++)
 		sigaddset(&set, exec_passed[i]);
+	if (x->tty)
+		sigaddset(&set, SIGWINCH);
 	sigprocmask(SIG_BLOCK, &set, &x->old_mask);
-	signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+/* the command has been started: @child is ours; Return: exit status */
+static int exec_attend(struct ms_exec *x, pid_t child, int signals)
+{
+	struct ms_tty tty = { .master = -1, .out = -1 };
+	int status;
+
+	if (x->tty) {
+		close(steal_fd(&x->tty_inside));
+		/* a failure has been told by the command's side, which then ends */
+		if (ms_tty_open(&tty, x->tty_waiter))
+			tty.out = -1;
+		close(steal_fd(&x->tty_waiter));
+	}
+	status = exec_wait(x, child, signals, &tty);
+	ms_tty_close(&tty);
+	return status;
+}
+
+static int exec_run(struct ms_exec *x, int netns)
+{
+	cleanup_close int signals = exec_watch_signals(x);
+	int pair[2];
+	pid_t child;
+
 	if (signals < 0)
 		return exec_error("signalfd");
+	if (x->tty) {
+		if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
+			return exec_error("socketpair");
+		x->tty_inside = pair[0];
+		x->tty_waiter = pair[1];
+	}
 	child = x->join ? exec_join(x, netns) : exec_new(x, netns);
 	if (child < 0)
 		return EXEC_FAILED;
-	return x->detach ? 0 : exec_wait(x, child, signals);
+	return x->detach ? 0 : exec_attend(x, child, signals);
 }
 
 /** ms_exec_main() - `ms-init --exec ...`; Return: exit status */
 int ms_exec_main(int argc, char *argv[])
 {
-	struct ms_exec x = { 0 };
+	struct ms_exec x = { .tty_inside = -1, .tty_waiter = -1 };
 	cleanup_close int netns = -1;
 	cleanup_free char *cwd = getcwd(NULL, 0);
 
 	if (exec_parse(&x, argc, argv))
 		return exec_usage();
 	x.cwd = cwd ? cwd : (char *)"/";
+	x.tty = !x.detach && ms_tty_wanted();
 	if (util_sibling_path("ms-root", x.root_program, sizeof(x.root_program)))
 		return exec_error(x.root_program);
 	netns = open(x.netns, O_RDONLY | O_CLOEXEC);

@@ -102,7 +102,8 @@ void ms_init_free(struct ms_init *mi);
  * (/run/netns/NAME); pid 1 is ms-init, its child ms-root (a subreaper, the root of the tree that
  * moves), whose child is CMD. With --join HOSTPID (host pid of a living ms-init of the workload,
  * see ms_init_find()): CMD starts under a second ms-root inside that one's namespaces. In the
- * foreground: CMD has the caller's stdio, SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 are
+ * foreground: CMD has the caller's stdio (nothing above descriptor 2; on a terminal: one of its own,
+ * joined to the caller's), SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 are
  * passed on, and the exit status is CMD's (128 + N for a signal). With --detach: stdin is
  * /dev/null, output goes to FILE through a relay in ms-init; returns when CMD has been started.
  * --pid-file: the host pid of the new ms-init, one line. Exit 125: could not be set up; 127: CMD

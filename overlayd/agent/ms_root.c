@@ -3,12 +3,12 @@
  *
  * `ms-root CMD ARGS...` (started by ms-init --exec) starts CMD and adopts whatever CMD leaves
  * behind, so that no process forks its way out of the tree that CRIU dumps. It is dumped and
- * restored with the tree, so it holds as little as a process can: no open file, no timer, no
- * handler. It outlives CMD as long as descendants are there, says CMD's exit status in its name
- * ("ms-root=0"), which is all that whoever waits for CMD can see across a migration, and ends with
- * it.
+ * restored with the tree, so it holds as little as a process can. It outlives CMD as long as
+ * descendants are there, says CMD's exit status in its name ("ms-root=0"), which is all that
+ * whoever waits for CMD can see across a migration, and ends with it.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/close_range.h>
 #include <signal.h>
 #include <stdio.h>
@@ -36,6 +36,16 @@ static void root_say_status(int status)
 	prctl(PR_SET_NAME, name);
 }
 
+/* One descriptor stays: CRIU 4.2 cannot restore the controlling terminal of a leader that has none */
+static int root_forget_files(void)
+{
+	int null = open("/dev/null", O_RDONLY);
+
+	if (null < 0 || dup2(null, STDIN_FILENO) < 0 || chdir("/"))
+		return -errno;
+	return close_range(STDIN_FILENO + 1, ~0u, 0);
+}
+
 int main(int argc, char *argv[])
 {
 	int status = 125, st;
@@ -56,8 +66,7 @@ int main(int argc, char *argv[])
 		return 125;
 	for (size_t i = 0; i < sizeof(root_ignored) / sizeof(root_ignored[0]); i++)
 		signal(root_ignored[i], SIG_IGN);
-	close_range(0, ~0u, 0);
-	if (chdir("/"))
+	if (root_forget_files())
 		return 125;
 	for (;;) {
 		pid = wait(&st);

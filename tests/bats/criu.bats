@@ -374,3 +374,28 @@ inside() { "$BUILD/bin/ms-init" --exec --netns "/run/netns/$TAG-a" "$@"; }
 	run_rc 6 "$BUILD/bin/ms-init" --exec --netns "/run/netns/$TAG_A" --join "$INIT" -- sh -c 'ps -e -o comm=; exit 6'
 	assert_match "$output" "criuprobe"
 }
+
+@test "exec: a shell on a terminal has job control, the caller's size, and gives the terminal back" {
+	cat >"$BATS_TEST_TMPDIR/typing" <<-'TYPING'
+		seen() { until grep -q "$1" "$TS" 2>/dev/null; do sleep 0.05; done; }
+		seen 'ready[$]' && printf 'tty; stty size; sleep 100\n'
+		seen '33 77' && printf '\032'
+		seen 'Stopped' && printf 'echo sum$((1+1))\nexit 5\nexit 5\n'
+		seen 'rc 5'
+	TYPING
+	cat >"$BATS_TEST_TMPDIR/session" <<-SESSION
+		stty rows 33 cols 77
+		PS1='ready$' "$BUILD/bin/ms-init" --exec --netns "/run/netns/$TAG-a" -- bash --norc -i
+		echo "rc \$?"
+		stty -a
+	SESSION
+	TS=$BATS_TEST_TMPDIR/typescript spawn typing bash -c "timeout 20 bash '$BATS_TEST_TMPDIR/typing' |
+		timeout 20 script -qefc 'bash $BATS_TEST_TMPDIR/session' '$BATS_TEST_TMPDIR/typescript'"
+	finish typing none
+	output=$(tr -d '\r' <"$BATS_TEST_TMPDIR/typescript")
+	assert_match "$output" "/dev/pts/0"
+	assert_match "$output" "sum2"
+	assert_match "$output" "rc 5"
+	assert_match "$output" "[^-]icanon"
+	wait_for 5 nobody "$TAG-a"
+}
