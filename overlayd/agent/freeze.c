@@ -317,6 +317,16 @@ static void src_resume(struct migrate_src *m)
 	m->resuming = false;
 }
 
+/** src_forget_sockets() - images and list of an earlier attempt, or at the end */
+void src_forget_sockets(struct migrate_src *m)
+{
+	for (size_t i = 0; m->images && i < m->sockets.n; i++)
+		sock_image_fini(&m->images[i]);
+	free(m->images);
+	m->images = NULL;
+	sock_list_fini(&m->sockets);
+}
+
 static int src_read_sockets(struct migrate_src *m, struct oerr *err)
 {
 	cleanup_free pid_t *pids = NULL;
@@ -325,17 +335,14 @@ static int src_read_sockets(struct migrate_src *m, struct oerr *err)
 
 	if (ret)
 		return oerr_set(err, ret, "listing the processes of %s: %s", m->control.w.name, strerror(-ret));
-	sock_list_fini(&m->sockets);
+	src_forget_sockets(m);
 	ret = sock_repair_list(pids, n, &m->sockets, err);
 	if (ret)
 		return ret;
-	free(m->images);
 	m->images = xcalloc(m->sockets.n, sizeof(*m->images));
+	ret = sock_repair_export_all(&m->sockets, SOCK_EXPORT_HASH, m->images, err);
+	/* kept open here, a socket that the program closes would live on, in the program's epoll sets as well */
 	for (size_t i = 0; i < m->sockets.n; i++) {
-		sock_image_init(&m->images[i]);
-		if (!ret)
-			ret = sock_repair_export_ref(&m->sockets.refs[i], SOCK_EXPORT_HASH, &m->images[i], err);
-		/* kept open here, a socket that the program closes would live on, in the program's epoll sets as well */
 		close(m->sockets.refs[i].fd);
 		m->sockets.refs[i].fd = -1;
 	}

@@ -547,10 +547,7 @@ static void src_fini(struct migrate_src *m)
 			close(m->trees[i].log_fd);
 	}
 	free(m->trees);
-	for (size_t i = 0; i < m->sockets.n; i++)
-		sock_image_fini(&m->images[i]);
-	free(m->images);
-	sock_list_fini(&m->sockets);
+	src_forget_sockets(m);
 	ev_io_stop(m->agent.loop, &m->stack_io);
 	if (m->stack)
 		stackclient_close(m->stack);

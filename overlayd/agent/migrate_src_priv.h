@@ -85,6 +85,7 @@ struct migrate_src {
 
 int src_freeze(struct migrate_src *m, struct oerr *err);
 void src_thaw(struct migrate_src *m);
+void src_forget_sockets(struct migrate_src *m);
 int src_start_criu(struct migrate_src *m, struct oerr *err);
 
 int src_send_images(struct migrate_src *m, struct oerr *err);
