@@ -177,6 +177,15 @@ s = socket.socket(); s.bind(("192.168.77.2", 7000)); s.listen(); print("up", flu
 	client_ok cli
 }
 
+@test "criu: the copy's pid 1 is killed while it is restored: undone" {
+	server_and_client
+	tool 3 --kill-init
+	[ -n "$(field restore_error)" ]
+	nobody "$TAG-b"
+	progress cli
+	client_ok cli
+}
+
 @test "criu: the driver dies while everything is frozen: the source goes on, no copy stays" {
 	local point
 	server_and_client

@@ -10,6 +10,7 @@
  *   --rollback         everything up to the fence, then answer "no"
  *   --die POINT        end without a word at network-lock, post-dump, post-restore or committed
  *   --hook SCRIPT      run `SCRIPT EVENT` at network-lock, commit and rollback: switches the network
+ *   --kill-init        kill the destination's pid 1 while CRIU restores
  *   --page-server      memory pages go through a page-server
  *   --fence NAME       cgroup NAME: freeze before the commit, thaw on roll-back
  *   --leave-running    dry run: only the dump
@@ -93,7 +94,7 @@ struct task {
 static struct tool {
 	struct ev_loop *loop;
 	const char *criu, *preload, *netns, *to, *log, *hook, *die, *fence_name;
-	bool rollback, page_server, leave_running, check;
+	bool rollback, page_server, leave_running, check, kill_init;
 	unsigned int timeout_ms, log_level;
 	struct tree trees[TREES_MAX];
 	size_t n_trees;
@@ -674,6 +675,8 @@ static bool restore(void)
 		if (criu_restore(t->dst.p, &o, &err))
 			fail("restore", &err);
 	}
+	if (T.kill_init)
+		ms_init_kill(T.init);
 	return wait_all(true, "post-restore");
 }
 
@@ -829,6 +832,7 @@ static void parse(int argc, char *argv[])
 		{ "leave-running", no_argument, NULL, 'L' },
 		{ "verbose", required_argument, NULL, 'v' },
 		{ "check", no_argument, NULL, 'C' },
+		{ "kill-init", no_argument, NULL, 'k' },
 		{ "timeout", required_argument, NULL, 'T' },
 		{ 0 },
 	};
@@ -846,6 +850,7 @@ static void parse(int argc, char *argv[])
 		case 'r': T.rollback = true; break;
 		case 'P': T.page_server = true; break;
 		case 'f': T.fence_name = optarg; break;
+		case 'k': T.kill_init = true; break;
 		case 'C': T.check = true; break;
 		case 'L': T.leave_running = true; break;
 		case 'v': T.log_level = (unsigned int)atoi(optarg); break;
