@@ -171,20 +171,36 @@ static int open_parent(const struct dest *d, const char *path)
 	return open_in_root(d, dir, O_PATH | O_DIRECTORY);
 }
 
-/* what our side opens in CRIU's stead: read-only ones must exist, written ones may be made */
+/* CRIU compares what it is handed as strictly as what it opens itself */
+static void compare_external(struct dest *d, const Ovl__MigExternal *x, const struct stat *st)
+{
+	const char *node = d->facts->node, *source = d->facts->source;
+	const bool append = (x->flags & O_ACCMODE) == O_WRONLY && x->flags & O_APPEND;
+
+	if ((st->st_mode & S_IFMT) != (x->mode & S_IFMT))
+		NO(d, "file-kind", "%s: %s is a %s, at %s a %s", node, x->path, type_name(st->st_mode), source, type_name(x->mode));
+	else if (st->st_mode != x->mode)
+		NO(d, "file-mode", "%s: %s has mode %04o, %04o at %s: chmod it", node, x->path, st->st_mode & 07777, x->mode & 07777, source);
+	else if (S_ISREG(x->mode) && !append && (uint64_t)st->st_size != x->size)
+		NO(d, "file-size", "%s: %s has %" PRIu64 " bytes, %" PRIu64 " at %s: copy it over, or start %s with its output appended (>>)",
+		   node, x->path, (uint64_t)st->st_size, x->size, source, x->owner);
+}
+
+/* what ms-init opens in CRIU's stead: it makes nothing */
 static void check_external(struct dest *d, const Ovl__MigExternal *x)
 {
-	const bool written = (x->flags & O_ACCMODE) != O_RDONLY;
-	cleanup_close int fd = -1, parent = -1;
+	const bool fifo = !strcmp(x->kind, "fifo"), written = (x->flags & O_ACCMODE) != O_RDONLY;
+	cleanup_close int fd = -1;
+	struct stat st;
 
-	if (strcmp(x->kind, "file"))
+	if (!fifo && strcmp(x->kind, "file"))
 		return;
 	fd = open_in_root(d, x->path, O_PATH);
-	if (fd >= 0)
-		return;
-	parent = written ? open_parent(d, x->path) : -ENOENT;
-	if (parent < 0)
-		NO(d, "external-missing", "%s: %s, which %s was started with, is missing", d->facts->node, x->path, x->owner);
+	if (fd < 0 || fstat(fd, &st))
+		NO(d, "external-missing", "%s: %s, which %s was started with, is missing%s", d->facts->node, x->path, x->owner,
+		   fifo ? ": mkfifo it" : written ? ": create it there for its output" : "");
+	else if (st.st_ino != x->ino || !same_fs(d, fd, x->fs))
+		compare_external(d, x, &st);
 }
 
 static void check_unix_path(struct dest *d, const Ovl__MigUnixPath *u)

@@ -135,7 +135,7 @@ static void check_fd(const struct scan *s, const struct scan_task *t, const stru
 		refuse(list, "socket-file", t, WHO " fd %d: an O_PATH descriptor of the socket %s cannot be moved", WHO_ARGS(t), f->fd, f->path);
 		break;
 	case SCAN_FIFO:
-		if (f->foreign)
+		if (f->foreign && !scan_ends_outside(scan_find_pipe(s, f->ino)))
 			refuse(list, "fifo-foreign", t, WHO " fd %d: the FIFO %s was opened in another mount namespace", WHO_ARGS(t), f->fd,
 			       f->path);
 		break;
@@ -201,13 +201,9 @@ static void pipe_outside(const struct scan *s, const struct scan_pipe *p, struct
 	char name[PROCFS_COMM_MAX];
 
 	preflight_pid_name(pid, name);
-	if (p->fifo)
-		refuse(list, "fifo-outside", t, WHO " fd %d: the other end of this FIFO is %s[%d], which is not part of the workload", WHO_ARGS(t),
-		       p->fd, name, (int)pid);
-	else
-		warn(list, "pipe-outside", t, WHO " fd %d: a pipe %s %s[%d], outside the workload: %s", WHO_ARGS(t), p->fd,
-		     output ? "to" : "from", name, (int)pid,
-		     output ? "output continues in the workload's log file" : "it reads end of file after the move");
+	warn(list, "pipe-outside", t, WHO " fd %d: a %s %s %s[%d], outside the workload: %s", WHO_ARGS(t), p->fd, p->fifo ? "FIFO" : "pipe",
+	     output ? "to" : "from", name, (int)pid,
+	     output ? "output continues in the workload's log file" : "it reads end of file after the move");
 }
 
 static void check_pipe(const struct scan *s, const struct scan_pipe *p, struct preflight_list *list)
@@ -216,7 +212,7 @@ static void check_pipe(const struct scan *s, const struct scan_pipe *p, struct p
 	const pid_t also = p->outside_reader ? p->outside_reader : p->outside_writer;
 	char name[PROCFS_COMM_MAX];
 
-	if ((!p->readers && p->outside_reader) || (!p->writers && p->outside_writer)) {
+	if (scan_ends_outside(p)) {
 		pipe_outside(s, p, list);	/* each tree gets its own end of a relay, so sharing it does no harm */
 		return;
 	}

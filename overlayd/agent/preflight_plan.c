@@ -128,6 +128,8 @@ static void plan_fd(struct builder *b, const struct scan_task *t, const struct s
 	if ((d->kind != SCAN_FILE && d->kind != SCAN_DIR && d->kind != SCAN_CHR && d->kind != SCAN_FIFO) || d->deleted || d->foreign ||
 	    is_proc_path(b, t, d->mnt_id))
 		return;
+	if (d->kind == SCAN_FIFO && scan_ends_outside(scan_find_pipe(b->s, d->ino)))
+		return;		/* an external */
 	f = file_get(b, t, d->path, d->dev, d->ino, d->mnt_id);
 	f->size = d->size;
 	f->mode = d->mode;
@@ -168,6 +170,18 @@ static void plan_files(struct builder *b)
 	}
 }
 
+static const struct procfs_mount *mount_of_dev(const struct scan *s, uint64_t mntns, uint64_t dev)
+{
+	for (size_t i = 0; i < s->n_mntns; i++)
+		for (size_t k = 0; s->mntns[i].ns == mntns && k < s->mntns[i].n_mounts; k++) {
+			const struct procfs_mount *m = &s->mntns[i].mounts[k];
+
+			if (makedev(m->major, m->minor) == dev)
+				return m;
+		}
+	return NULL;
+}
+
 static void plan_externals(struct builder *b)
 {
 	for (size_t i = 0; i < b->s->n_externals; i++) {
@@ -182,6 +196,10 @@ static void plan_externals(struct builder *b)
 		e->pos = x->pos;
 		e->tree = (uint32_t)x->tree;
 		e->owner = owner_text(&b->s->tasks[x->task]);
+		e->size = x->size;
+		e->mode = x->mode;
+		e->ino = x->ino;
+		e->fs = preflight_fs_id(b->plan->boot_id, x->dev, mount_of_dev(b->s, b->s->tasks[x->task].ns[SCAN_NS_MNT], x->dev));
 		APPEND(b->plan->externals, b->plan->n_externals, e);
 	}
 }
@@ -237,18 +255,6 @@ static char *listen_text(const struct scan_sock *k)
 
 	inet_ntop(AF_INET6, &sin6->sin6_addr, addr, sizeof(addr));
 	return xasprintf("%s [%s]:%u", proto, addr, ntohs(sin6->sin6_port));
-}
-
-static const struct procfs_mount *mount_of_dev(const struct scan *s, uint64_t mntns, uint64_t dev)
-{
-	for (size_t i = 0; i < s->n_mntns; i++)
-		for (size_t k = 0; s->mntns[i].ns == mntns && k < s->mntns[i].n_mounts; k++) {
-			const struct procfs_mount *m = &s->mntns[i].mounts[k];
-
-			if (makedev(m->major, m->minor) == dev)
-				return m;
-		}
-	return NULL;
 }
 
 static void plan_unix_path(struct builder *b, const struct scan_sock *k)

@@ -383,7 +383,7 @@ static void external_add(struct scan *s, size_t task, const struct scan_fd *f, c
 	s->externals = xrealloc(s->externals, (s->n_externals + 1) * sizeof(*s->externals));
 	x = &s->externals[s->n_externals++];
 	*x = (struct scan_external){ .key = key, .kind = kind, .path = xstrdup(f->path), .flags = f->flags, .pos = f->pos,
-				     .dev = f->dev, .ino = f->ino, .mode = f->mode, .deleted = f->deleted, .tree = tree,
+				     .dev = f->dev, .ino = f->ino, .size = f->size, .mode = f->mode, .deleted = f->deleted, .tree = tree,
 				     .task = task, .fd = f->fd };
 }
 
@@ -412,8 +412,6 @@ int scan_pty_master(const struct scan *s, const struct scan_fd *f)
 
 static void external_of(struct scan *s, size_t task, const struct scan_fd *f)
 {
-	const struct scan_pipe *p;
-
 	switch (f->kind) {
 	case SCAN_TTY:
 		/* /dev/tty (5:0) is whatever the session's terminal is */
@@ -427,9 +425,12 @@ static void external_of(struct scan *s, size_t task, const struct scan_fd *f)
 			external_add(s, task, f, "file", xasprintf("file[%" PRIx64 ":%" PRIx64 "]", f->mnt_id, f->ino));
 		return;
 	case SCAN_PIPE:
-		p = scan_find_pipe(s, f->ino);
-		if (p && ((!p->readers && p->outside_reader) || (!p->writers && p->outside_writer)))
+		if (scan_ends_outside(scan_find_pipe(s, f->ino)))
 			external_add(s, task, f, "pipe", xasprintf("pipe:[%" PRIu64 "]", f->ino));
+		return;
+	case SCAN_FIFO:
+		if (scan_ends_outside(scan_find_pipe(s, f->ino)))
+			external_add(s, task, f, "fifo", xasprintf("file[%" PRIx64 ":%" PRIx64 "]", f->mnt_id, f->ino));
 		return;
 	default:
 		return;
@@ -643,6 +644,12 @@ struct scan_pipe *scan_find_pipe(const struct scan *s, uint64_t ino)
 	struct scan_pipe key = { .ino = ino };
 
 	return s->n_pipes ? bsearch(&key, s->pipes, s->n_pipes, sizeof(*s->pipes), pipe_cmp) : NULL;
+}
+
+/** scan_ends_outside() - does a pipe have its other end in a process outside only? NULL does not */
+bool scan_ends_outside(const struct scan_pipe *p)
+{
+	return p && ((!p->readers && p->outside_reader) || (!p->writers && p->outside_writer));
 }
 
 /** scan_find_outsider() - a process outside that holds this socket or pipe (the first, there may be more) */

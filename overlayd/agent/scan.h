@@ -160,11 +160,11 @@ struct scan_pipe {
 /* what CRIU must be told to leave to us, one per key and tree */
 struct scan_external {
 	char *key;			/* CRIU's name: file[MNT:INO], tty[RDEV:DEV] (hex), pipe:[INO] (decimal) */
-	const char *kind;		/* "file", "tty", "pipe" */
+	const char *kind;		/* "file", "tty", "pipe", "fifo" */
 	char *path;			/* to open it again; "" for a pipe */
 	uint32_t flags;
 	int64_t pos;
-	uint64_t dev, ino;
+	uint64_t dev, ino, size;
 	uint32_t mode;
 	bool deleted;
 	int tree;
@@ -251,6 +251,7 @@ struct scan_pipe *scan_find_pipe(const struct scan *s, uint64_t ino);
 const struct scan_outsider *scan_find_outsider(const struct scan *s, uint64_t ino);
 const struct procfs_mount *scan_find_mount(const struct scan *s, uint64_t mntns, uint64_t mnt_id);
 const struct scan_task *scan_tree_root(const struct scan *s, size_t tree);
+bool scan_ends_outside(const struct scan_pipe *p);
 int scan_pty_master(const struct scan *s, const struct scan_fd *f);
 const char *scan_kind_name(enum scan_kind kind);
 

@@ -384,14 +384,21 @@ dest() {
 	warned "$PID" lock-waiter "outside waits for the lock on $DIR/l that situation.$PID. holds"
 }
 
-@test "refused: a FIFO whose other end is outside; the same one inside is fine" {
+@test "warned: a FIFO whose other end is outside, kept as an external; the same one inside is fine" {
 	mkfifo "$DIR/fifo"
 	start a fifo "$DIR/fifo"
 	refused "$PID" ""
+	scan_of "$PID"
+	assert_eq "$(json '[.externals[] | select(.kind == "fifo")] | length')" 0
 	finish a KILL
 	spawn r bash -c "exec situation fifo $DIR/fifo r"
 	start b fifo "$DIR/fifo" w
-	refused "$PID" fifo-outside 'the other end of this FIFO is situation'
+	warned "$PID" pipe-outside 'a FIFO to situation.[0-9]+., outside the workload'
+	scan_of "$PID"
+	assert_eq "$(json '.externals[] | select(.kind == "fifo") | .path')" "$DIR/fifo"
+	dest "" -- /
+	_run unshare -m bash -c "touch $DIR/plain && mount --bind $DIR/plain $DIR/fifo && scantool dest $PID /"
+	assert_eq "$(codes refuse)" file-kind
 }
 
 @test "refused: root lacks CAP_SYS_RESOURCE and the process runs as somebody else" {
@@ -483,7 +490,7 @@ build_id_offset() {
 	wait_for 10 is_ready a
 	PID=$SPAWNED
 	_run unshare -m bash -c "mount -t tmpfs none $DIR && mkdir $DIR/f && scantool dest $PID /"
-	assert_eq "$(codes refuse)" "file-kind file-missing"
+	assert_eq "$(codes refuse)" "external-missing file-kind file-missing"
 	assert_match "$(json '.[].text')" "n2: $DIR/f is a directory, at n1 a file"
 	assert_match "$(json '.[].text')" "n2: $DIR/wd is missing"
 }
@@ -501,6 +508,21 @@ build_id_offset() {
 	assert_match " $(codes warn) " ' file-not-shared '
 	assert_match "$(json '.[].text')" "n2: $DIR/db is open for writing"
 	refute_match "$(json '.[].text')" "$DIR/log"
+}
+
+@test "destination: what a program was started with is compared as well, unless it is only appended to" {
+	start a plain
+	_run unshare -m bash -c "cp $DIR/a.out $DIR/x && echo more >>$DIR/x && mount --bind $DIR/x $DIR/a.out && scantool dest $PID /"
+	assert_eq "$(codes refuse)" file-size
+	assert_match "$(json '.[].text')" "n2: $DIR/a.out has [0-9]+ bytes, $(stat -c %s "$DIR/a.out") at n1: copy it over, or start .* appended"
+	_run unshare -m bash -c "chmod 640 $DIR/x && mount --bind $DIR/x $DIR/a.out && scantool dest $PID /"
+	assert_eq "$(codes refuse)" file-mode
+	finish a KILL
+	spawn b bash -c "exec ip netns exec $NS situation plain >>$DIR/log"
+	wait_for 10 grep -q ready "$DIR/log"
+	PID=$SPAWNED
+	_run unshare -m bash -c "cp $DIR/log $DIR/y && echo more >>$DIR/y && mount --bind $DIR/y $DIR/log && scantool dest $PID /"
+	assert_eq "$(codes refuse)" ""
 }
 
 @test "destination: a POSIX lock on a file both see is refused, a flock is not" {

@@ -262,7 +262,7 @@ static const struct { const char *name; void (*change)(struct world *); const ch
 	{ "address", address, "address", "" }, { "own address", address_ok, "", "" }, { "pipe outside", pipe_out, "", "pipe-outside" },
 	{ "pipe outside of two trees", pipe_out_across, "", "trees pipe-outside" },
 	{ "pipe across trees", pipe_across, "shared-between-trees", "trees" }, { "half a pipe", pipe_half, "", "" },
-	{ "pipe also outside", pipe_also, "", "pipe-shared" }, { "FIFO outside", fifo_out, "fifo-outside", "" },
+	{ "pipe also outside", pipe_also, "", "pipe-shared" }, { "FIFO outside", fifo_out, "", "pipe-outside" },
 	{ "mapped device", map_device, "device", "" }, { "mapped zero", map_zero, "", "" }, { "huge pages", map_huge, "", "hugetlb" },
 	{ "mapped, removed", map_gone, "", "" }, { "mapped, removed, big", map_gone_big, "deleted-size", "" },
 	{ "mapped foreign, once", map_foreign_two, "mapped-foreign", "" }, { "mapped ring", map_ring, "io_uring", "" },
