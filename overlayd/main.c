@@ -48,10 +48,10 @@ struct main_command {
 	int (*run)(const struct main_options *o);
 };
 
-static int main_fail(const struct oerr *err)
+static int main_fail(const struct oerr *err, int status)
 {
 	fprintf(stderr, "overlayd: %s\n", err->text);
-	return err->code == -ECONNREFUSED || err->code == -ENOENT ? EXIT_NO_DAEMON : 1;
+	return status;
 }
 
 /* one request, one answer; the reply is the caller's to free; NULL = said why, *status is the exit status */
@@ -59,19 +59,21 @@ static Ovl__CtlMsg *main_ask(Ovl__CtlMsg *req, int *status)
 {
 	struct oerr err = { 0 };
 	Ovl__CtlMsg *msg = NULL;
+	struct ctlclient *cc = ctlclient_open(CTLCLIENT_SOCKET, &err);
+	int ret;
 
-	if (ctlclient_call_once(CTLCLIENT_SOCKET, req, &msg, MAIN_TIMEOUT_MS, &err)) {
-		*status = main_fail(&err);
+	if (!cc) {
+		*status = main_fail(&err, err.code == -ECONNREFUSED || err.code == -ENOENT ? EXIT_NO_DAEMON : 1);
 		return NULL;
 	}
-	if (msg->body_case != OVL__CTL_MSG__BODY_REPLY || msg->reply->code) {
-		fprintf(stderr, "overlayd: %s\n", msg->body_case == OVL__CTL_MSG__BODY_REPLY ? msg->reply->text : "odd answer");
+	ret = ctlclient_call(cc, req, &msg, MAIN_TIMEOUT_MS, &err);
+	ctlclient_free(cc);
+	if (!ret && msg->body_case != OVL__CTL_MSG__BODY_REPLY) {
 		ovl__ctl_msg__free_unpacked(msg, NULL);
-		*status = 1;
-		return NULL;
+		ret = oerr_set(&err, -EPROTO, "overlayd gave an odd answer");
 	}
-	*status = 0;
-	return msg;
+	*status = ret ? main_fail(&err, 1) : 0;
+	return ret ? NULL : msg;
 }
 
 static int main_ask_silent(Ovl__CtlMsg *req)
@@ -112,7 +114,7 @@ static int main_start(const struct main_options *o)
 static int main_await_end(pid_t pid)
 {
 	for (int ms = 0; ms < MAIN_STOP_TIMEOUT_MS; ms += 10) {
-		if (kill(pid, 0))
+		if (kill(pid, 0) && errno == ESRCH)
 			return 0;
 		nanosleep(&(struct timespec){ .tv_nsec = 10000000 }, NULL);
 	}
@@ -139,7 +141,7 @@ static int main_stop(const struct main_options *o)
 	int status;
 
 	if (o->purge && !main_daemon_answers())
-		return purge_node(&err) ? main_fail(&err) : 0;
+		return purge_node(&err) ? main_fail(&err, 1) : 0;
 	req.body_case = OVL__CTL_MSG__BODY_STOP;
 	req.stop = &stop;
 	stop.purge = o->purge;
@@ -287,21 +289,43 @@ static int main_unpin(const struct main_options *o)
 	return main_set_pin(o->args[0], false);
 }
 
-/* `overlayd exec NAME -- CMD...` becomes ms-init --exec, which joins the workload's living ms-init when there is one */
-static int main_exec(const struct main_options *o)
+/* may something be started in workload @name? While it moves it may not: CRIU has counted its processes, a later one would be lost.
+ * Return: exit status, 0 = yes */
+static int main_exec_check(const char *name)
 {
 	Ovl__CtlMsg req = OVL__CTL_MSG__INIT;
 	Ovl__CtlWorkload workload = OVL__CTL_WORKLOAD__INIT;
+	const char *migration;
+	Ovl__CtlMsg *msg;
+	int status;
+	json_t *v;
+
+	workload.name = (char *)name;
+	req.body_case = OVL__CTL_MSG__BODY_WORKLOAD;
+	req.workload = &workload;
+	msg = main_ask(&req, &status);
+	if (!msg)
+		return status;
+	v = json_loads(msg->reply->json, 0, NULL);
+	migration = json_string_value(json_object_get(v, "migration"));
+	if (migration && migration[0]) {
+		fprintf(stderr, "overlayd: %s is part of migration %.8s: try again when that is over\n", name, migration);
+		status = 1;
+	}
+	json_decref(v);
+	ovl__ctl_msg__free_unpacked(msg, NULL);
+	return status;
+}
+
+/* `overlayd exec NAME -- CMD...` becomes ms-init --exec, which joins the workload's living ms-init when there is one */
+static int main_exec(const struct main_options *o)
+{
 	char program[4096], netns[128], join[16];
 	cleanup_free char **argv = xcalloc((size_t)o->n_args + 8, sizeof(*argv));
-	int status, n = 0;
+	int status = main_exec_check(o->args[0]), n = 0;
 	struct stat st;
 	pid_t init;
 
-	workload.name = o->args[0];
-	req.body_case = OVL__CTL_MSG__BODY_WORKLOAD;
-	req.workload = &workload;
-	status = main_ask_silent(&req);
 	if (status)
 		return status;
 	snprintf(netns, sizeof(netns), "/run/netns/%s", o->args[0]);
