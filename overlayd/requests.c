@@ -237,6 +237,8 @@ static int requests_migrate_check(struct overlayd *ov, const struct ctl_request 
 		return oerr_set(err, -EINVAL, "\"%.64s\" is no node's name", host);
 	if (!strcmp(host, ov->conf->node))
 		return oerr_set(err, -EINVAL, "%s is on %s already", (*w)->net.name, host);
+	if ((*w)->leaving)
+		return oerr_set(err, -EBUSY, "%s is being removed", (*w)->net.name);
 	if ((*w)->state != WORKLOAD_LIVE)
 		return oerr_set(err, -EBUSY, "%s is %s", (*w)->net.name, workload_state_name((*w)->state));
 	if ((*w)->pinned)
@@ -375,7 +377,10 @@ static void requests_expected_cb(void *arg, int code, const Ovl__PeerMsg *msg, c
 {
 	struct ctl_request *req = arg;
 
-	if (!code && msg->body_case == OVL__PEER_MSG__BODY_REPLY) {
+	if (!code && msg->body_case != OVL__PEER_MSG__BODY_REPLY) {
+		code = -EPROTO;
+		text = "odd answer";
+	} else if (!code) {
 		code = msg->reply->code;
 		text = msg->reply->text;
 	}

@@ -15,8 +15,9 @@
  *   Order      add: directory first (unique), then kernel, then FIB: a vIP is never answered here
  *              before it is ours. delete: processes, directory, FIB, kernel: it is given back before
  *              it stops being answered.
- *   tunstack   watched by pidfd; when it dies it is started again. The capture it may have had is gone
- *              with it; a fence, being the kernel's, stays.
+ *   tunstack   watched by pidfd; when it dies it is started again, at once or, when it had not lived
+ *              WORKLOAD_TUNSTACK_LIFE_S or does not start, after WORKLOAD_TUNSTACK_RETRY_S. The capture
+ *              it may have had is gone with it; a fence, being the kernel's, stays.
  *   Failure    each step of add undoes the ones before; adopt_all() leaves out what cannot be brought
  *              up and says so.
  */
@@ -32,6 +33,7 @@
 
 #include "overlayd/common/cleanup.h"
 #include "overlayd/common/log.h"
+#include "overlayd/common/monotime.h"
 #include "overlayd/common/statefile.h"
 #include "overlayd/common/util.h"
 #include "overlayd/conf.h"
@@ -42,6 +44,8 @@
 #include "tunstack/stackclient.h"
 
 #define WORKLOAD_PATH_MAX 160
+#define WORKLOAD_TUNSTACK_LIFE_S 1
+#define WORKLOAD_TUNSTACK_RETRY_S 0.5
 
 static const char *const workload_state_names[] = {
 	[WORKLOAD_LIVE] = "live",
@@ -193,6 +197,7 @@ static void workload_unlink(struct workload *w)
 
 static void workload_unwatch(struct workload *w)
 {
+	ev_timer_stop(w->ov->loop, &w->tunstack_retry);
 	if (ev_is_active(&w->tunstack_gone)) {
 		ev_io_stop(w->ov->loop, &w->tunstack_gone);
 		close(w->tunstack_gone.fd);
@@ -250,10 +255,35 @@ static struct workload *workload_new(struct overlayd *ov, const char *name, cons
 
 static int workload_tunstack_start(struct workload *w, struct oerr *err);
 
+static void workload_tunstack_retry_cb(struct ev_loop *loop, struct ev_timer *timer, int revents);
+
+static void workload_tunstack_later(struct workload *w)
+{
+	ev_timer_init(&w->tunstack_retry, workload_tunstack_retry_cb, WORKLOAD_TUNSTACK_RETRY_S, 0.);
+	ev_timer_start(w->ov->loop, &w->tunstack_retry);
+}
+
+static void workload_tunstack_again(struct workload *w)
+{
+	struct oerr err = { 0 };
+
+	if (!workload_tunstack_start(w, &err) && !workload_save(w, &err))
+		return;
+	log_error("workload", "%s: %s", w->net.name, err.text);
+	if (!w->tunstack.pid)
+		workload_tunstack_later(w);
+}
+
+static void workload_tunstack_retry_cb(struct ev_loop *loop, struct ev_timer *timer, int revents)
+{
+	(void)loop;
+	(void)revents;
+	workload_tunstack_again(container_of(timer, struct workload, tunstack_retry));
+}
+
 static void workload_tunstack_gone_cb(struct ev_loop *loop, struct ev_io *io, int revents)
 {
 	struct workload *w = container_of(io, struct workload, tunstack_gone);
-	struct oerr err = { 0 };
 
 	(void)loop;
 	(void)revents;
@@ -262,8 +292,10 @@ static void workload_tunstack_gone_cb(struct ev_loop *loop, struct ev_io *io, in
 	log_warn("workload", "%s: its tunstack process died; what it held is lost", w->net.name);
 	if (w->state == WORKLOAD_LEFT)
 		return;
-	if (workload_tunstack_start(w, &err) || workload_save(w, &err))
-		log_error("workload", "%s: %s", w->net.name, err.text);
+	if (monotime_us() - w->tunstack_us > WORKLOAD_TUNSTACK_LIFE_S * 1000000ull)
+		workload_tunstack_again(w);
+	else
+		workload_tunstack_later(w);
 }
 
 static void workload_watch(struct workload *w)
@@ -301,6 +333,7 @@ static int workload_tunstack_start(struct workload *w, struct oerr *err)
 	if (ret)
 		return ret;
 	w->tunstack = workload_process_of(pid);
+	w->tunstack_us = monotime_us();
 	workload_watch(w);
 	return 0;
 }
@@ -316,7 +349,7 @@ static void workload_tunstack_stop(struct workload *w)
 /* one that had left was not watched, and has one again when it comes back */
 static int workload_tunstack_revive(struct workload *w, struct oerr *err)
 {
-	if (ev_is_active(&w->tunstack_gone))
+	if (ev_is_active(&w->tunstack_gone) || ev_is_active(&w->tunstack_retry))
 		return 0;
 	if (!workload_process_alive(&w->tunstack))
 		return workload_tunstack_start(w, err);
@@ -436,6 +469,14 @@ static void workload_release_vips(struct overlayd *ov, const char *name, const v
 			  NULL);
 }
 
+/* of two commands with one name the later may have registered vIPs that the workload does not have */
+static void workload_release_unused(const struct workload_job *job)
+{
+	for (size_t i = 0; i < job->nvips; i++)
+		if (!workload_find_vip(job->ov, job->vips[i]))
+			workload_release_vips(job->ov, job->name, &job->vips[i], 1);
+}
+
 static void workload_registered_cb(const struct dirclient_result *res, void *arg)
 {
 	struct workload_job *job = arg;
@@ -448,6 +489,7 @@ static void workload_registered_cb(const struct dirclient_result *res, void *arg
 		return;
 	}
 	if (workload_find(ov, job->name)) {
+		workload_release_unused(job);
 		workload_job_end(job, -EEXIST, "two commands made it at the same time", NULL);
 		return;
 	}
@@ -493,8 +535,12 @@ static int workload_check_new(struct overlayd *ov, const char *name, const vip_t
 		return oerr_set(err, -EINVAL,
 				"\"%s\" cannot be a workload's name: 1 to 63 letters, digits, - _ .",
 				name);
+	if (name[strspn(name, "0123456789")] == '\0')
+		return oerr_set(err, -EINVAL, "%s would be taken for a process id: a workload's name has a letter in it", name);
 	if (!strcmp(name, FABRIC_NETNS))
 		return oerr_set(err, -EINVAL, "%s is the fabric's own namespace", FABRIC_NETNS);
+	if (!strcmp(name, ov->conf->node))
+		return oerr_set(err, -EINVAL, "%s is this node's own name", name);
 	if (workload_find(ov, name))
 		return oerr_set(err, -EEXIST, "there is a workload %s here already", name);
 	if (netns_exists(name))
@@ -545,6 +591,8 @@ static void workload_released_cb(const struct dirclient_result *res, void *arg)
 	int ret = 0;
 
 	if (res->code && res->code != -ENOENT) {
+		if (w)
+			w->leaving = false;
 		workload_job_end(job, res->code, res->text, w);
 		return;
 	}
@@ -564,9 +612,9 @@ void workload_delete(struct overlayd *ov, struct workload *w, bool force, worklo
 	size_t n = workload_count_processes(w);
 	char text[160];
 
-	if (w->migration[0]) {
-		snprintf(text, sizeof(text), "%s is part of migration %.8s", w->net.name,
-			 w->migration);
+	if (w->migration[0] || w->leaving) {
+		snprintf(text, sizeof(text), "%s is %s%.8s", w->net.name,
+			 w->leaving ? "being removed already" : "part of migration ", w->migration);
 		done(arg, -EBUSY, text, w);
 		return;
 	}
@@ -578,6 +626,7 @@ void workload_delete(struct overlayd *ov, struct workload *w, bool force, worklo
 		return;
 	}
 	workload_kill_all(w);
+	w->leaving = true;
 	dirclient_release(ov->dirclient, w->net.name, w->net.vips, (unsigned int)w->net.nvips, false,
 			  workload_released_cb,
 			  workload_job_new(ov, w->net.name, w->net.vips, w->net.nvips, done, arg));

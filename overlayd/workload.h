@@ -38,11 +38,14 @@ struct workload {
 	uint64_t generations[FABRIC_VIPS_MAX];	/* of each vIP, as the directory has it */
 	enum workload_state state;
 	bool pinned;			/* refuses to move */
+	bool leaving;			/* `netns del` waits for the directory; not on file: a new daemon does not go on with it */
 	struct workload_process tunstack;
 	struct workload_process init;	/* its ms-init; pid 0: it uses the host's PID namespace */
 	char migration[WORKLOAD_HEX_LEN];	/* the one it is part of, or "" */
 	ino_t netns;			/* inode of its network namespace */
 	struct ev_io tunstack_gone;	/* readable pidfd: the process has died */
+	struct ev_timer tunstack_retry;	/* it died too soon, or could not be started: once more */
+	uint64_t tunstack_us;		/* when it was last started, monotonic */
 };
 
 typedef void (*workload_done_fn)(void *arg, int code, const char *text, struct workload *w);
