@@ -34,8 +34,8 @@ struct pages {
 	int fd;				/* local socket, ours */
 	struct ev_io readable, writable;
 	struct ev_timer retry;		/* reading paused: look at the queue again */
-	uint8_t *out;			/* to be written to the local socket */
-	size_t out_len;
+	uint8_t *out;			/* to be written to the local socket: out_len bytes from out_at on */
+	size_t out_at, out_len, out_size;
 	bool out_end;			/* ... and then its end */
 	bool link_paused;		/* the local socket is slower than the link */
 	uint64_t bytes;			/* read from the local socket and sent on */
@@ -61,6 +61,14 @@ static void pages_retry_cb(struct ev_loop *loop, struct ev_timer *w, int revents
 	ev_io_start(loop, &p->readable);
 }
 
+/* the link is shared by all that both agents say to each other: whoever paused it must let it go on, whatever becomes of the pages */
+static void pages_unpause_link(struct pages *p)
+{
+	if (p->link_paused && p->agent->link)
+		conn_read_pause(p->agent->link, false);
+	p->link_paused = false;
+}
+
 /** pages_stop() - nothing more will come or go: whoever waits at the local socket's other end finds an error; repeatable */
 void pages_stop(struct pages *p)
 {
@@ -68,6 +76,7 @@ void pages_stop(struct pages *p)
 	ev_io_stop(p->agent->loop, &p->writable);
 	ev_timer_stop(p->agent->loop, &p->retry);
 	p->out_len = 0;
+	pages_unpause_link(p);
 	shutdown(p->fd, SHUT_RDWR);
 }
 
@@ -94,33 +103,42 @@ static void pages_readable_cb(struct ev_loop *loop, struct ev_io *w, int revents
 
 static void pages_flush(struct pages *p)
 {
-	size_t done = 0;
-
-	while (done < p->out_len) {
-		ssize_t n = send(p->fd, p->out + done, p->out_len - done, MSG_DONTWAIT | MSG_NOSIGNAL);
+	while (p->out_len) {
+		ssize_t n = send(p->fd, p->out + p->out_at, p->out_len, MSG_DONTWAIT | MSG_NOSIGNAL);
 
 		if (n < 0 && errno == EINTR)
 			continue;
-		if (n < 0 && errno != EAGAIN) {
-			log_debug("pages", "tree %u: local end closed: %m", p->tree);
-			done = p->out_len;
+		if (n < 0 && errno == EAGAIN) {
+			ev_io_start(p->agent->loop, &p->writable);
+			return;
 		}
-		if (n < 0)
-			break;
-		done += (size_t)n;
+		if (n < 0) {
+			log_debug("pages", "tree %u: local end closed: %m", p->tree);
+			n = (ssize_t)p->out_len;
+		}
+		p->out_at += (size_t)n;
+		p->out_len -= (size_t)n;
 	}
-	memmove(p->out, p->out + done, p->out_len - done);
-	p->out_len -= done;
-	if (p->out_len) {
-		ev_io_start(p->agent->loop, &p->writable);
-		return;
-	}
+	p->out_at = 0;
 	ev_io_stop(p->agent->loop, &p->writable);
-	if (p->link_paused && p->agent->link)
-		conn_read_pause(p->agent->link, false);
-	p->link_paused = false;
+	pages_unpause_link(p);
 	if (p->out_end)
 		shutdown(p->fd, SHUT_WR);
+}
+
+/* behind what waits already; what has been written makes room only when there is none left, so that few bytes are moved */
+static void pages_append(struct pages *p, const uint8_t *data, size_t len)
+{
+	if (p->out_at + p->out_len + len > p->out_size && p->out_at) {
+		memmove(p->out, p->out + p->out_at, p->out_len);
+		p->out_at = 0;
+	}
+	if (p->out_len + len > p->out_size) {
+		p->out_size = 2 * (p->out_len + len);
+		p->out = xrealloc(p->out, p->out_size);
+	}
+	memcpy(p->out + p->out_at + p->out_len, data, len);
+	p->out_len += len;
 }
 
 static void pages_writable_cb(struct ev_loop *loop, struct ev_io *w, int revents)
@@ -152,6 +170,7 @@ void pages_free(struct pages *p)
 	ev_io_stop(p->agent->loop, &p->readable);
 	ev_io_stop(p->agent->loop, &p->writable);
 	ev_timer_stop(p->agent->loop, &p->retry);
+	pages_unpause_link(p);
 	close(p->fd);
 	free(p->out);
 	free(p);
@@ -162,11 +181,8 @@ void pages_deliver(struct pages *p, const uint8_t *data, size_t len)
 {
 	if (len == 0)
 		p->out_end = true;
-	if (len) {
-		p->out = xrealloc(p->out, p->out_len + len);
-		memcpy(p->out + p->out_len, data, len);
-		p->out_len += len;
-	}
+	else
+		pages_append(p, data, len);
 	pages_flush(p);
 	if (p->out_len > PAGES_QUEUE_HIGH && !p->link_paused && p->agent->link) {
 		p->link_paused = true;
