@@ -114,12 +114,26 @@ static void ms_migrate_show_done(struct ms_migrate *m, const Ovl__MigDone *d)
 	ms_migrate_stop(m, (int)d->exit_status);
 }
 
+/* to the agent; one that has not spoken yet has not got our connection either, and what is sent before would go to overlayd */
+static void ms_migrate_send_cancel(struct ms_migrate *m)
+{
+	Ovl__MigMsg msg = OVL__MIG_MSG__INIT;
+	Ovl__MigCancel cancel = OVL__MIG_CANCEL__INIT;
+	uint8_t buf[32];
+
+	msg.body_case = OVL__MIG_MSG__BODY_CANCEL;
+	msg.cancel = &cancel;
+	conn_send(m->conn, MIG_CHAN_OPERATOR, buf, ovl__mig_msg__pack(&msg, buf));
+}
+
 static void ms_migrate_agent_frame(struct ms_migrate *m, const uint8_t *data, size_t len)
 {
 	Ovl__MigMsg *msg = ovl__mig_msg__unpack(NULL, len, data);
 
 	if (!msg)
 		return;
+	if (!m->accepted && m->cancelling)
+		ms_migrate_send_cancel(m);
 	m->accepted = true;
 	if (m->request.self)
 		ms_migrate_stop(m, OVL__MIG_EXIT__MIG_EXIT_OK);
@@ -175,22 +189,19 @@ static const struct conn_ops ms_migrate_ops = {
 static void ms_migrate_signal_cb(struct ev_loop *loop, struct ev_signal *w, int revents)
 {
 	struct ms_migrate *m = w->data;
-	Ovl__MigMsg msg = OVL__MIG_MSG__INIT;
-	Ovl__MigCancel cancel = OVL__MIG_CANCEL__INIT;
-	uint8_t buf[32];
 
 	(void)loop;
 	(void)revents;
-	if (!m->accepted) {
-		ms_migrate_stop(m, OVL__MIG_EXIT__MIG_EXIT_CANCELLED);
+	if (!m->accepted && m->cancelling) {
+		fputs("nobody has answered: see `overlayd status`\n", stderr);
+		ms_migrate_stop(m, OVL__MIG_EXIT__MIG_EXIT_IN_DOUBT);
 		return;
 	}
 	ms_migrate_clear_bar(m);
 	fputs(m->cancelling ? "still rolling back\n" : "cancelling: rolling back unless it is committed already\n", stderr);
 	m->cancelling = true;
-	msg.body_case = OVL__MIG_MSG__BODY_CANCEL;
-	msg.cancel = &cancel;
-	conn_send(m->conn, MIG_CHAN_OPERATOR, buf, ovl__mig_msg__pack(&msg, buf));
+	if (m->accepted)
+		ms_migrate_send_cancel(m);
 }
 
 static int ms_migrate_parse(struct ms_migrate *m, int argc, char **argv)
@@ -258,7 +269,7 @@ static int ms_migrate_open(struct ms_migrate *m)
 
 	if (fd < 0 || connect(fd, (struct sockaddr *)&sun, sizeof(sun))) {
 		fprintf(stderr, "ms-migrate: overlayd does not run here (%s: %s)\n", sun.sun_path, strerror(errno));
-		return -errno;
+		return -ENOTCONN;
 	}
 	m->conn = conn_new_unix(&cfg, steal_fd(&fd), &err);
 	if (!m->conn)
