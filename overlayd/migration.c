@@ -34,6 +34,7 @@
 #include "overlayd/agent/journal.h"
 #include "overlayd/common/cleanup.h"
 #include "overlayd/common/log.h"
+#include "overlayd/common/monotime.h"
 #include "overlayd/common/util.h"
 #include "overlayd/conf.h"
 #include "overlayd/overlayd.h"
@@ -403,7 +404,7 @@ void migration_accept(struct overlayd *ov, int fd, const uint8_t id[CONN_ID_LEN]
 	journal_id_format(id, hex);
 	m = migration_find(ov, hex);
 	if (!m || m->state != MIGRATION_EXPECTED) {
-		log_warn("migration", "%.8s: a connection nobody announced", hex);
+		LOG_LIMITED(LOG_LVL_WARN, "migration", monotime_us(), "%.8s: a connection nobody announced", hex);
 	} else {
 		const char *argv[] = { "ms-agent", "--destination", "--conf", ov->conf_path, "--id", m->hex, "--host", m->peer, NULL };
 
