@@ -16,7 +16,7 @@
  *              on; nobody outside can wait() for it. ms-root says CMD's status in its name, ms-init
  *              that of ms-root: the waiter looks there ten times a second, and at once when one of
  *              them ends.
- *   Guarded by tests/bats/criu.bats
+ *   Guarded by tests/bats/criu.bats, tests/bats/exec.bats
  */
 #include "overlayd/agent/ms_exec.h"
 
@@ -261,8 +261,8 @@ static void exec_pass_signal(int signals, pid_t root, const struct ms_tty *tty)
 		return;
 	if (si.ssi_signo == SIGWINCH)
 		ms_tty_resize(tty);
-	else
-		kill(-root, (int)si.ssi_signo);	/* ms-root leads the group and ignores it */
+	else if (kill(-root, (int)si.ssi_signo))	/* ms-root leads the group and ignores it */
+		kill(root, (int)si.ssi_signo);		/* it has not got that far: the end of it */
 }
 
 /* @child: our own child (ms-init, or a joined ms-root); @root: ms-root, 0 while it is not there
