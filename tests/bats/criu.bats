@@ -10,6 +10,7 @@ load helpers
 setup_file() {
 	need_root
 	local n ip mac
+	! mountpoint -q /run/netns || touch "$BATS_FILE_TMPDIR/had-netns"
 	for n in a b c h; do
 		ip netns add "$TAG-$n"
 		ip -n "$TAG-$n" link set lo up
@@ -40,6 +41,8 @@ setup_file() {
 teardown_file() {
 	local n
 	for n in a b c h; do ip netns del "$TAG-$n"; done
+	# `ip netns add` makes it a mount of itself when it is the first to use it
+	[ -e "$BATS_FILE_TMPDIR/had-netns" ] || umount /run/netns
 }
 
 setup() {
