@@ -9,9 +9,10 @@
  *              same time: it waits for our answer to network-lock.
  *   Fence      a blackhole behind the capture from the start: if tunstack dies, no packet meets a frozen socket, whose kernel would
  *              acknowledge what the image does not have. The next request to that tunstack fails, and the migration with it.
- *   Accept queues  connections a listener's program has not accepted cannot be dumped. If there are any at network-lock, the stop is
- *              called off, the program gets FREEZE_DRAIN_MS under the capture (nothing new can arrive) to take them, and it is
- *              tried again.
+ *   Loose ends  no descriptor leads to connections that the program has not accepted, handshakes under way, and what it has closed
+ *              with something still to be sent: they cannot be dumped. If there are any at network-lock, the stop is called off;
+ *              the next capture is made when no handshake and nothing closed is under way, the program gets FREEZE_DRAIN_MS under
+ *              it (nothing new can arrive) to accept what waits, and it is tried again.
  *   Going back  paths and locks first (the tasks must find them as they were), then CRIU is told to let go, and only when it has left
  *              repair mode the network is opened: a packet that met a socket in repair mode would be lost.
  */
@@ -34,6 +35,7 @@
 
 #define FREEZE_ATTEMPTS 8
 #define FREEZE_DRAIN_MS 20
+#define FREEZE_QUIET_MS 500		/* a handshake or an end that takes longer has a peer that does not answer */
 #define FREEZE_PAUSE_MS 40		/* between two attempts, times their number */
 #define FREEZE_READY_MS 20000
 #define FREEZE_STOP_MS 15000
@@ -231,28 +233,64 @@ static void src_release(struct migrate_src *m)
 	m->captured = false;
 }
 
-static int src_accept_queue(struct migrate_src *m, unsigned int *waiting, char text[256], struct oerr *err)
+/* What no image can hold, because no descriptor leads to it */
+struct src_loose {
+	unsigned int waiting;		/* connections nobody has accepted */
+	unsigned int half_open;		/* handshakes under way */
+	unsigned int orphans;		/* closed by the program with something still to be sent */
+	char text[520];
+};
+
+static int src_look(struct migrate_src *m, struct src_loose *l, struct oerr *err)
 {
 	cleanup_close int ns = netns_open(m->control.w.name);
-	unsigned int half_open = 0;
+	char accept[256], orphan[256];
 
+	memset(l, 0, sizeof(*l));
 	if (ns < 0)
 		return oerr_set(err, ns, "namespace %s: %s", m->control.w.name, strerror(-ns));
-	*waiting = 0;
-	return sock_repair_accept_queue(ns, waiting, &half_open, text, 256, err);
+	if (sock_repair_accept_queue(ns, &l->waiting, &l->half_open, accept, sizeof(accept), err) ||
+	    sock_repair_orphans(ns, &l->orphans, orphan, sizeof(orphan), err))
+		return err->code;
+	snprintf(l->text, sizeof(l->text), "%s%s%s", accept, accept[0] && orphan[0] ? "; " : "", orphan);
+	return 0;
+}
+
+/* Capture at a moment when no handshake is under way and nothing closed has anything to send: the packet that ends either would be
+ * held, and delivered where nobody knows of it, which is answered by a reset. What does not end in time is left behind: its peer
+ * is silent. */
+static int src_capture_quiet(struct migrate_src *m, struct oerr *err)
+{
+	uint64_t until = monotime_us() + FREEZE_QUIET_MS * 1000ull;
+	struct src_loose l;
+
+	for (;;) {
+		if (src_capture(m, err) || src_look(m, &l, err))
+			return err->code;
+		m->stale_half_open = l.half_open;
+		m->stale_orphans = l.orphans;
+		if (!l.half_open && !l.orphans)
+			return 0;
+		if (monotime_us() >= until)
+			break;
+		src_release(m);
+		agent_pause(&m->agent, 1);
+	}
+	log_warn("migrate", "%.8s: left behind, their peers are silent: %u handshakes, %u closed connections %s", m->agent.journal.hex,
+		 l.half_open, l.orphans, l.text);
+	return 0;
 }
 
 /* under the capture: give the program time to accept what has arrived */
 static int src_drain(struct migrate_src *m, struct oerr *err)
 {
 	uint64_t until = monotime_us() + FREEZE_DRAIN_MS * 1000ull;
-	unsigned int waiting = 1;
-	char text[256];
+	struct src_loose l = { .waiting = 1 };
 	int ret = 0;
 
-	while (!ret && waiting && monotime_us() < until) {
-		ret = src_accept_queue(m, &waiting, text, err);
-		if (!ret && waiting)
+	while (!ret && l.waiting && monotime_us() < until) {
+		ret = src_look(m, &l, err);
+		if (!ret && l.waiting)
 			agent_pause(&m->agent, 1);
 	}
 	return ret;
@@ -352,18 +390,18 @@ static int src_read_sockets(struct migrate_src *m, struct oerr *err)
 /* every tree waits at network-lock: 0, or -EAGAIN when a listener is busy */
 static int src_at_lock(struct migrate_src *m, struct oerr *err)
 {
-	unsigned int waiting = 0;
-	char text[256];
+	struct src_loose l;
 	int ret = m->captured ? 0 : src_capture(m, err);
 
 	if (!ret)
 		ret = fault_point("src.captured", err);
 	if (!ret)
-		ret = src_accept_queue(m, &waiting, text, err);
+		ret = src_look(m, &l, err);
 	if (ret)
 		return ret;
-	if (waiting)
-		return oerr_set(err, -EAGAIN, "connections the program does not accept: %s", text);
+	if (l.waiting || l.half_open > m->stale_half_open || l.orphans > m->stale_orphans)
+		return oerr_set(err, -EAGAIN, "connections are being made (%u), closed (%u), not accepted (%u): %s", l.half_open,
+				l.orphans, l.waiting, l.text);
 	return src_read_sockets(m, err);
 }
 
@@ -397,7 +435,7 @@ int src_freeze(struct migrate_src *m, struct oerr *err)
 
 	for (unsigned int attempt = 1; attempt <= FREEZE_ATTEMPTS; attempt++) {
 		if (attempt > 1) {
-			ret = src_capture(m, err);
+			ret = src_capture_quiet(m, err);
 			if (!ret)
 				ret = src_drain(m, err);
 			if (ret)

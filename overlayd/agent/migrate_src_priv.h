@@ -73,6 +73,7 @@ struct migrate_src {
 
 	bool resuming;			/* CRIU is told to let go: every notification is answered with no */
 	bool captured;			/* the capture may stand: release on roll-back */
+	unsigned int stale_half_open, stale_orphans;	/* handshakes and closed connections that do not end: left behind */
 	bool sockets_busy;		/* a listener had connections nobody had accepted: try again */
 	bool in_doubt;			/* the swap may have happened */
 	bool returned;			/* the vIPs were moved back, all runs here again */
