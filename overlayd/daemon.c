@@ -38,11 +38,11 @@
 #include "overlayd/nodevip.h"
 #include "overlayd/overlayd.h"
 #include "overlayd/peer.h"
+#include "overlayd/purge.h"
 #include "overlayd/requests.h"
 #include "overlayd/tunnel.h"
 #include "overlayd/workload.h"
 
-#define DAEMON_LOCK_PATH OVERLAYD_RUN_DIR "/lock"
 #define DAEMON_PURGE_GRACE_MS 500	/* for the directory to hear that vIPs are free */
 
 static int daemon_lock(struct oerr *err)
@@ -51,10 +51,10 @@ static int daemon_lock(struct oerr *err)
 	int ret = util_mkdir_p(OVERLAYD_RUN_DIR, 0755);
 
 	if (!ret)
-		fd = open(DAEMON_LOCK_PATH, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+		fd = open(OVERLAYD_LOCK_PATH, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (fd < 0) {
 		ret = ret ? ret : -errno;
-		return oerr_set(err, ret, "%s: %s", DAEMON_LOCK_PATH, strerror(-ret));
+		return oerr_set(err, ret, "%s: %s", OVERLAYD_LOCK_PATH, strerror(-ret));
 	}
 	if (flock(fd, LOCK_EX | LOCK_NB))
 		return oerr_set(err, -EEXIST, "overlayd runs on this node already");
@@ -269,13 +269,16 @@ static void daemon_fini(struct overlayd *ov)
 	if (ov->listener)
 		conn_listener_free(ov->listener);
 	if (ov->purge) {
+		ctl_free(ov->ctl);
+		ov->ctl = NULL;
+		migration_free_all(ov);
+		purge_migrations();
 		if (ov->workloads && workload_purge_all(ov, &err))
 			log_error("daemon", "purge: %s", err.text);
 		nodevip_stop(ov);
 		daemon_linger(ov, DAEMON_PURGE_GRACE_MS);
 	}
-	if (ov->ctl)
-		ctl_free(ov->ctl);
+	ctl_free(ov->ctl);
 	migration_free_all(ov);
 	workload_free_all(ov);
 	nodevip_stop(ov);
@@ -289,7 +292,7 @@ static void daemon_fini(struct overlayd *ov)
 		fastpath_stop(ov->fastpath);
 	if (ov->fabric)
 		fabric_free(ov->fabric);
-	if (ov->purge && fabric_purge(&err))
+	if (ov->purge && purge_all(&err))
 		log_error("daemon", "purge: %s", err.text);
 	if (ov->tls)
 		SSL_CTX_free(ov->tls);
