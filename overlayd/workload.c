@@ -632,9 +632,11 @@ void workload_delete(struct overlayd *ov, struct workload *w, bool force, worklo
 			  workload_job_new(ov, w->net.name, w->net.vips, w->net.nvips, done, arg));
 }
 
-/** workload_set_pinned() - a pinned workload refuses to move; Return: 0 or -errno with @err set */
+/** workload_set_pinned() - a pinned workload refuses to move; Return: 0; -EBUSY it is moving; or -errno, with @err set */
 int workload_set_pinned(struct workload *w, bool on, struct oerr *err)
 {
+	if (on && w->migration[0])
+		return oerr_set(err, -EBUSY, "%s is part of migration %.8s: too late to pin it here", w->net.name, w->migration);
 	w->pinned = on;
 	return workload_save(w, err);
 }
