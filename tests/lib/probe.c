@@ -16,8 +16,10 @@
  *   shared ADDR PORT     parent and child share a listener and a connection: later connections are told who accepted them
  *                        ("parent" or "child"); a line on the first is answered by the child when it begins with 'c', else by
  *                        the parent
- *   reads ADDR PORT      four connections, each with a thread blocked in it: MSG_PEEK; MSG_WAITALL for 12 bytes; MSG_DONTWAIT
- *                        (polled); plain read. Each says "peek TEXT", "waitall TEXT", "dontwait TEXT", "read TEXT"
+ *   reads ADDR PORT      five connections, each with a thread blocked in it: MSG_PEEK; MSG_WAITALL for 12 bytes; MSG_DONTWAIT
+ *                        (polled); plain read; MSG_WAITALL again, which may be cut short when some bytes have come (recv(2): by
+ *                        a signal; a stop is none, but the kernel has one way to interrupt) and goes on with the rest. They say
+ *                        "peek TEXT", "waitall TEXT", "dontwait TEXT", "read TEXT", "rest TEXT"
  *   urgent ADDR PORT     says "urgent C" and "data TEXT" as they come; while stopped by a first SIGUSR1 it reads nothing
  *   sigio ADDR PORT      reads only when SIGIO tells it to; says "sigio TEXT"
  *   unix PATH            listens; each connection gets "k" and is closed
@@ -441,7 +443,7 @@ static void do_shared(char **a)
 	shared_loop(l, c, c, "parent", p[1]);
 }
 
-static int reads[4];
+static int reads[5];
 
 static void *read_peek(void *arg)
 {
@@ -462,6 +464,17 @@ static void *read_waitall(void *arg)
 	return arg;
 }
 
+static void *read_rest(void *arg)
+{
+	char text[16] = "";
+	size_t n = 0;
+
+	while (n < 12)
+		n += (size_t)CHECK(recv(reads[4], text + n, 12 - n, MSG_WAITALL));
+	say("rest %s", text);
+	return arg;
+}
+
 static void *read_dontwait(void *arg)
 {
 	char text[16] = "";
@@ -478,19 +491,19 @@ static void *read_dontwait(void *arg)
 
 static void do_reads(char **a)
 {
-	static void *(*const fn[])(void *) = { read_peek, read_waitall, read_dontwait };
+	static void *(*const fn[])(void *) = { read_peek, read_waitall, read_dontwait, read_rest };
 	int l = listen_at(a, SOCK_STREAM);
 	char text[16] = "";
-	pthread_t t[3];
+	pthread_t t[4];
 
-	for (size_t i = 0; i < 4; i++)
+	for (size_t i = 0; i < 5; i++)
 		reads[i] = (int)CHECK(accept(l, NULL, NULL));
-	for (size_t i = 0; i < 3; i++)
+	for (size_t i = 0; i < 4; i++)
 		NEED(!pthread_create(&t[i], NULL, fn[i], NULL));
 	say("blocked%s", "");
 	NEED(read(reads[3], text, sizeof(text) - 1) > 0);
 	say("read %s", text);
-	for (size_t i = 0; i < 3; i++)
+	for (size_t i = 0; i < 4; i++)
 		pthread_join(t[i], NULL);
 	say("end%s", "");
 	for (;;)
