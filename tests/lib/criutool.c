@@ -21,7 +21,6 @@
  * What ends outside the trees is found here by a small scan of its own; the agent's is a room
  * apart (scan.c).
  */
-#include <errno.h>
 #include <ev.h>
 #include <fcntl.h>
 #include <getopt.h>
