@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 /* buildid.c - the GNU build-id of an ELF file
  *
- * The files are the workload's and may hold anything: every offset and length is checked against what was really read before it
- * is used, the number of program headers and the size of a note segment are bounded, and nothing is mapped (the file may shrink).
+ * The files are the workload's and may hold anything: every offset and length is checked against
+ * what was really read before it is used, the number of program headers and the size of a note
+ * segment are bounded, and nothing is mapped (the file may shrink).
  */
 #include "overlayd/agent/buildid.h"
 
@@ -56,7 +57,8 @@ static int head_read(int fd, struct elf_head *h)
 	union { unsigned char ident[EI_NIDENT]; Elf32_Ehdr e32; Elf64_Ehdr e64; } u;
 
 	memset(&u, 0, sizeof(u));
-	if (pread_exact(fd, &u, sizeof(u.e32), 0) || memcmp(u.ident, ELFMAG, SELFMAG) || u.ident[EI_DATA] != ELF_OWN_DATA)
+	if (pread_exact(fd, &u, sizeof(u.e32), 0) || memcmp(u.ident, ELFMAG, SELFMAG) ||
+	    u.ident[EI_DATA] != ELF_OWN_DATA)
 		return -EINVAL;
 	h->class = u.ident[EI_CLASS];
 	if (h->class == ELFCLASS64) {
@@ -74,7 +76,8 @@ static int head_read(int fd, struct elf_head *h)
 }
 
 /* the @i-th program header, if it is a note segment; Return: 1 it is, 0 it is another */
-static int segment_get(const uint8_t *table, unsigned char class, unsigned int i, struct elf_segment *seg)
+static int segment_get(const uint8_t *table, unsigned char class, unsigned int i,
+		       struct elf_segment *seg)
 {
 	if (class == ELFCLASS64) {
 		Elf64_Phdr p;
@@ -117,8 +120,8 @@ int buildid_find(const uint8_t *notes, size_t len, size_t align, struct buildid 
 		end = desc + n.n_descsz;
 		if (end > len)
 			return -EINVAL;
-		if (n.n_type == NT_GNU_BUILD_ID && n.n_namesz == 4 && !memcmp(notes + name, "GNU", 4) && n.n_descsz &&
-		    n.n_descsz <= BUILDID_MAX) {
+		if (n.n_type == NT_GNU_BUILD_ID && n.n_namesz == 4 &&
+		    !memcmp(notes + name, "GNU", 4) && n.n_descsz && n.n_descsz <= BUILDID_MAX) {
 			id->len = (uint8_t)n.n_descsz;
 			memcpy(id->bytes, notes + desc, n.n_descsz);
 			return 0;
@@ -135,7 +138,8 @@ int buildid_find(const uint8_t *notes, size_t len, size_t align, struct buildid 
  * @fd: readable; its position is neither used nor changed
  * @id: len 0 unless found
  *
- * Return: 0; -ENOENT an ELF file without one; -EINVAL no (whole) ELF file of this machine's byte order; -errno of a failed read.
+ * Return: 0; -ENOENT an ELF file without one; -EINVAL no (whole) ELF file of this machine's byte
+ * order; -errno of a failed read.
  */
 int buildid_read(int fd, struct buildid *id)
 {

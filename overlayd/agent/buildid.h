@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* buildid.h - the GNU build-id of an ELF file: what says that two files of one name and size are the same program */
+/* buildid.h - the GNU build-id of an ELF file: what says that two files of one name and size are
+ * the same program */
 #ifndef OVERLAYD_AGENT_BUILDID_H
 #define OVERLAYD_AGENT_BUILDID_H
 

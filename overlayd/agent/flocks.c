@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-/* flocks.c - flock and OFD locks of frozen tasks, let go for the restored copy and taken back on roll-back
+/* flocks.c - flock and OFD locks of frozen tasks, let go for the restored copy and taken back on
+ * roll-back
  *
  * Theory of operation
- *   Purpose    CRIU's restore takes the locks the tasks had. Where both nodes see one filesystem the frozen originals still hold them
- *              and the restore would wait for ever.
- *   How        a flock or OFD lock belongs to the open file, not to a process: pidfd_getfd() gives us the same open file, and unlocking
- *              through our descriptor unlocks theirs. The tasks do not run and notice nothing.
- *   Not here   POSIX locks: they belong to the process and only it can let go (pre-flight refuses where it matters).
- *   Idempotent unlocking the unlocked and locking the locked change nothing, so nothing is remembered of what was done.
- *   Failure    a task that has gone took its locks along and is passed over; a process is known by pid and start time.
+ *   Purpose    CRIU's restore takes the locks the tasks had. Where both nodes see one filesystem
+ * the frozen originals still hold them and the restore would wait for ever. How        a flock or
+ * OFD lock belongs to the open file, not to a process: pidfd_getfd() gives us the same open file,
+ * and unlocking through our descriptor unlocks theirs. The tasks do not run and notice nothing. Not
+ * here   POSIX locks: they belong to the process and only it can let go (pre-flight refuses where
+ * it matters). Idempotent unlocking the unlocked and locking the locked change nothing, so nothing
+ * is remembered of what was done. Failure    a task that has gone took its locks along and is
+ * passed over; a process is known by pid and start time.
  */
 #include "overlayd/agent/flocks.h"
 
@@ -64,8 +66,15 @@ static void flocks_add_fd(struct flocks *fl, const struct scan_task *t, const st
 		if (l->waiting || (l->kind != PROCFS_LOCK_FLOCK && l->kind != PROCFS_LOCK_OFD))
 			continue;
 		r = rec_add(fl);
-		*r = (struct flock_rec){ .pid = t->pid, .start_ticks = t->start_ticks, .fd = f->fd, .dev = f->dev, .ino = f->ino,
-					 .ofd = l->kind == PROCFS_LOCK_OFD, .write = l->write, .start = l->start, .end = l->end,
+		*r = (struct flock_rec){ .pid = t->pid,
+					 .start_ticks = t->start_ticks,
+					 .fd = f->fd,
+					 .dev = f->dev,
+					 .ino = f->ino,
+					 .ofd = l->kind == PROCFS_LOCK_OFD,
+					 .write = l->write,
+					 .start = l->start,
+					 .end = l->end,
 					 .path = xstrdup(f->path) };
 	}
 }
@@ -82,7 +91,8 @@ struct flocks *flocks_new(const struct scan *s)
 }
 
 /* the locks held through one descriptor, if it is of a file */
-static void refresh_fd(struct flocks *fl, struct scan_reader *rd, int dir, struct scan_task *t, const char *number)
+static void refresh_fd(struct flocks *fl, struct scan_reader *rd, int dir, struct scan_task *t,
+		       const char *number)
 {
 	struct procfs_fdinfo info;
 	struct scan_fd f = { .fd = atoi(number) };
@@ -128,8 +138,9 @@ static void refresh_task(struct flocks *fl, struct scan_reader *rd, pid_t pid)
  * flocks_refresh() - what is held now, in place of what the scan saw
  * @pids: the workload's processes, stopped
  *
- * Between the scan and the freeze locks come and go: one that was missed would hang the restore, one that is held no longer must not
- * be taken on roll-back. Costs some microseconds for each open file.
+ * Between the scan and the freeze locks come and go: one that was missed would hang the restore,
+ * one that is held no longer must not be taken on roll-back. Costs some microseconds for each open
+ * file.
  */
 void flocks_refresh(struct flocks *fl, const pid_t *pids, size_t n)
 {
@@ -152,11 +163,14 @@ json_t *flocks_to_json(const struct flocks *fl)
 		const struct flock_rec *r = &fl->v[i];
 		json_t *path = json_string(r->path);
 
-		json_array_append_new(array, json_pack("{s:i, s:I, s:i, s:I, s:I, s:b, s:b, s:I, s:I, s:o}", "pid", (int)r->pid, "start_ticks",
-						       (json_int_t)r->start_ticks, "fd", r->fd, "dev", (json_int_t)r->dev, "ino",
-						       (json_int_t)r->ino, "ofd", r->ofd, "write", r->write, "from",
-						       (json_int_t)r->start, "to", (json_int_t)r->end, "path",
-						       path ? path : json_string("?")));
+		json_array_append_new(
+			array,
+			json_pack("{s:i, s:I, s:i, s:I, s:I, s:b, s:b, s:I, s:I, s:o}", "pid",
+				  (int)r->pid, "start_ticks", (json_int_t)r->start_ticks, "fd",
+				  r->fd, "dev", (json_int_t)r->dev, "ino", (json_int_t)r->ino,
+				  "ofd", r->ofd, "write", r->write, "from", (json_int_t)r->start,
+				  "to", (json_int_t)r->end, "path",
+				  path ? path : json_string("?")));
 	}
 	return array;
 }
@@ -176,12 +190,21 @@ struct flocks *flocks_from_json(const json_t *array)
 		const char *path;
 		struct flock_rec *r;
 
-		if (json_unpack((json_t *)item, "{s:i, s:I, s:i, s:I, s:I, s:b, s:b, s:I, s:I, s:s}", "pid", &pid, "start_ticks", &ticks, "fd",
-				&fd, "dev", &dev, "ino", &ino, "ofd", &ofd, "write", &write, "from", &from, "to", &to, "path", &path))
+		if (json_unpack((json_t *)item,
+				"{s:i, s:I, s:i, s:I, s:I, s:b, s:b, s:I, s:I, s:s}", "pid", &pid,
+				"start_ticks", &ticks, "fd", &fd, "dev", &dev, "ino", &ino, "ofd",
+				&ofd, "write", &write, "from", &from, "to", &to, "path", &path))
 			goto bad;
 		r = rec_add(fl);
-		*r = (struct flock_rec){ .pid = pid, .start_ticks = (uint64_t)ticks, .fd = fd, .dev = (uint64_t)dev,
-					 .ino = (uint64_t)ino, .ofd = ofd, .write = write, .start = from, .end = to,
+		*r = (struct flock_rec){ .pid = pid,
+					 .start_ticks = (uint64_t)ticks,
+					 .fd = fd,
+					 .dev = (uint64_t)dev,
+					 .ino = (uint64_t)ino,
+					 .ofd = ofd,
+					 .write = write,
+					 .start = from,
+					 .end = to,
 					 .path = xstrdup(path) };
 	}
 	return fl;
@@ -196,7 +219,8 @@ size_t flocks_count(const struct flocks *fl)
 	return fl->n;
 }
 
-/* the task's open file as our own; Return: descriptor, -ESRCH when task or file have gone, -errno */
+/* the task's open file as our own; Return: descriptor, -ESRCH when task or file have gone, -errno
+ */
 static int rec_open(const struct flock_rec *r)
 {
 	cleanup_close int fd = -1;
@@ -216,7 +240,11 @@ static int rec_open(const struct flock_rec *r)
 static int rec_apply(const struct flock_rec *r, bool lock)
 {
 	cleanup_close int fd = rec_open(r);
-	struct flock range = { .l_type = !lock ? F_UNLCK : r->write ? F_WRLCK : F_RDLCK, .l_whence = SEEK_SET, .l_start = r->start,
+	struct flock range = { .l_type = !lock	  ? F_UNLCK :
+					 r->write ? F_WRLCK :
+						    F_RDLCK,
+			       .l_whence = SEEK_SET,
+			       .l_start = r->start,
 			       .l_len = r->end == INT64_MAX ? 0 : r->end - r->start + 1 };
 
 	if (fd == -ESRCH)
@@ -231,7 +259,8 @@ static int rec_apply(const struct flock_rec *r, bool lock)
 /**
  * flocks_release() - let go of all of them
  *
- * Only while the tasks are frozen: they believe they hold them. Goes on past a failure, so that flocks_relock() undoes all alike.
+ * Only while the tasks are frozen: they believe they hold them. Goes on past a failure, so that
+ * flocks_relock() undoes all alike.
  *
  * Return: 0, or the first -errno.
  */
@@ -243,7 +272,8 @@ int flocks_release(struct flocks *fl, struct oerr *err)
 		int r = rec_apply(&fl->v[i], false);
 
 		if (r && !ret)
-			ret = oerr_set(err, r, "letting go of the lock on %s: %s", fl->v[i].path, strerror(-r));
+			ret = oerr_set(err, r, "letting go of the lock on %s: %s", fl->v[i].path,
+				       strerror(-r));
 	}
 	return ret;
 }
@@ -267,7 +297,8 @@ int flocks_relock(struct flocks *fl, unsigned int timeout_ms, struct oerr *err)
 			r = rec_apply(&fl->v[i], true);
 		}
 		if (r && !ret)
-			ret = oerr_set(err, r, "taking the lock on %s back for process %d: %s", fl->v[i].path, (int)fl->v[i].pid,
+			ret = oerr_set(err, r, "taking the lock on %s back for process %d: %s",
+				       fl->v[i].path, (int)fl->v[i].pid,
 				       r == -EAGAIN ? "somebody else has taken it" : strerror(-r));
 	}
 	return ret;

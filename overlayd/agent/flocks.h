@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* flocks.h - flock and OFD locks of frozen tasks, let go for the restored copy and taken back on roll-back
+/* flocks.h - flock and OFD locks of frozen tasks, let go for the restored copy and taken back on
+ * roll-back
  *
- * In call order: flocks_new() from a scan (or flocks_from_json() from the journal after a crash). Once the tasks are frozen and dumped
- * (post-dump not answered yet): flocks_refresh(), flocks_to_json() into the journal, then flocks_release(). On roll-back, after the copy at the
- * destination is gone and before the tasks run: flocks_relock(). After the commit just flocks_free(). All idempotent. Harmless, if
- * needless, where the nodes share no filesystem. POSIX (fcntl) locks belong to the process and cannot be let go for it.
+ * In call order: flocks_new() from a scan (or flocks_from_json() from the journal after a crash).
+ * Once the tasks are frozen and dumped (post-dump not answered yet): flocks_refresh(),
+ * flocks_to_json() into the journal, then flocks_release(). On roll-back, after the copy at the
+ * destination is gone and before the tasks run: flocks_relock(). After the commit just
+ * flocks_free(). All idempotent. Harmless, if needless, where the nodes share no filesystem. POSIX
+ * (fcntl) locks belong to the process and cannot be let go for it.
  */
 #ifndef OVERLAYD_AGENT_FLOCKS_H
 #define OVERLAYD_AGENT_FLOCKS_H

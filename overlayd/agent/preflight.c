@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 /* preflight.c - the list of reasons, and the source's checks in their order
  *
- * Each check looks at one kind of object and adds a reason per object that stands in the way: all of them are told at once, so that
- * somebody who has to change a program's setup does it once. What CRIU 4.2 can and cannot carry was found by experiment
- * (tests/bats/preflight.bats brings each case about); a check that is wrong in the strict direction costs a migration that would have worked, one
- * that is wrong in the lax direction costs a short freeze and a roll-back.
+ * Each check looks at one kind of object and adds a reason per object that stands in the way: all
+ * of them are told at once, so that somebody who has to change a program's setup does it once. What
+ * CRIU 4.2 can and cannot carry was found by experiment (tests/bats/preflight.bats brings each case
+ * about); a check that is wrong in the strict direction costs a migration that would have worked,
+ * one that is wrong in the lax direction costs a short freeze and a roll-back.
  */
 #include "overlayd/agent/preflight.h"
 
@@ -22,7 +23,8 @@
  * @code: a string constant
  * @pid:  whose, or 0
  */
-void preflight_add(struct preflight_list *list, enum preflight_severity severity, const char *code, pid_t pid, const char *fmt, ...)
+void preflight_add(struct preflight_list *list, enum preflight_severity severity, const char *code,
+		   pid_t pid, const char *fmt, ...)
 {
 	struct preflight_reason r = { .severity = severity, .code = code, .pid = pid };
 	va_list ap;
@@ -31,7 +33,7 @@ void preflight_add(struct preflight_list *list, enum preflight_severity severity
 	if (vasprintf(&r.text, fmt, ap) < 0)
 		abort();
 	va_end(ap);
-	for (char *c = r.text; *c; c++)		/* names of files may hold anything; a reason is one line */
+	for (char *c = r.text; *c; c++) /* names of files may hold anything; a reason is one line */
 		if ((unsigned char)*c < ' ' || *c == 127)
 			*c = '?';
 	list->v = xrealloc(list->v, (list->n + 1) * sizeof(r));
@@ -47,8 +49,10 @@ bool preflight_refused(const struct preflight_list *list)
 	return false;
 }
 
-/** preflight_texts() - the texts of one severity; Return: how many; @texts for free(), the strings stay the list's */
-size_t preflight_texts(const struct preflight_list *list, enum preflight_severity severity, char ***texts)
+/** preflight_texts() - the texts of one severity; Return: how many; @texts for free(), the strings
+ * stay the list's */
+size_t preflight_texts(const struct preflight_list *list, enum preflight_severity severity,
+		       char ***texts)
 {
 	size_t n = 0;
 
@@ -68,9 +72,12 @@ json_t *preflight_json(const struct preflight_list *list)
 		const struct preflight_reason *r = &list->v[i];
 		json_t *text = json_string(r->text);	/* NULL when a name is no UTF-8 */
 
-		json_array_append_new(array, json_pack("{s:s, s:s, s:o, s:i}", "severity",
-						       r->severity == PREFLIGHT_REFUSE ? "refuse" : "warn", "code", r->code, "text",
-						       text ? text : json_string("(a name in it is no UTF-8)"), "pid", (int)r->pid));
+		json_array_append_new(
+			array, json_pack("{s:s, s:s, s:o, s:i}", "severity",
+					 r->severity == PREFLIGHT_REFUSE ? "refuse" : "warn",
+					 "code", r->code, "text",
+					 text ? text : json_string("(a name in it is no UTF-8)"),
+					 "pid", (int)r->pid));
 	}
 	return array;
 }
@@ -84,7 +91,7 @@ void preflight_list_fini(struct preflight_list *list)
 	*list = (struct preflight_list){ 0 };
 }
 
-/* --- helpers ---------------------------------------------------------------------------------------------------------------- */
+/* --- helpers --- */
 
 /** preflight_pid_name() - a process's name, "?" when it has gone */
 void preflight_pid_name(pid_t pid, char name[PROCFS_COMM_MAX])
@@ -107,13 +114,15 @@ const struct scan_task *preflight_root(const struct scan *s, const struct scan_t
 	return scan_tree_root(s, (size_t)t->tree);
 }
 
-/** preflight_is_shell() - gone between listing and reading, or only waiting to be waited for: nothing to check on it */
+/** preflight_is_shell() - gone between listing and reading, or only waiting to be waited for:
+ * nothing to check on it */
 bool preflight_is_shell(const struct scan_task *t)
 {
 	return t->state == 'X' || t->state == 'Z';
 }
 
-/* Forked processes hold the same things at the same numbers: what reads alike behind "name[pid]" is told once, with a count. */
+/* Forked processes hold the same things at the same numbers: what reads alike behind "name[pid]" is
+ * told once, with a count. */
 static void merge_alike(struct preflight_list *list, size_t from)
 {
 	size_t out = from;
@@ -125,7 +134,8 @@ static void merge_alike(struct preflight_list *list, size_t from)
 		for (k = from; rest && k < out; k++) {
 			const char *other = strchr(list->v[k].text, ']');
 
-			if (list->v[k].code == list->v[i].code && list->v[k].severity == list->v[i].severity && list->v[k].pid &&
+			if (list->v[k].code == list->v[i].code &&
+			    list->v[k].severity == list->v[i].severity && list->v[k].pid &&
 			    list->v[i].pid && other && !strcmp(other, rest))
 				break;
 		}
@@ -143,24 +153,28 @@ static void merge_alike(struct preflight_list *list, size_t from)
 
 		if (!r->others)
 			continue;
-		r->text = xasprintf("%s (and %u more such process%s)", old, r->others, r->others > 1 ? "es" : "");
+		r->text = xasprintf("%s (and %u more such process%s)", old, r->others,
+				    r->others > 1 ? "es" : "");
 		free(old);
 	}
 }
 
 /**
- * preflight_source() - everything about a workload that would keep it from moving, or that its owner should know
+ * preflight_source() - everything about a workload that would keep it from moving, or that its
+ * owner should know
  * @list: reasons are appended
  *
  * May wait up to 100 ms for tasks in uninterruptible sleep. Disturbs nothing.
  *
  * Return: how many refusals were added.
  */
-int preflight_source(const struct scan *s, const struct preflight_opts *opts, struct preflight_list *list)
+int preflight_source(const struct scan *s, const struct preflight_opts *opts,
+		     struct preflight_list *list)
 {
 	static preflight_check_fn *const checks[] = {
-		preflight_capabilities, preflight_tasks, preflight_unfreezable, preflight_fds, preflight_lock_waiters, preflight_mapped,
-		preflight_sysv, preflight_socks, preflight_pipes, preflight_trees,
+		preflight_capabilities, preflight_tasks,  preflight_unfreezable, preflight_fds,
+		preflight_lock_waiters, preflight_mapped, preflight_sysv,	 preflight_socks,
+		preflight_pipes,	preflight_trees,
 	};
 	const size_t before = list->n;
 	int n = 0;

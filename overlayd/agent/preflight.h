@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* preflight.h - everything that can be known to stand in a migration's way, said before anything is stopped
+/* preflight.h - everything that can be known to stand in a migration's way, said before anything is
+ * stopped
  *
- * In call order. Source: scan_workload(), preflight_source() for the reasons, preflight_plan() for what the destination has to look
- * at; both sides put all their reasons into a struct preflight_list, which is shown whole. Destination: preflight_dest() with the
- * plan it received. A list without a refusal is a go; warnings are told and passed over.
+ * In call order. Source: scan_workload(), preflight_source() for the reasons, preflight_plan() for
+ * what the destination has to look at; both sides put all their reasons into a struct
+ * preflight_list, which is shown whole. Destination: preflight_dest() with the plan it received. A
+ * list without a refusal is a go; warnings are told and passed over.
  */
 #ifndef OVERLAYD_AGENT_PREFLIGHT_H
 #define OVERLAYD_AGENT_PREFLIGHT_H
@@ -17,7 +19,7 @@
 #include "overlayd/agent/scan.h"
 #include "overlayd/common/addr.h"
 
-#define PREFLIGHT_GHOST_LIMIT (UINT64_C(64) << 20)	/* default for deleted files: give CRIU the same number as ghost_limit */
+#define PREFLIGHT_GHOST_LIMIT (UINT64_C(64) << 20)	/* of deleted files, unless told otherwise */
 
 enum preflight_severity { PREFLIGHT_WARN, PREFLIGHT_REFUSE };
 
@@ -37,12 +39,12 @@ struct preflight_list {		/* all zero = empty */
 /* what the source's checks depend on besides the workload */
 struct preflight_opts {
 	const char *node;		/* this node's name */
-	uint64_t ghost_limit;		/* largest deleted file CRIU is told to carry; 0 = PREFLIGHT_GHOST_LIMIT */
-	const vip_t *vips;		/* the workload's virtual addresses; NULL = local addresses are not checked */
+	uint64_t ghost_limit;		/* CRIU's limit for deleted files; 0 = PREFLIGHT_GHOST_LIMIT */
+	const vip_t *vips;		/* the workload's addresses; NULL = not checked */
 	size_t n_vips;
-	bool link_remap;		/* CRIU is told link_remap: a name that is gone may be linked again */
+	bool link_remap;		/* CRIU may link a file again whose name is gone */
 	bool allow_urgent_loss;		/* operator accepts losing pending urgent data */
-	bool criu_shim;			/* CRIU runs with the prlimit shim: no CAP_SYS_RESOURCE needed */
+	bool criu_shim;			/* CRIU runs with the prlimit shim */
 };
 
 /* what the destination knows of itself */
@@ -50,31 +52,37 @@ struct preflight_facts {
 	const char *node;		/* this node's name */
 	const char *source;		/* the other one's */
 	const char *root;		/* where the tree of files begins, NULL = "/" */
-	int netns_fd;			/* the workload's namespace here (sysctls are read in it), -1 = not yet */
+	int netns_fd;			/* the workload's namespace here, for sysctls; -1 = not yet */
 	const char *criu_version;	/* "4.2.1"; NULL = not compared */
-	const char *image_dir;		/* where images will lie; its free space is checked; NULL = they stay in memory */
+	const char *image_dir;		/* where images will lie; NULL = they stay in memory */
 	/* compares the source's `criu cpuinfo dump`: 0 fits, else why; NULL = not compared */
 	int (*cpuinfo_check)(const uint8_t *data, size_t len, struct oerr *why, void *arg);
 	void *arg;
 };
 
-int preflight_source(const struct scan *s, const struct preflight_opts *opts, struct preflight_list *list);
+int preflight_source(const struct scan *s, const struct preflight_opts *opts,
+		     struct preflight_list *list);
 /* free with ovl__mig_plan__free_unpacked(plan, NULL) */
 Ovl__MigPlan *preflight_plan(const struct scan *s);
-int preflight_dest(const Ovl__MigPlan *plan, const struct preflight_facts *facts, struct preflight_list *list);
+int preflight_dest(const Ovl__MigPlan *plan, const struct preflight_facts *facts,
+		   struct preflight_list *list);
 
-/* after a copy was killed here: removes the names of UNIX sockets it had bound (there were none before, preflight_dest() saw to it),
- * and the names CRIU gives removed files while it restores */
+/* after a copy was killed here: removes the names of UNIX sockets it had bound (there were none
+ * before, preflight_dest() saw to it), and the names CRIU gives removed files while it restores */
 void preflight_dest_sweep(const Ovl__MigPlan *plan, const struct preflight_facts *facts);
 
-/* sockets with urgent data waiting now; worth asking again right before the freeze. Return: how many */
-unsigned int preflight_urgent(const struct scan *s, const struct preflight_opts *opts, struct preflight_list *list);
+/* sockets with urgent data waiting now; worth asking again right before the freeze. Return: how
+ * many */
+unsigned int preflight_urgent(const struct scan *s, const struct preflight_opts *opts,
+			      struct preflight_list *list);
 
-void preflight_add(struct preflight_list *list, enum preflight_severity severity, const char *code, pid_t pid, const char *fmt, ...)
-	__attribute__((format(printf, 5, 6)));
+void preflight_add(struct preflight_list *list, enum preflight_severity severity, const char *code,
+		   pid_t pid, const char *fmt, ...) __attribute__((format(printf, 5, 6)));
 bool preflight_refused(const struct preflight_list *list);
-/* the texts of one severity, for MigReady; the array is the caller's to free, the strings stay the list's */
-size_t preflight_texts(const struct preflight_list *list, enum preflight_severity severity, char ***texts);
+/* the texts of one severity, for MigReady; the array is the caller's to free, the strings stay the
+ * list's */
+size_t preflight_texts(const struct preflight_list *list, enum preflight_severity severity,
+		       char ***texts);
 json_t *preflight_json(const struct preflight_list *list);
 void preflight_list_fini(struct preflight_list *list);
 

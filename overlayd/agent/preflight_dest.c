@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-/* preflight_dest.c - the destination's part of the reasons: does this node have what the plan asks for?
+/* preflight_dest.c - the destination's part of the reasons: does this node have what the plan asks
+ * for?
  *
- * CRIU opens every file by its path at restore and refuses one whose size, mode or build-id differs. All of that can be looked at
- * beforehand. Where both nodes see one filesystem (network storage, or two namespaces of one machine) the very same file is found and
- * there is nothing to compare - but what only one process may hold then stands in the way: POSIX locks.
+ * CRIU opens every file by its path at restore and refuses one whose size, mode or build-id
+ * differs. All of that can be looked at beforehand. Where both nodes see one filesystem (network
+ * storage, or two namespaces of one machine) the very same file is found and there is nothing to
+ * compare - but what only one process may hold then stands in the way: POSIX locks.
  */
 #include "overlayd/agent/preflight.h"
 
@@ -46,7 +48,8 @@ struct dest {
 
 static int open_in_root(const struct dest *d, const char *path, int flags)
 {
-	struct open_how how = { .flags = (uint64_t)(flags | O_CLOEXEC), .resolve = RESOLVE_IN_ROOT };
+	struct open_how how = { .flags = (uint64_t)(flags | O_CLOEXEC),
+				.resolve = RESOLVE_IN_ROOT };
 	int fd = (int)syscall(SYS_openat2, d->root, path, &how, sizeof(how));
 
 	return fd < 0 ? -errno : fd;
@@ -66,13 +69,15 @@ static bool same_fs(const struct dest *d, int fd, const char *fs)
 	cleanup_free char *own = NULL;
 	struct statx st;
 
-	if (!fs[0] || statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_BASIC_STATS | STATX_MNT_ID, &st))
+	if (!fs[0] || statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC,
+			    STATX_BASIC_STATS | STATX_MNT_ID, &st))
 		return false;
-	own = preflight_fs_id(d->boot_id, makedev(st.stx_dev_major, st.stx_dev_minor), mount_by_id(d, st.stx_mnt_id));
+	own = preflight_fs_id(d->boot_id, makedev(st.stx_dev_major, st.stx_dev_minor),
+			      mount_by_id(d, st.stx_mnt_id));
 	return !strcmp(own, fs);
 }
 
-/* --- files ------------------------------------------------------------------------------------------------------------------ */
+/* --- files --- */
 
 static void check_build_id(struct dest *d, const Ovl__MigFile *f)
 {
@@ -83,16 +88,23 @@ static void check_build_id(struct dest *d, const Ovl__MigFile *f)
 		return;
 	fd = open_in_root(d, f->path, O_RDONLY | O_NONBLOCK | O_NOCTTY);
 	if (fd < 0)
-		NO(d, "file-unreadable", "%s: %s cannot be read: %s", d->facts->node, f->path, strerror(-fd));
-	else if (buildid_read(fd, &id) || id.len != f->build_id.len || memcmp(id.bytes, f->build_id.data, id.len))
-		NO(d, "file-differs", "%s: %s differs from the one at %s (build-id): install the same build", d->facts->node, f->path,
-		   d->facts->source);
+		NO(d, "file-unreadable", "%s: %s cannot be read: %s", d->facts->node, f->path,
+		   strerror(-fd));
+	else if (buildid_read(fd, &id) || id.len != f->build_id.len ||
+		 memcmp(id.bytes, f->build_id.data, id.len))
+		NO(d, "file-differs",
+		   "%s: %s differs from the one at %s (build-id): install the same build",
+		   d->facts->node, f->path, d->facts->source);
 }
 
 static const char *type_name(uint32_t mode)
 {
-	return scan_kind_name(S_ISDIR(mode) ? SCAN_DIR : S_ISCHR(mode) ? SCAN_CHR : S_ISBLK(mode) ? SCAN_BLK : S_ISFIFO(mode) ? SCAN_FIFO :
-			      S_ISSOCK(mode) ? SCAN_SOCK : SCAN_FILE);
+	return scan_kind_name(S_ISDIR(mode)  ? SCAN_DIR :
+			      S_ISCHR(mode)  ? SCAN_CHR :
+			      S_ISBLK(mode)  ? SCAN_BLK :
+			      S_ISFIFO(mode) ? SCAN_FIFO :
+			      S_ISSOCK(mode) ? SCAN_SOCK :
+					       SCAN_FILE);
 }
 
 /* a file of the same name on another filesystem: CRIU will compare it, so compare it first */
@@ -101,26 +113,30 @@ static void compare_file(struct dest *d, const Ovl__MigFile *f, const struct sta
 	const struct preflight_facts *facts = d->facts;
 
 	if ((st->st_mode & S_IFMT) != (f->mode & S_IFMT)) {
-		NO(d, "file-kind", "%s: %s is a %s, at %s a %s", facts->node, f->path, type_name(st->st_mode), facts->source,
-		   type_name(f->mode));
+		NO(d, "file-kind", "%s: %s is a %s, at %s a %s", facts->node, f->path,
+		   type_name(st->st_mode), facts->source, type_name(f->mode));
 		return;
 	}
 	if (st->st_mode != f->mode)
-		NO(d, "file-mode", "%s: %s has mode %04o, %04o at %s: chmod it", facts->node, f->path, st->st_mode & 07777, f->mode & 07777,
-		   facts->source);
+		NO(d, "file-mode", "%s: %s has mode %04o, %04o at %s: chmod it", facts->node,
+		   f->path, st->st_mode & 07777, f->mode & 07777, facts->source);
 	if (!S_ISREG(f->mode))
 		return;
 	if (!f->append && (uint64_t)st->st_size != f->size)
-		NO(d, "file-size", "%s: %s has %" PRIu64 " bytes, %" PRIu64 " at %s: copy it over, or keep it on storage both see (%s uses it)",
+		NO(d, "file-size",
+		   "%s: %s has %" PRIu64 " bytes, %" PRIu64
+		   " at %s: copy it over, or keep it on storage both see (%s uses it)",
 		   facts->node, f->path, (uint64_t)st->st_size, f->size, facts->source, f->owner);
 	else
 		check_build_id(d, f);
 	if (f->writable && !f->append)
-		BUT(d, "file-not-shared", "%s: %s is open for writing (%s) and not on shared storage: what it holds at %s will be used",
+		BUT(d, "file-not-shared",
+		    "%s: %s is open for writing (%s) and not on shared storage: what it holds at %s will be used",
 		    facts->node, f->path, f->owner, facts->node);
 }
 
-/* A lock of the workload's that somebody here holds on the file of that name: the restore would wait for it. */
+/* A lock of the workload's that somebody here holds on the file of that name: the restore would
+ * wait for it. */
 static void check_locked(struct dest *d, const Ovl__MigFile *f, const struct stat *st)
 {
 	cleanup_free char *text = NULL;
@@ -129,10 +145,12 @@ static void check_locked(struct dest *d, const Ovl__MigFile *f, const struct sta
 	if (!f->lock || util_read_file("/proc/locks", &text, NULL))
 		return;
 	for (const char *line = text; line; line = procfs_next_line(line)) {
-		if (procfs_parse_lock(line, &l) || l.waiting || l.ino != st->st_ino || makedev(l.major, l.minor) != st->st_dev)
+		if (procfs_parse_lock(line, &l) || l.waiting || l.ino != st->st_ino ||
+		    makedev(l.major, l.minor) != st->st_dev)
 			continue;
-		NO(d, "file-locked", "%s: %s is locked here by process %d, and %s would wait for its lock on it", d->facts->node, f->path,
-		   (int)l.pid, f->owner);
+		NO(d, "file-locked",
+		   "%s: %s is locked here by process %d, and %s would wait for its lock on it",
+		   d->facts->node, f->path, (int)l.pid, f->owner);
 		return;
 	}
 }
@@ -143,19 +161,23 @@ static void check_file(struct dest *d, const Ovl__MigFile *f)
 	struct stat st;
 
 	if (fd == -ENOENT || fd == -ENOTDIR) {
-		NO(d, "file-missing", "%s: %s is missing (%s needs it)", d->facts->node, f->path, f->owner);
+		NO(d, "file-missing", "%s: %s is missing (%s needs it)", d->facts->node, f->path,
+		   f->owner);
 		return;
 	}
 	if (fd < 0 || fstat(fd, &st)) {
-		NO(d, "file-unreadable", "%s: %s cannot be opened: %s", d->facts->node, f->path, strerror(fd < 0 ? -fd : errno));
+		NO(d, "file-unreadable", "%s: %s cannot be opened: %s", d->facts->node, f->path,
+		   strerror(fd < 0 ? -fd : errno));
 		return;
 	}
 	if (st.st_ino != f->ino || !same_fs(d, fd, f->fs)) {
 		compare_file(d, f, &st);
 		check_locked(d, f, &st);
 	} else if (f->posix_lock) {
-		NO(d, "posix-lock", "%s: %s holds a POSIX lock on %s, which %s and %s share: the copy could not take it while the original "
-		   "has it", d->facts->node, f->owner, f->path, d->facts->source, d->facts->node);
+		NO(d, "posix-lock",
+		   "%s: %s holds a POSIX lock on %s, which %s and %s share: the copy could not take it while the original "
+		   "has it",
+		   d->facts->node, f->owner, f->path, d->facts->source, d->facts->node);
 	}
 }
 
@@ -178,11 +200,15 @@ static void compare_external(struct dest *d, const Ovl__MigExternal *x, const st
 	const bool append = (x->flags & O_ACCMODE) == O_WRONLY && x->flags & O_APPEND;
 
 	if ((st->st_mode & S_IFMT) != (x->mode & S_IFMT))
-		NO(d, "file-kind", "%s: %s is a %s, at %s a %s", node, x->path, type_name(st->st_mode), source, type_name(x->mode));
+		NO(d, "file-kind", "%s: %s is a %s, at %s a %s", node, x->path,
+		   type_name(st->st_mode), source, type_name(x->mode));
 	else if (st->st_mode != x->mode)
-		NO(d, "file-mode", "%s: %s has mode %04o, %04o at %s: chmod it", node, x->path, st->st_mode & 07777, x->mode & 07777, source);
+		NO(d, "file-mode", "%s: %s has mode %04o, %04o at %s: chmod it", node, x->path,
+		   st->st_mode & 07777, x->mode & 07777, source);
 	else if (S_ISREG(x->mode) && !append && (uint64_t)st->st_size != x->size)
-		NO(d, "file-size", "%s: %s has %" PRIu64 " bytes, %" PRIu64 " at %s: copy it over, or start %s with its output appended (>>)",
+		NO(d, "file-size",
+		   "%s: %s has %" PRIu64 " bytes, %" PRIu64
+		   " at %s: copy it over, or start %s with its output appended (>>)",
 		   node, x->path, (uint64_t)st->st_size, x->size, source, x->owner);
 }
 
@@ -197,8 +223,11 @@ static void check_external(struct dest *d, const Ovl__MigExternal *x)
 		return;
 	fd = open_in_root(d, x->path, O_PATH);
 	if (fd < 0 || fstat(fd, &st))
-		NO(d, "external-missing", "%s: %s, which %s was started with, is missing%s", d->facts->node, x->path, x->owner,
-		   fifo ? ": mkfifo it" : written ? ": create it there for its output" : "");
+		NO(d, "external-missing", "%s: %s, which %s was started with, is missing%s",
+		   d->facts->node, x->path, x->owner,
+		   fifo	   ? ": mkfifo it" :
+		   written ? ": create it there for its output" :
+			     "");
 	else if (st.st_ino != x->ino || !same_fs(d, fd, x->fs))
 		compare_external(d, x, &st);
 }
@@ -210,14 +239,15 @@ static void check_unix_path(struct dest *d, const Ovl__MigUnixPath *u)
 	struct stat st;
 
 	if (parent < 0 || fstatvfs(parent, &fs) || fs.f_flag & ST_RDONLY) {
-		NO(d, "unix-directory", "%s: the directory of %s, a UNIX socket of %s, %s", d->facts->node, u->path, u->owner,
-		   parent < 0 ? "is missing" : "is read-only");
+		NO(d, "unix-directory", "%s: the directory of %s, a UNIX socket of %s, %s",
+		   d->facts->node, u->path, u->owner, parent < 0 ? "is missing" : "is read-only");
 		return;
 	}
 	fd = open_in_root(d, u->path, O_PATH | O_NOFOLLOW);
 	if (fd < 0 || fstat(fd, &st) || (st.st_ino == u->ino && same_fs(d, fd, u->fs)))
 		return;
-	NO(d, "unix-name-taken", "%s: %s exists already, and %s would replace it with its socket: remove it if nothing uses it",
+	NO(d, "unix-name-taken",
+	   "%s: %s exists already, and %s would replace it with its socket: remove it if nothing uses it",
 	   d->facts->node, u->path, u->owner);
 }
 
@@ -230,11 +260,12 @@ static void check_files(struct dest *d)
 	for (size_t i = 0; i < d->plan->n_unix_paths; i++)
 		check_unix_path(d, d->plan->unix_paths[i]);
 	if (d->plan->inotify_watches && strcmp(d->boot_id, d->plan->boot_id))
-		BUT(d, "inotify", "%u inotify watches are on files of %s: where %s has other files they may not be found again",
+		BUT(d, "inotify",
+		    "%u inotify watches are on files of %s: where %s has other files they may not be found again",
 		    d->plan->inotify_watches, d->facts->source, d->facts->node);
 }
 
-/* --- machine ---------------------------------------------------------------------------------------------------------------- */
+/* --- machine --- */
 
 /* "4.2.1" as 4002001; 0 = no version */
 static unsigned int version_number(const char *text)
@@ -253,19 +284,24 @@ static void check_versions(struct dest *d)
 
 	uname(&un);
 	if (p->arch[0] && strcmp(p->arch, un.machine))
-		NO(d, "arch", "%s is a %s machine, %s a %s one", facts->node, un.machine, facts->source, p->arch);
+		NO(d, "arch", "%s is a %s machine, %s a %s one", facts->node, un.machine,
+		   facts->source, p->arch);
 	if (p->kernel[0] && strcmp(p->kernel, un.release))
-		BUT(d, "kernel", "%s runs kernel %s, %s %s", facts->node, un.release, facts->source, p->kernel);
-	if (facts->criu_version && p->criu_version[0] && strcmp(facts->criu_version, p->criu_version)) {
+		BUT(d, "kernel", "%s runs kernel %s, %s %s", facts->node, un.release, facts->source,
+		    p->kernel);
+	if (facts->criu_version && p->criu_version[0] &&
+	    strcmp(facts->criu_version, p->criu_version)) {
 		if (version_number(facts->criu_version) < version_number(p->criu_version))
-			NO(d, "criu-version", "%s has CRIU %s, older than %s at %s: update it", facts->node, facts->criu_version,
-			   p->criu_version, facts->source);
+			NO(d, "criu-version", "%s has CRIU %s, older than %s at %s: update it",
+			   facts->node, facts->criu_version, p->criu_version, facts->source);
 		else
-			BUT(d, "criu-version", "%s has CRIU %s, %s has %s", facts->node, facts->criu_version, facts->source,
-			    p->criu_version);
+			BUT(d, "criu-version", "%s has CRIU %s, %s has %s", facts->node,
+			    facts->criu_version, facts->source, p->criu_version);
 	}
-	if (facts->cpuinfo_check && p->cpuinfo.len && facts->cpuinfo_check(p->cpuinfo.data, p->cpuinfo.len, &why, facts->arg))
-		NO(d, "cpu", "%s: its processor lacks what the workload may be using at %s: %s", facts->node, facts->source,
+	if (facts->cpuinfo_check && p->cpuinfo.len &&
+	    facts->cpuinfo_check(p->cpuinfo.data, p->cpuinfo.len, &why, facts->arg))
+		NO(d, "cpu", "%s: its processor lacks what the workload may be using at %s: %s",
+		   facts->node, facts->source,
 		   why.text[0] ? why.text : "criu cpuinfo check failed");
 }
 
@@ -295,14 +331,17 @@ static void check_memory(struct dest *d)
 		const uint64_t space = (uint64_t)fs.f_bavail * (uint64_t)fs.f_bsize;
 
 		if (space < need + MEMORY_SLACK)
-			NO(d, "image-space", "%s: %" PRIu64 " MB are free in %s, the images take about %" PRIu64 " MB", node, space / mb, dir,
-			   (need + MEMORY_SLACK) / mb);
+			NO(d, "image-space",
+			   "%s: %" PRIu64 " MB are free in %s, the images take about %" PRIu64
+			   " MB",
+			   node, space / mb, dir, (need + MEMORY_SLACK) / mb);
 		if (fs.f_type == TMPFS_MAGIC)
 			need *= 2;
 	}
 	if (available < need + MEMORY_SLACK)
-		NO(d, "memory", "%s: %" PRIu64 " MB of memory are available, about %" PRIu64 " MB are needed", node, available / mb,
-		   (need + MEMORY_SLACK) / mb);
+		NO(d, "memory",
+		   "%s: %" PRIu64 " MB of memory are available, about %" PRIu64 " MB are needed",
+		   node, available / mb, (need + MEMORY_SLACK) / mb);
 }
 
 static void check_pid_max(struct dest *d)
@@ -314,8 +353,10 @@ static void check_pid_max(struct dest *d)
 		return;
 	max = strtoull(text, NULL, 10);
 	if (max && d->plan->max_pid >= max)
-		NO(d, "pid-max", "%s: kernel.pid_max is %" PRIu64 ", the workload has process id %" PRIu64 ": raise it", d->facts->node, max,
-		   d->plan->max_pid);
+		NO(d, "pid-max",
+		   "%s: kernel.pid_max is %" PRIu64 ", the workload has process id %" PRIu64
+		   ": raise it",
+		   d->facts->node, max, d->plan->max_pid);
 }
 
 static void check_sysctls(struct dest *d)
@@ -328,15 +369,19 @@ static void check_sysctls(struct dest *d)
 		for (size_t k = 0; k < d->plan->n_sysctls; k++) {
 			const Ovl__MigSysctl *m = d->plan->sysctls[k];
 
-			if (!strcmp(m->name, preflight_sysctl_name(i)) && strcmp(m->value, values[i]))
-				BUT(d, "sysctl", "%s: %s is \"%s\", \"%s\" at %s: new connections will follow %s", d->facts->node, m->name,
-				    values[i], m->value, d->facts->source, d->facts->node);
+			if (!strcmp(m->name, preflight_sysctl_name(i)) &&
+			    strcmp(m->value, values[i]))
+				BUT(d, "sysctl",
+				    "%s: %s is \"%s\", \"%s\" at %s: new connections will follow %s",
+				    d->facts->node, m->name, values[i], m->value, d->facts->source,
+				    d->facts->node);
 		}
 		free(values[i]);
 	}
 }
 
-static int dest_init(struct dest *d, const Ovl__MigPlan *plan, const struct preflight_facts *facts, struct preflight_list *list)
+static int dest_init(struct dest *d, const Ovl__MigPlan *plan, const struct preflight_facts *facts,
+		     struct preflight_list *list)
 {
 	cleanup_free char *text = NULL;
 
@@ -362,9 +407,11 @@ static void dest_fini(struct dest *d)
  * @plan:  as it came from the source; its strings are only compared and opened below facts->root
  * @list:  reasons are appended
  *
- * Return: how many refusals were added, or -errno when the node's own tree of files cannot be opened.
+ * Return: how many refusals were added, or -errno when the node's own tree of files cannot be
+ * opened.
  */
-int preflight_dest(const Ovl__MigPlan *plan, const struct preflight_facts *facts, struct preflight_list *list)
+int preflight_dest(const Ovl__MigPlan *plan, const struct preflight_facts *facts,
+		   struct preflight_list *list)
 {
 	const size_t before = list->n;
 	struct dest d;
@@ -383,7 +430,8 @@ int preflight_dest(const Ovl__MigPlan *plan, const struct preflight_facts *facts
 	return n;
 }
 
-/* Where both nodes see the directory the source puts its own names back, and nobody else may touch them. */
+/* Where both nodes see the directory the source puts its own names back, and nobody else may touch
+ * them. */
 static void unbind(const struct dest *d, const Ovl__MigUnixPath *u)
 {
 	cleanup_close int parent = open_parent(d, u->path);
@@ -405,7 +453,8 @@ static bool is_ghost_of(const char *name, const char *base)
 	if (strncmp(name, base, n) || strncmp(name + n, ".cr.", 4))
 		return false;
 	s = name + n + 4;
-	return strspn(s, "0123456789abcdef") && !strcmp(s + strspn(s, "0123456789abcdef"), ".ghost");
+	return strspn(s, "0123456789abcdef") &&
+	       !strcmp(s + strspn(s, "0123456789abcdef"), ".ghost");
 }
 
 static void remove_ghosts(const struct dest *d, const char *path)

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* preflight_fd.c - the source's checks of descriptors: files, devices, kernel objects, locks, pipes, terminals, what trees share */
+/* preflight_fd.c - the source's checks of descriptors: files, devices, kernel objects, locks,
+ * pipes, terminals, what trees share */
 #include "overlayd/agent/preflight_src.h"
 
 #include <inttypes.h>
@@ -18,11 +19,16 @@
 #define MQUEUE_MAGIC 0x19800202
 
 /* kernel objects without a name: those CRIU carries, and what to say of some others */
-static void check_anon(const struct scan *s, const struct scan_task *t, const struct scan_fd *f, struct preflight_list *list)
+static void check_anon(const struct scan *s, const struct scan_task *t, const struct scan_fd *f,
+		       struct preflight_list *list)
 {
-	static const char *const fine[] = { "[eventfd]", "[eventpoll]", "[signalfd]", "[timerfd]", "inotify", "[fanotify]" };
-	static const struct { const char *name, *code, *hint; } known[] = {
-		{ "[io_uring]", "io_uring", "switch io_uring off in the program (node: UV_USE_IO_URING=0, PostgreSQL: io_method=worker)" },
+	static const char *const fine[] = { "[eventfd]", "[eventpoll]", "[signalfd]",
+					    "[timerfd]", "inotify",	"[fanotify]" };
+	static const struct {
+		const char *name, *code, *hint;
+	} known[] = {
+		{ "[io_uring]", "io_uring",
+		  "switch io_uring off in the program (node: UV_USE_IO_URING=0, PostgreSQL: io_method=worker)" },
 		{ "[perf_event]", "perf_event", "stop profiling it" },
 		{ "[userfaultfd]", "userfaultfd", "CRIU has no support for it" },
 		{ "bpf-", "bpf", "CRIU has no support for it" },
@@ -33,17 +39,20 @@ static void check_anon(const struct scan *s, const struct scan_task *t, const st
 			return;
 	if (!strcmp(f->path, "[pidfd]")) {
 		if (f->target_pid > 0 && !scan_find_pid(s, f->target_pid))
-			refuse(list, "pidfd", t, WHO " fd %d: a pidfd of process %d, which is not part of the workload", WHO_ARGS(t), f->fd,
-			       (int)f->target_pid);
+			refuse(list, "pidfd", t,
+			       WHO " fd %d: a pidfd of process %d, which is not part of the workload",
+			       WHO_ARGS(t), f->fd, (int)f->target_pid);
 		return;
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(known); i++)
 		if (!strncmp(f->path, known[i].name, strlen(known[i].name))) {
-			refuse(list, known[i].code, t, WHO " fd %d: %s cannot be moved: %s", WHO_ARGS(t), f->fd, f->path, known[i].hint);
+			refuse(list, known[i].code, t, WHO " fd %d: %s cannot be moved: %s",
+			       WHO_ARGS(t), f->fd, f->path, known[i].hint);
 			return;
 		}
-	refuse(list, "kernel-object", t, WHO " fd %d: %s cannot be moved: CRIU does not know this kind of object", WHO_ARGS(t), f->fd,
-	       f->path);
+	refuse(list, "kernel-object", t,
+	       WHO " fd %d: %s cannot be moved: CRIU does not know this kind of object",
+	       WHO_ARGS(t), f->fd, f->path);
 }
 
 /** preflight_is_mem_device() - a device every machine has alike */
@@ -58,23 +67,29 @@ bool preflight_is_mem_device(uint64_t rdev)
 	return false;
 }
 
-/** preflight_deleted() - a name that is gone: CRIU carries the whole file if it is small enough, or links it again if allowed to */
-void preflight_deleted(const struct scan_task *t, const char *what, const char *path, uint64_t size, uint32_t nlink,
-			  const struct preflight_opts *opts, struct preflight_list *list)
+/** preflight_deleted() - a name that is gone: CRIU carries the whole file if it is small enough, or
+ * links it again if allowed to */
+void preflight_deleted(const struct scan_task *t, const char *what, const char *path, uint64_t size,
+		       uint32_t nlink, const struct preflight_opts *opts,
+		       struct preflight_list *list)
 {
 	const uint64_t limit = opts->ghost_limit ? opts->ghost_limit : PREFLIGHT_GHOST_LIMIT;
 
 	if (nlink) {
 		if (!opts->link_remap)
-			refuse(list, "deleted-link", t, WHO " %s: %s was removed but has another name: CRIU cannot find it; restart the program",
+			refuse(list, "deleted-link", t,
+			       WHO " %s: %s was removed but has another name: CRIU cannot find it; restart the program",
 			       WHO_ARGS(t), what, path);
 	} else if (size > limit) {
-		refuse(list, "deleted-size", t, WHO " %s: %s was removed and has %" PRIu64 " bytes; at most %" PRIu64 " are carried along",
+		refuse(list, "deleted-size", t,
+		       WHO " %s: %s was removed and has %" PRIu64 " bytes; at most %" PRIu64
+			   " are carried along",
 		       WHO_ARGS(t), what, path, size, limit);
 	}
 }
 
-static void check_file(const struct scan_task *t, const struct scan_fd *f, const struct preflight_opts *opts, struct preflight_list *list)
+static void check_file(const struct scan_task *t, const struct scan_fd *f,
+		       const struct preflight_opts *opts, struct preflight_list *list)
 {
 	char what[32], path[64];
 	struct statfs fs;
@@ -82,17 +97,23 @@ static void check_file(const struct scan_task *t, const struct scan_fd *f, const
 	snprintf(what, sizeof(what), "fd %d", f->fd);
 	snprintf(path, sizeof(path), "/proc/%d/fd/%d", (int)t->pid, f->fd);
 	if (f->foreign && !statfs(path, &fs) && fs.f_type == MQUEUE_MAGIC)
-		refuse(list, "mqueue", t, WHO " fd %d: the POSIX message queue %s cannot be moved", WHO_ARGS(t), f->fd, f->path);
+		refuse(list, "mqueue", t, WHO " fd %d: the POSIX message queue %s cannot be moved",
+		       WHO_ARGS(t), f->fd, f->path);
 	else if (!strncmp(f->path, "/dmabuf:", 8) || !strcmp(f->path, "/secretmem"))
-		refuse(list, "kernel-object", t, WHO " fd %d: %s cannot be moved", WHO_ARGS(t), f->fd, f->path);
+		refuse(list, "kernel-object", t, WHO " fd %d: %s cannot be moved", WHO_ARGS(t),
+		       f->fd, f->path);
 	else if (f->foreign && f->deleted)
-		refuse(list, "external-deleted", t, WHO " fd %d: %s was opened outside the workload and removed: there is nothing to open again; "
-		       "redirect it to a file that exists", WHO_ARGS(t), f->fd, f->path);
+		refuse(list, "external-deleted", t,
+		       WHO " fd %d: %s was opened outside the workload and removed: there is nothing to open again; "
+		       "redirect it to a file that exists",
+		       WHO_ARGS(t), f->fd, f->path);
 	else if (f->deleted)
 		preflight_deleted(t, what, f->path, f->size, f->nlink, opts, list);
 	for (size_t i = 0; i < f->n_locks; i++)
 		if (f->locks[i].kind == PROCFS_LOCK_LEASE)
-			warn(list, "lease", t, WHO " fd %d: a lease on %s may be broken by the move", WHO_ARGS(t), f->fd, f->path);
+			warn(list, "lease", t,
+			     WHO " fd %d: a lease on %s may be broken by the move", WHO_ARGS(t),
+			     f->fd, f->path);
 }
 
 static bool ns_in_tree(const struct scan *s, const struct scan_task *t, const char *link)
@@ -107,17 +128,21 @@ static bool ns_in_tree(const struct scan *s, const struct scan_task *t, const ch
 	return false;
 }
 
-static void check_pty(const struct scan *s, const struct scan_task *t, const struct scan_fd *f, struct preflight_list *list)
+static void check_pty(const struct scan *s, const struct scan_task *t, const struct scan_fd *f,
+		      struct preflight_list *list)
 {
 	const int tree = scan_pty_master(s, f);
 
 	if (tree != SCAN_NONE && tree != t->tree)
-		refuse(list, "shared-between-trees", t, WHO " fd %d: the terminal %s belongs to " WHO ", which is in another process tree: start "
-		       "both with `overlayd exec`", WHO_ARGS(t), f->fd, f->path, WHO_ARGS(scan_tree_root(s, (size_t)tree)));
+		refuse(list, "shared-between-trees", t,
+		       WHO " fd %d: the terminal %s belongs to " WHO
+			   ", which is in another process tree: start "
+			   "both with `overlayd exec`",
+		       WHO_ARGS(t), f->fd, f->path, WHO_ARGS(scan_tree_root(s, (size_t)tree)));
 }
 
-static void check_fd(const struct scan *s, const struct scan_task *t, const struct scan_fd *f, const struct preflight_opts *opts,
-		     struct preflight_list *list)
+static void check_fd(const struct scan *s, const struct scan_task *t, const struct scan_fd *f,
+		     const struct preflight_opts *opts, struct preflight_list *list)
 {
 	switch (f->kind) {
 	case SCAN_FILE:
@@ -125,23 +150,32 @@ static void check_fd(const struct scan *s, const struct scan_task *t, const stru
 		break;
 	case SCAN_CHR:
 		if (!preflight_is_mem_device(f->rdev))
-			refuse(list, "device", t, WHO " fd %d: the device %s (%u:%u) belongs to this machine%s", WHO_ARGS(t), f->fd, f->path,
-			       major(f->rdev), minor(f->rdev), f->rdev == makedev(10, 200) ? "; a TUN interface cannot be moved" : "");
+			refuse(list, "device", t,
+			       WHO " fd %d: the device %s (%u:%u) belongs to this machine%s",
+			       WHO_ARGS(t), f->fd, f->path, major(f->rdev), minor(f->rdev),
+			       f->rdev == makedev(10, 200) ? "; a TUN interface cannot be moved" :
+							     "");
 		break;
 	case SCAN_BLK:
-		refuse(list, "device", t, WHO " fd %d: the block device %s belongs to this machine", WHO_ARGS(t), f->fd, f->path);
+		refuse(list, "device", t, WHO " fd %d: the block device %s belongs to this machine",
+		       WHO_ARGS(t), f->fd, f->path);
 		break;
 	case SCAN_SOCKFILE:
-		refuse(list, "socket-file", t, WHO " fd %d: an O_PATH descriptor of the socket %s cannot be moved", WHO_ARGS(t), f->fd, f->path);
+		refuse(list, "socket-file", t,
+		       WHO " fd %d: an O_PATH descriptor of the socket %s cannot be moved",
+		       WHO_ARGS(t), f->fd, f->path);
 		break;
 	case SCAN_FIFO:
 		if (f->foreign && !scan_ends_outside(scan_find_pipe(s, f->ino)))
-			refuse(list, "fifo-foreign", t, WHO " fd %d: the FIFO %s was opened in another mount namespace", WHO_ARGS(t), f->fd,
-			       f->path);
+			refuse(list, "fifo-foreign", t,
+			       WHO " fd %d: the FIFO %s was opened in another mount namespace",
+			       WHO_ARGS(t), f->fd, f->path);
 		break;
 	case SCAN_NSFD:
 		if (!ns_in_tree(s, t, f->path))
-			refuse(list, "namespace-fd", t, WHO " fd %d: %s is a namespace that does not move with it", WHO_ARGS(t), f->fd, f->path);
+			refuse(list, "namespace-fd", t,
+			       WHO " fd %d: %s is a namespace that does not move with it",
+			       WHO_ARGS(t), f->fd, f->path);
 		break;
 	case SCAN_ANON:
 		check_anon(s, t, f, list);
@@ -160,15 +194,18 @@ static void check_fd(const struct scan *s, const struct scan_task *t, const stru
 }
 
 /** preflight_fds() - what cannot be opened again at another place */
-void preflight_fds(const struct scan *s, const struct preflight_opts *opts, struct preflight_list *list)
+void preflight_fds(const struct scan *s, const struct preflight_opts *opts,
+		   struct preflight_list *list)
 {
 	for (size_t i = 0; i < s->n_tasks; i++)
 		for (size_t k = 0; k < s->tasks[i].n_fds; k++)
 			check_fd(s, &s->tasks[i], &s->tasks[i].fds[k], opts, list);
 }
 
-/** preflight_lock_waiters() - somebody outside who waits for a lock we hold gets it the moment it is let go for the copy - and the copy's restore then waits. */
-void preflight_lock_waiters(const struct scan *s, const struct preflight_opts *opts, struct preflight_list *list)
+/** preflight_lock_waiters() - somebody outside who waits for a lock we hold gets it the moment it
+ * is let go for the copy - and the copy's restore then waits. */
+void preflight_lock_waiters(const struct scan *s, const struct preflight_opts *opts,
+			    struct preflight_list *list)
 {
 	cleanup_free char *text = NULL;
 	struct procfs_lock l;
@@ -183,17 +220,20 @@ void preflight_lock_waiters(const struct scan *s, const struct preflight_opts *o
 			for (size_t k = 0; k < s->tasks[i].n_fds; k++) {
 				const struct scan_fd *f = &s->tasks[i].fds[k];
 
-				if (f->n_locks && f->locks[0].ino == l.ino && f->locks[0].major == l.major &&
-				    f->locks[0].minor == l.minor)
-					warn(list, "lock-waiter", &s->tasks[i], "process %d outside waits for the lock on %s that " WHO
-					     " holds: it may get it during the move", (int)l.pid, f->path, WHO_ARGS(&s->tasks[i]));
+				if (f->n_locks && f->locks[0].ino == l.ino &&
+				    f->locks[0].major == l.major && f->locks[0].minor == l.minor)
+					warn(list, "lock-waiter", &s->tasks[i],
+					     "process %d outside waits for the lock on %s that " WHO
+					     " holds: it may get it during the move",
+					     (int)l.pid, f->path, WHO_ARGS(&s->tasks[i]));
 			}
 	}
 }
 
-/* --- pipes, terminals, what trees share ------------------------------------------------------------------------------------- */
+/* --- pipes, terminals, what trees share --- */
 
-static void pipe_outside(const struct scan *s, const struct scan_pipe *p, struct preflight_list *list)
+static void pipe_outside(const struct scan *s, const struct scan_pipe *p,
+			 struct preflight_list *list)
 {
 	const struct scan_task *t = &s->tasks[p->task];
 	const bool output = !p->readers;
@@ -201,9 +241,10 @@ static void pipe_outside(const struct scan *s, const struct scan_pipe *p, struct
 	char name[PROCFS_COMM_MAX];
 
 	preflight_pid_name(pid, name);
-	warn(list, "pipe-outside", t, WHO " fd %d: a %s %s %s[%d], outside the workload: %s", WHO_ARGS(t), p->fd, p->fifo ? "FIFO" : "pipe",
-	     output ? "to" : "from", name, (int)pid,
-	     output ? "output continues in the workload's log file" : "it reads end of file after the move");
+	warn(list, "pipe-outside", t, WHO " fd %d: a %s %s %s[%d], outside the workload: %s",
+	     WHO_ARGS(t), p->fd, p->fifo ? "FIFO" : "pipe", output ? "to" : "from", name, (int)pid,
+	     output ? "output continues in the workload's log file" :
+		      "it reads end of file after the move");
 }
 
 static void check_pipe(const struct scan *s, const struct scan_pipe *p, struct preflight_list *list)
@@ -213,21 +254,27 @@ static void check_pipe(const struct scan *s, const struct scan_pipe *p, struct p
 	char name[PROCFS_COMM_MAX];
 
 	if (scan_ends_outside(p)) {
-		pipe_outside(s, p, list);	/* each tree gets its own end of a relay, so sharing it does no harm */
+		pipe_outside(s, p, list); /* each tree gets its own end of a relay, so sharing it
+					     does no harm */
 		return;
 	}
 	if (p->other_tree != SCAN_NONE)
-		refuse(list, "shared-between-trees", t, WHO " fd %d: a pipe shared with " WHO ", which is in another process tree: start both "
-		       "from one parent, or with `overlayd exec`", WHO_ARGS(t), p->fd, WHO_ARGS(scan_tree_root(s, (size_t)p->other_tree)));
+		refuse(list, "shared-between-trees", t,
+		       WHO " fd %d: a pipe shared with " WHO
+			   ", which is in another process tree: start both "
+			   "from one parent, or with `overlayd exec`",
+		       WHO_ARGS(t), p->fd, WHO_ARGS(scan_tree_root(s, (size_t)p->other_tree)));
 	if (p->readers && p->writers && also) {
 		preflight_pid_name(also, name);
-		warn(list, "pipe-shared", t, WHO " fd %d: this pipe is also open in %s[%d], outside the workload, which will lose it",
+		warn(list, "pipe-shared", t,
+		     WHO " fd %d: this pipe is also open in %s[%d], outside the workload, which will lose it",
 		     WHO_ARGS(t), p->fd, name, (int)also);
 	}
 }
 
 /** preflight_pipes() - pipes and terminals with an end outside, or in another tree */
-void preflight_pipes(const struct scan *s, const struct preflight_opts *opts, struct preflight_list *list)
+void preflight_pipes(const struct scan *s, const struct preflight_opts *opts,
+		     struct preflight_list *list)
 {
 	(void)opts;
 	for (size_t i = 0; i < s->n_pipes; i++)
@@ -236,13 +283,17 @@ void preflight_pipes(const struct scan *s, const struct preflight_opts *opts, st
 		const struct scan_external *x = &s->externals[i];
 
 		if (!strcmp(x->kind, "tty"))
-			warn(list, "tty", &s->tasks[x->task], WHO " fd %d: the terminal %s is outside the workload: output continues in the "
-			     "workload's log file", WHO_ARGS(&s->tasks[x->task]), x->fd, x->path);
+			warn(list, "tty", &s->tasks[x->task],
+			     WHO " fd %d: the terminal %s is outside the workload: output continues in the "
+			     "workload's log file",
+			     WHO_ARGS(&s->tasks[x->task]), x->fd, x->path);
 	}
 }
 
-/* Forked processes have a shared open file at the same number. Only worth asking when there are several trees. */
-static void shared_objects(const struct scan_task *a, const struct scan_task *b, struct preflight_list *list)
+/* Forked processes have a shared open file at the same number. Only worth asking when there are
+ * several trees. */
+static void shared_objects(const struct scan_task *a, const struct scan_task *b,
+			   struct preflight_list *list)
 {
 	for (size_t i = 0, k = 0; i < a->n_fds && k < b->n_fds;) {
 		const struct scan_fd *x = &a->fds[i], *y = &b->fds[k];
@@ -256,16 +307,21 @@ static void shared_objects(const struct scan_task *a, const struct scan_task *b,
 		}
 		i++;
 		k++;
-		if ((x->kind != SCAN_ANON && x->kind != SCAN_MEMFD) || x->kind != y->kind || strcmp(x->path, y->path))
+		if ((x->kind != SCAN_ANON && x->kind != SCAN_MEMFD) || x->kind != y->kind ||
+		    strcmp(x->path, y->path))
 			continue;
 		if (!syscall(SYS_kcmp, a->pid, b->pid, KCMP_FILE, x->fd, y->fd))
-			refuse(list, "shared-between-trees", a, WHO " fd %d: %s is shared with " WHO ", which is in another process tree: start "
-			       "both with `overlayd exec`", WHO_ARGS(a), x->fd, x->path, WHO_ARGS(b));
+			refuse(list, "shared-between-trees", a,
+			       WHO " fd %d: %s is shared with " WHO
+				   ", which is in another process tree: start "
+				   "both with `overlayd exec`",
+			       WHO_ARGS(a), x->fd, x->path, WHO_ARGS(b));
 	}
 }
 
 /** preflight_trees() - kernel objects without a name that two trees share */
-void preflight_trees(const struct scan *s, const struct preflight_opts *opts, struct preflight_list *list)
+void preflight_trees(const struct scan *s, const struct preflight_opts *opts,
+		     struct preflight_list *list)
 {
 	(void)opts;
 	for (size_t i = 0; s->n_trees > 1 && i < s->n_tasks; i++)

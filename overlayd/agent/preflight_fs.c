@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* preflight_fs.c - what both sides must read in the same way, so that the readings can be compared */
+/* preflight_fs.c - what both sides must read in the same way, so that the readings can be compared
+ */
 #include "overlayd/agent/preflight_fs.h"
 
 #include <inttypes.h>
@@ -10,12 +11,15 @@
 #include "overlayd/common/util.h"
 #include "overlayd/netns.h"
 
-/* what a connection's life depends on; restored connections keep what they negotiated, new ones follow the destination */
+/* what a connection's life depends on; restored connections keep what they negotiated, new ones
+ * follow the destination */
 static const char *const sysctls[PREFLIGHT_SYSCTLS] = {
-	"net/ipv4/tcp_timestamps", "net/ipv4/tcp_sack", "net/ipv4/tcp_window_scaling", "net/ipv4/tcp_rmem", "net/ipv4/tcp_wmem",
+	"net/ipv4/tcp_timestamps", "net/ipv4/tcp_sack", "net/ipv4/tcp_window_scaling",
+	"net/ipv4/tcp_rmem",	   "net/ipv4/tcp_wmem",
 };
 
-/** preflight_boot_id() - this boot of this kernel: equal on two nodes only where they are namespaces of one machine; allocated */
+/** preflight_boot_id() - this boot of this kernel: equal on two nodes only where they are
+ * namespaces of one machine; allocated */
 char *preflight_boot_id(void)
 {
 	char *text = NULL;
@@ -31,8 +35,9 @@ char *preflight_boot_id(void)
  * @dev:   as stat(2) gives it
  * @mount: where it is mounted, NULL = unknown
  *
- * A network filesystem is known by its server and export, any other by the machine and its device number. Two names of one server
- * make one export look like two: then its files are compared like files of different filesystems, which is the careful side.
+ * A network filesystem is known by its server and export, any other by the machine and its device
+ * number. Two names of one server make one export look like two: then its files are compared like
+ * files of different filesystems, which is the careful side.
  *
  * Return: allocated.
  */

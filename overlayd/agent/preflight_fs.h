@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* preflight_fs.h - part of pre-flight: what both sides must read in the same way, so that the readings can be compared */
+/* preflight_fs.h - part of pre-flight: what both sides must read in the same way, so that the
+ * readings can be compared */
 #ifndef OVERLAYD_AGENT_PREFLIGHT_FS_H
 #define OVERLAYD_AGENT_PREFLIGHT_FS_H
 

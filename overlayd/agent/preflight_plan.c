@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 /* preflight_plan.c - what the destination must have, as a message: made from a scan
  *
- * Files: every mapped and open file that still has its name, working and root directories, each path once. Files CRIU is told to
- * leave to us (externals) are listed apart; deleted ones travel in the images. Paths are as the tasks' mount namespace has them.
+ * Files: every mapped and open file that still has its name, working and root directories, each
+ * path once. Files CRIU is told to leave to us (externals) are listed apart; deleted ones travel in
+ * the images. Paths are as the tasks' mount namespace has them.
  */
 #include "overlayd/agent/preflight.h"
 
@@ -43,7 +44,8 @@ static char *owner_text(const struct scan_task *t)
 	return xasprintf("%s[%d]", t->comm, (int)t->pid);
 }
 
-/* protobuf strings must be UTF-8, names of files need not be; what is not is told apart by '?' and then missed over there */
+/* protobuf strings must be UTF-8, names of files need not be; what is not is told apart by '?' and
+ * then missed over there */
 static char *text_utf8(const char *s)
 {
 	char *out = xstrdup(s);
@@ -56,14 +58,16 @@ static char *text_utf8(const char *s)
 	return out;
 }
 
-static Ovl__MigFile *file_get(struct builder *b, const struct scan_task *t, const char *path, uint64_t dev, uint64_t ino, uint64_t mnt_id)
+static Ovl__MigFile *file_get(struct builder *b, const struct scan_task *t, const char *path,
+			      uint64_t dev, uint64_t ino, uint64_t mnt_id)
 {
 	Ovl__MigPlan *p = b->plan;
 	cleanup_free char *text = text_utf8(path);
 	Ovl__MigFile *f;
 
 	for (size_t i = 0; i < p->n_files; i++)
-		if (p->files[i]->ino == ino && p->files[i]->dev == dev && !strcmp(p->files[i]->path, text))
+		if (p->files[i]->ino == ino && p->files[i]->dev == dev &&
+		    !strcmp(p->files[i]->path, text))
 			return p->files[i];
 	f = xmalloc(sizeof(*f));
 	ovl__mig_file__init(f);
@@ -125,8 +129,9 @@ static void plan_fd(struct builder *b, const struct scan_task *t, const struct s
 	b->plan->inotify_watches += d->watches;
 	if (d->kind == SCAN_FILE && d->deleted && !d->foreign)
 		plan_ghost(b, d->path);
-	if ((d->kind != SCAN_FILE && d->kind != SCAN_DIR && d->kind != SCAN_CHR && d->kind != SCAN_FIFO) || d->deleted || d->foreign ||
-	    is_proc_path(b, t, d->mnt_id))
+	if ((d->kind != SCAN_FILE && d->kind != SCAN_DIR && d->kind != SCAN_CHR &&
+	     d->kind != SCAN_FIFO) ||
+	    d->deleted || d->foreign || is_proc_path(b, t, d->mnt_id))
 		return;
 	if (d->kind == SCAN_FIFO && scan_ends_outside(scan_find_pipe(b->s, d->ino)))
 		return;		/* an external */
@@ -146,7 +151,8 @@ static void plan_place(struct builder *b, const struct scan_task *t, const struc
 {
 	Ovl__MigFile *f;
 
-	if (!at->path || !at->path[0] || at->deleted || at->foreign || !S_ISDIR(at->mode) || is_proc_path(b, t, at->mnt_id))
+	if (!at->path || !at->path[0] || at->deleted || at->foreign || !S_ISDIR(at->mode) ||
+	    is_proc_path(b, t, at->mnt_id))
 		return;
 	f = file_get(b, t, at->path, at->dev, at->ino, at->mnt_id);
 	f->mode = at->mode;
@@ -199,7 +205,9 @@ static void plan_externals(struct builder *b)
 		e->size = x->size;
 		e->mode = x->mode;
 		e->ino = x->ino;
-		e->fs = preflight_fs_id(b->plan->boot_id, x->dev, mount_of_dev(b->s, b->s->tasks[x->task].ns[SCAN_NS_MNT], x->dev));
+		e->fs = preflight_fs_id(
+			b->plan->boot_id, x->dev,
+			mount_of_dev(b->s, b->s->tasks[x->task].ns[SCAN_NS_MNT], x->dev));
 		APPEND(b->plan->externals, b->plan->n_externals, e);
 	}
 }
@@ -242,7 +250,9 @@ static void plan_trees(struct builder *b)
 
 static char *listen_text(const struct scan_sock *k)
 {
-	const char *proto = k->protocol == IPPROTO_TCP ? "tcp" : k->protocol == IPPROTO_UDP ? "udp" : "udplite";
+	const char *proto = k->protocol == IPPROTO_TCP ? "tcp" :
+			    k->protocol == IPPROTO_UDP ? "udp" :
+							 "udplite";
 	char addr[INET6_ADDRSTRLEN] = "?";
 
 	if (k->family == AF_INET) {
@@ -263,7 +273,8 @@ static void plan_unix_path(struct builder *b, const struct scan_sock *k)
 	Ovl__MigUnixPath *u;
 	char *path;
 
-	for (size_t i = 0; i < b->plan->n_unix_paths; i++)	/* accepted connections carry their listener's name */
+	for (size_t i = 0; i < b->plan->n_unix_paths;
+	     i++) /* accepted connections carry their listener's name */
 		if (b->plan->unix_paths[i]->ino == k->vfs_ino)
 			return;
 	path = unixpath_full_name(b->s, k);
@@ -273,7 +284,8 @@ static void plan_unix_path(struct builder *b, const struct scan_sock *k)
 	ovl__mig_unix_path__init(u);
 	u->path = text_utf8(path);
 	u->ino = k->vfs_ino;
-	u->fs = preflight_fs_id(b->plan->boot_id, k->vfs_dev, mount_of_dev(b->s, t->ns[SCAN_NS_MNT], k->vfs_dev));
+	u->fs = preflight_fs_id(b->plan->boot_id, k->vfs_dev,
+				mount_of_dev(b->s, t->ns[SCAN_NS_MNT], k->vfs_dev));
 	u->owner = owner_text(t);
 	free(path);
 	APPEND(b->plan->unix_paths, b->plan->n_unix_paths, u);
@@ -322,8 +334,8 @@ static void plan_sysctls(struct builder *b)
 /**
  * preflight_plan() - what a restore of this workload needs
  *
- * Left to the caller: workload, vips, generations, criu_version, cpuinfo, dry_run, inner_mtu, netns_key, init_seq and the
- * attributes of tasks.
+ * Left to the caller: workload, vips, generations, criu_version, cpuinfo, dry_run, inner_mtu,
+ * netns_key, init_seq and the attributes of tasks.
  *
  * Return: allocated as protobuf-c does; ovl__mig_plan__free_unpacked(plan, NULL).
  */

@@ -32,7 +32,8 @@ const char *procfs_next_line(const char *line)
 /**
  * procfs_parse_stat() - /proc/PID/stat up to the start time
  *
- * The program's name stands in parentheses and may itself hold parentheses, blanks and newlines: the last ')' ends it.
+ * The program's name stands in parentheses and may itself hold parentheses, blanks and newlines:
+ * the last ')' ends it.
  *
  * Return: 0 or -EINVAL.
  */
@@ -51,8 +52,9 @@ int procfs_parse_stat(const char *text, struct procfs_stat *st)
 		len = sizeof(st->comm) - 1;
 	for (size_t i = 0; i < len; i++)
 		st->comm[i] = isprint((unsigned char)open[1 + i]) ? open[1 + i] : '?';
-	if (sscanf(close + 1, " %c %d %d %d %d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu", &st->state, &ppid, &pgid,
-		   &sid, &tty, &start) != 6)
+	if (sscanf(close + 1,
+		   " %c %d %d %d %d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu",
+		   &st->state, &ppid, &pgid, &sid, &tty, &start) != 6)
 		return -EINVAL;
 	st->pid = pid;
 	st->ppid = ppid;
@@ -89,10 +91,12 @@ static uint64_t status_kb(const char *value)
 
 static void status_ids(const char *value, uint32_t ids[4])
 {
-	sscanf(value, "%" SCNu32 " %" SCNu32 " %" SCNu32 " %" SCNu32, &ids[0], &ids[1], &ids[2], &ids[3]);
+	sscanf(value, "%" SCNu32 " %" SCNu32 " %" SCNu32 " %" SCNu32, &ids[0], &ids[1], &ids[2],
+	       &ids[3]);
 }
 
-/** procfs_parse_status() - /proc/PID/status; a zombie's has no memory lines; Return: 0, -EINVAL without a TracerPid line */
+/** procfs_parse_status() - /proc/PID/status; a zombie's has no memory lines; Return: 0, -EINVAL
+ * without a TracerPid line */
 int procfs_parse_status(const char *text, struct procfs_status *st)
 {
 	bool seen = false;
@@ -134,9 +138,13 @@ int procfs_parse_status(const char *text, struct procfs_status *st)
 
 static int lock_kind(const char *name, enum procfs_lock_kind *kind)
 {
-	static const struct { const char *name; enum procfs_lock_kind kind; } kinds[] = {
-		{ "FLOCK", PROCFS_LOCK_FLOCK }, { "POSIX", PROCFS_LOCK_POSIX }, { "ACCESS", PROCFS_LOCK_POSIX },
-		{ "OFDLCK", PROCFS_LOCK_OFD }, { "LEASE", PROCFS_LOCK_LEASE }, { "DELEG", PROCFS_LOCK_LEASE },
+	static const struct {
+		const char *name;
+		enum procfs_lock_kind kind;
+	} kinds[] = {
+		{ "FLOCK", PROCFS_LOCK_FLOCK },	 { "POSIX", PROCFS_LOCK_POSIX },
+		{ "ACCESS", PROCFS_LOCK_POSIX }, { "OFDLCK", PROCFS_LOCK_OFD },
+		{ "LEASE", PROCFS_LOCK_LEASE },	 { "DELEG", PROCFS_LOCK_LEASE },
 		{ "LAYOUT", PROCFS_LOCK_LEASE },
 	};
 
@@ -169,7 +177,8 @@ int procfs_parse_lock(const char *line, struct procfs_lock *lock)
 		lock->waiting = true;
 		line += 3;
 	}
-	if (sscanf(line, "%15s %15s %15s %d %x:%x:%llu %23s %23s", kind, advice, mode, &pid, &major, &minor, &ino, start, end) != 9 ||
+	if (sscanf(line, "%15s %15s %15s %d %x:%x:%llu %23s %23s", kind, advice, mode, &pid, &major,
+		   &minor, &ino, start, end) != 9 ||
 	    lock_kind(kind, &lock->kind))
 		return -EINVAL;
 	lock->write = !strcmp(mode, "WRITE");
@@ -276,8 +285,9 @@ int procfs_parse_map(const char **text, struct procfs_map *map)
 	eol = strchrnul(line, '\n');
 	*text = *eol ? eol + 1 : eol;
 	memset(map, 0, sizeof(*map));
-	if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %4[rwxps-] %*x %" SCNx32 ":%" SCNx32 " %" SCNu64 "%n", &map->start, &map->end, perms,
-		   &map->major, &map->minor, &map->ino, &off) != 6 ||
+	if (sscanf(line,
+		   "%" SCNx64 "-%" SCNx64 " %4[rwxps-] %*x %" SCNx32 ":%" SCNx32 " %" SCNu64 "%n",
+		   &map->start, &map->end, perms, &map->major, &map->minor, &map->ino, &off) != 6 ||
 	    strlen(perms) != 4 || line + off > eol)
 		return -EINVAL;
 	map->write = perms[1] == 'w';
@@ -295,7 +305,8 @@ int procfs_parse_map(const char **text, struct procfs_map *map)
 	return 0;
 }
 
-/** procfs_unescape() - a copy of @text with the kernel's octal escapes (backslash, three digits) resolved; the caller frees it */
+/** procfs_unescape() - a copy of @text with the kernel's octal escapes (backslash, three digits)
+ * resolved; the caller frees it */
 char *procfs_unescape(const char *text, size_t len)
 {
 	char *out = xmalloc(len + 1), *o = out;
@@ -303,8 +314,8 @@ char *procfs_unescape(const char *text, size_t len)
 	for (size_t i = 0; i < len; i++) {
 		const char *s = text + i;
 
-		if (s[0] == '\\' && i + 3 < len && s[1] >= '0' && s[1] <= '3' && s[2] >= '0' && s[2] <= '7' && s[3] >= '0' &&
-		    s[3] <= '7') {
+		if (s[0] == '\\' && i + 3 < len && s[1] >= '0' && s[1] <= '3' && s[2] >= '0' &&
+		    s[2] <= '7' && s[3] >= '0' && s[3] <= '7') {
 			*o++ = (char)((s[1] - '0') * 64 + (s[2] - '0') * 8 + (s[3] - '0'));
 			i += 3;
 		} else {
@@ -337,7 +348,8 @@ static int mount_line(const char *line, const char *eol, struct procfs_mount *m)
 	const char *dash = memmem(line, (size_t)(eol - line), " - ", 3);
 
 	memset(m, 0, sizeof(*m));
-	if (!dash || sscanf(line, "%" SCNu64 " %*u %" SCNu32 ":%" SCNu32, &m->id, &m->major, &m->minor) != 3)
+	if (!dash ||
+	    sscanf(line, "%" SCNu64 " %*u %" SCNu32 ":%" SCNu32, &m->id, &m->major, &m->minor) != 3)
 		return -EINVAL;
 	m->root = line_word(line, dash, 3);
 	m->point = line_word(line, dash, 4);
@@ -399,7 +411,8 @@ void procfs_mounts_free(struct procfs_mount *mounts, size_t n)
 	free(mounts);
 }
 
-/** procfs_strip_deleted() - cut " (deleted)" off a link's text; Return: it was there (a file may really be called so: check nlink) */
+/** procfs_strip_deleted() - cut " (deleted)" off a link's text; Return: it was there (a file may
+ * really be called so: check nlink) */
 bool procfs_strip_deleted(char *path)
 {
 	size_t n = strlen(path);
@@ -410,12 +423,14 @@ bool procfs_strip_deleted(char *path)
 	return true;
 }
 
-/** procfs_fs_is_network() - may another machine have this filesystem mounted as well, from the same source? */
+/** procfs_fs_is_network() - may another machine have this filesystem mounted as well, from the same
+ * source? */
 bool procfs_fs_is_network(const char *fstype)
 {
 	static const char *const types[] = {
-		"nfs", "nfs4", "ceph", "cifs", "smb3", "glusterfs", "fuse.glusterfs", "lustre", "gfs2", "ocfs2", "9p", "afs",
-		"fuse.sshfs", "fuse.ceph", "beegfs", "gpfs",
+		"nfs",	  "nfs4", "ceph",  "cifs", "smb3", "glusterfs",	 "fuse.glusterfs",
+		"lustre", "gfs2", "ocfs2", "9p",   "afs",  "fuse.sshfs", "fuse.ceph",
+		"beegfs", "gpfs",
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(types); i++)

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* procfs.h - the texts of /proc as structs
  *
- * Pure parsers: text in, struct out, no file is opened here. Everything in these texts that a workload chooses (names of files,
- * of programs, of mount points) may hold any byte the kernel lets through.
+ * Pure parsers: text in, struct out, no file is opened here. Everything in these texts that a
+ * workload chooses (names of files, of programs, of mount points) may hold any byte the kernel lets
+ * through.
  */
 #ifndef OVERLAYD_AGENT_PROCFS_H
 #define OVERLAYD_AGENT_PROCFS_H

@@ -3,15 +3,17 @@
  *
  * Theory of operation
  *   Purpose    one picture of a workload, from which pre-flight judges and the plan is made.
- *   Not here   judging (preflight.c); who is there (scan_census.c), one process (scan_task.c), mappings (scan_maps.c), sockets
- *              (scan_sock.c), everybody else (scan_outside.c), texts (procfs.c).
- *   Steps      every process of the machine: its network namespace and parent -> the set (in the namespace, ms-init left out, zombie
- *              children of members let in) -> trees -> each member read once -> mount tables -> sockets, pipes, mappings joined to
- *              their holders -> everybody else's descriptors, if something of the set could have an end there -> externals.
- *   Time       nothing is stopped: processes come and go meanwhile. When a member vanishes while it is read the scan begins anew,
- *              SCAN_TRIES times; what is still vanishing then (a shell that forks all the time) is kept with state 'X' and nothing else.
- *   Invariants tasks of a tree are adjacent, parents before children; indexes (task, tree, sock) point into this scan's arrays.
- *   Failure    no process in the namespace: -ESRCH. Never partly filled: *scan is set only on success.
+ *   Not here   judging (preflight.c); who is there (scan_census.c), one process (scan_task.c),
+ * mappings (scan_maps.c), sockets (scan_sock.c), everybody else (scan_outside.c), texts (procfs.c).
+ *   Steps      every process of the machine: its network namespace and parent -> the set (in the
+ * namespace, ms-init left out, zombie children of members let in) -> trees -> each member read once
+ * -> mount tables -> sockets, pipes, mappings joined to their holders -> everybody else's
+ * descriptors, if something of the set could have an end there -> externals. Time       nothing is
+ * stopped: processes come and go meanwhile. When a member vanishes while it is read the scan begins
+ * anew, SCAN_TRIES times; what is still vanishing then (a shell that forks all the time) is kept
+ * with state 'X' and nothing else. Invariants tasks of a tree are adjacent, parents before
+ * children; indexes (task, tree, sock) point into this scan's arrays. Failure    no process in the
+ * namespace: -ESRCH. Never partly filled: *scan is set only on success.
  */
 #include "overlayd/agent/scan.h"
 
@@ -40,7 +42,7 @@
 #define SCAN_TRIES 3
 #define PROTO_MPTCP 262
 
-/* --- who is in the set ------------------------------------------------------------------------------------------------------ */
+/* --- who is in the set --- */
 
 static void task_begin(struct scan *s, const struct scan_entry *e, int tree)
 {
@@ -109,12 +111,13 @@ static void strays_find(struct scan *s, const struct scan_census *c)
 		if (!up || !up->member)
 			continue;
 		s->strays = xrealloc(s->strays, (s->n_strays + 1) * sizeof(*s->strays));
-		s->strays[s->n_strays] = (struct scan_stray){ .pid = e->st.pid, .ppid = e->st.ppid };
+		s->strays[s->n_strays] = (struct scan_stray){ .pid = e->st.pid,
+							      .ppid = e->st.ppid };
 		memcpy(s->strays[s->n_strays++].comm, e->st.comm, PROCFS_COMM_MAX);
 	}
 }
 
-/* --- what they hold --------------------------------------------------------------------------------------------------------- */
+/* --- what they hold --- */
 
 /* Return: 0, or -EAGAIN when one of them had gone */
 static int tasks_read(struct scan *s, struct scan_reader *rd)
@@ -142,7 +145,8 @@ static int tasks_read(struct scan *s, struct scan_reader *rd)
 	return gone;
 }
 
-/* The table of a task whose root is not the namespace's own root leaves out what cannot be seen from there: ask one that sees all. */
+/* The table of a task whose root is not the namespace's own root leaves out what cannot be seen
+ * from there: ask one that sees all. */
 static const struct scan_task *mntns_witness(const struct scan *s, uint64_t ns)
 {
 	const struct scan_task *any = NULL;
@@ -218,7 +222,7 @@ static void foreign_mark(struct scan *s)
 	}
 }
 
-/* --- sockets ---------------------------------------------------------------------------------------------------------------- */
+/* --- sockets --- */
 
 static void sock_name(const struct scan_task *t, int fd, struct scan_sock *sock)
 {
@@ -254,7 +258,8 @@ static struct scan_sock *sock_search(struct scan_sock *socks, size_t n, uint64_t
 	return ino && n ? bsearch(&key, socks, n, sizeof(*socks), sock_key_cmp) : NULL;
 }
 
-/* descriptors whose inode no list has get entries of their own; one shared by several is entered as often and then made one */
+/* descriptors whose inode no list has get entries of their own; one shared by several is entered as
+ * often and then made one */
 static void socks_add_unlisted(struct scan *s, uint64_t cookie)
 {
 	const size_t listed = s->n_socks;
@@ -262,7 +267,10 @@ static void socks_add_unlisted(struct scan *s, uint64_t cookie)
 	for (size_t i = 0; i < s->n_tasks; i++)
 		for (size_t k = 0; k < s->tasks[i].n_fds; k++) {
 			const struct scan_fd *f = &s->tasks[i].fds[k];
-			struct scan_sock new = { .ino = f->ino, .task = SCAN_NONE, .fd = SCAN_NONE, .tree = SCAN_NONE,
+			struct scan_sock new = { .ino = f->ino,
+						 .task = SCAN_NONE,
+						 .fd = SCAN_NONE,
+						 .tree = SCAN_NONE,
 						 .other_tree = SCAN_NONE };
 
 			if (f->kind != SCAN_SOCK || sock_search(s->socks, listed, f->ino))
@@ -279,7 +287,8 @@ static void socks_join(struct scan *s)
 	for (size_t i = 0; i < s->n_tasks; i++)
 		for (size_t k = 0; k < s->tasks[i].n_fds; k++) {
 			struct scan_fd *f = &s->tasks[i].fds[k];
-			struct scan_sock *sock = f->kind == SCAN_SOCK ? scan_find_sock(s, f->ino) : NULL;
+			struct scan_sock *sock = f->kind == SCAN_SOCK ? scan_find_sock(s, f->ino) :
+									NULL;
 
 			if (!sock)
 				continue;
@@ -317,7 +326,7 @@ static int socks_read(struct scan *s, struct oerr *err)
 	return 0;
 }
 
-/* --- pipes ------------------------------------------------------------------------------------------------------------------ */
+/* --- pipes --- */
 
 static int pipe_cmp(const void *a, const void *b)
 {
@@ -341,8 +350,13 @@ static void pipes_join(struct scan *s)
 	for (size_t i = 0; i < s->n_tasks; i++)
 		for (size_t k = 0; k < s->tasks[i].n_fds; k++) {
 			const struct scan_fd *f = &s->tasks[i].fds[k];
-			struct scan_pipe p = { .ino = f->ino, .dev = f->dev, .fifo = f->kind == SCAN_FIFO, .task = (int32_t)i,
-					       .fd = f->fd, .tree = s->tasks[i].tree, .other_tree = SCAN_NONE };
+			struct scan_pipe p = { .ino = f->ino,
+					       .dev = f->dev,
+					       .fifo = f->kind == SCAN_FIFO,
+					       .task = (int32_t)i,
+					       .fd = f->fd,
+					       .tree = s->tasks[i].tree,
+					       .other_tree = SCAN_NONE };
 
 			if (f->kind != SCAN_PIPE && f->kind != SCAN_FIFO)
 				continue;
@@ -368,9 +382,10 @@ static void pipes_join(struct scan *s)
 	s->n_pipes = out + 1;
 }
 
-/* --- externals -------------------------------------------------------------------------------------------------------------- */
+/* --- externals --- */
 
-static void external_add(struct scan *s, size_t task, const struct scan_fd *f, const char *kind, char *key)
+static void external_add(struct scan *s, size_t task, const struct scan_fd *f, const char *kind,
+			 char *key)
 {
 	const int tree = s->tasks[task].tree;
 	struct scan_external *x;
@@ -382,17 +397,29 @@ static void external_add(struct scan *s, size_t task, const struct scan_fd *f, c
 		}
 	s->externals = xrealloc(s->externals, (s->n_externals + 1) * sizeof(*s->externals));
 	x = &s->externals[s->n_externals++];
-	*x = (struct scan_external){ .key = key, .kind = kind, .path = xstrdup(f->path), .flags = f->flags, .pos = f->pos,
-				     .dev = f->dev, .ino = f->ino, .size = f->size, .mode = f->mode, .deleted = f->deleted, .tree = tree,
-				     .task = task, .fd = f->fd };
+	*x = (struct scan_external){ .key = key,
+				     .kind = kind,
+				     .path = xstrdup(f->path),
+				     .flags = f->flags,
+				     .pos = f->pos,
+				     .dev = f->dev,
+				     .ino = f->ino,
+				     .size = f->size,
+				     .mode = f->mode,
+				     .deleted = f->deleted,
+				     .tree = tree,
+				     .task = task,
+				     .fd = f->fd };
 }
 
-/* Is @m the master of the pty slave @f? Its own device is the devpts instance, unless it was opened as a device node in /dev. */
+/* Is @m the master of the pty slave @f? Its own device is the devpts instance, unless it was opened
+ * as a device node in /dev. */
 static bool is_master_of(const struct scan_fd *m, const struct scan_fd *f)
 {
 	const unsigned int index = (major(f->rdev) - 136) * 256 + minor(f->rdev);
 
-	return m->kind == SCAN_PTMX && m->tty_index == (int32_t)index && (m->dev == f->dev || !f->foreign);
+	return m->kind == SCAN_PTMX && m->tty_index == (int32_t)index &&
+	       (m->dev == f->dev || !f->foreign);
 }
 
 /**
@@ -416,13 +443,15 @@ static void external_of(struct scan *s, size_t task, const struct scan_fd *f)
 	case SCAN_TTY:
 		/* /dev/tty (5:0) is whatever the session's terminal is */
 		if (f->rdev != makedev(5, 0) && scan_pty_master(s, f) == SCAN_NONE)
-			external_add(s, task, f, "tty", xasprintf("tty[%" PRIx64 ":%" PRIx64 "]", f->rdev, f->dev));
+			external_add(s, task, f, "tty",
+				     xasprintf("tty[%" PRIx64 ":%" PRIx64 "]", f->rdev, f->dev));
 		return;
 	case SCAN_FILE:
 	case SCAN_DIR:
 	case SCAN_CHR:
 		if (f->foreign)
-			external_add(s, task, f, "file", xasprintf("file[%" PRIx64 ":%" PRIx64 "]", f->mnt_id, f->ino));
+			external_add(s, task, f, "file",
+				     xasprintf("file[%" PRIx64 ":%" PRIx64 "]", f->mnt_id, f->ino));
 		return;
 	case SCAN_PIPE:
 		if (scan_ends_outside(scan_find_pipe(s, f->ino)))
@@ -430,7 +459,8 @@ static void external_of(struct scan *s, size_t task, const struct scan_fd *f)
 		return;
 	case SCAN_FIFO:
 		if (scan_ends_outside(scan_find_pipe(s, f->ino)))
-			external_add(s, task, f, "fifo", xasprintf("file[%" PRIx64 ":%" PRIx64 "]", f->mnt_id, f->ino));
+			external_add(s, task, f, "fifo",
+				     xasprintf("file[%" PRIx64 ":%" PRIx64 "]", f->mnt_id, f->ino));
 		return;
 	default:
 		return;
@@ -444,7 +474,7 @@ static void externals_list(struct scan *s)
 			external_of(s, i, &s->tasks[i].fds[k]);
 }
 
-/* --- memory ----------------------------------------------------------------------------------------------------------------- */
+/* --- memory --- */
 
 /* open files whose content travels: nameless memory, and files that have lost their last name */
 static bool content_travels(const struct scan_fd *f)
@@ -455,7 +485,8 @@ static bool content_travels(const struct scan_fd *f)
 static bool is_mapped_memfd(const struct scan *s, const struct scan_fd *f)
 {
 	for (size_t i = 0; i < s->n_mapped; i++)
-		if (s->mapped[i].kind == PROCFS_MAP_MEMFD && s->mapped[i].ino == f->ino && s->mapped[i].dev == f->dev)
+		if (s->mapped[i].kind == PROCFS_MAP_MEMFD && s->mapped[i].ino == f->ino &&
+		    s->mapped[i].dev == f->dev)
 			return true;
 	return false;
 }
@@ -475,7 +506,8 @@ static bool fd_counts(const struct scan *s, size_t task, size_t at)
 	return !is_mapped_memfd(s, f);
 }
 
-/* An upper bound, as far as a snapshot can be one: pages that forked processes still share are counted for each. */
+/* An upper bound, as far as a snapshot can be one: pages that forked processes still share are
+ * counted for each. */
 static void memory_sum(struct scan *s)
 {
 	for (size_t i = 0; i < s->n_tasks; i++) {
@@ -495,9 +527,10 @@ static void memory_sum(struct scan *s)
 			s->memory_bytes += (uint64_t)s->socks[i].rqueue + s->socks[i].wqueue;
 }
 
-/* --- the whole -------------------------------------------------------------------------------------------------------------- */
+/* --- the whole --- */
 
-static int scan_once(uint64_t netns, struct scan *s, struct scan_reader *rd, bool last, struct oerr *err)
+static int scan_once(uint64_t netns, struct scan *s, struct scan_reader *rd, bool last,
+		     struct oerr *err)
 {
 	struct scan_census c;
 	int r = scan_census_take(rd, &c, netns, false);
@@ -507,7 +540,9 @@ static int scan_once(uint64_t netns, struct scan *s, struct scan_reader *rd, boo
 	s->netns = netns;
 	scan_own_ns(s->own_ns);
 	trees_build(s, &c);
-	r = s->n_tasks ? tasks_read(s, rd) : oerr_set(err, -ESRCH, "no process runs in the workload's network namespace");
+	r = s->n_tasks ?
+		    tasks_read(s, rd) :
+		    oerr_set(err, -ESRCH, "no process runs in the workload's network namespace");
 	if (r == -EAGAIN && last)
 		r = 0;
 	if (!r)
@@ -530,7 +565,8 @@ static int scan_once(uint64_t netns, struct scan *s, struct scan_reader *rd, boo
  * @netns: its inode
  * @scan:  set on success; scan_free() when done
  *
- * Reads /proc for some tens of milliseconds; enters the namespace for one socket(2). The caller needs root's capabilities.
+ * Reads /proc for some tens of milliseconds; enters the namespace for one socket(2). The caller
+ * needs root's capabilities.
  *
  * Return: 0; -ESRCH nobody is in it; -errno.
  */
@@ -652,7 +688,8 @@ bool scan_ends_outside(const struct scan_pipe *p)
 	return p && ((!p->readers && p->outside_reader) || (!p->writers && p->outside_writer));
 }
 
-/** scan_find_outsider() - a process outside that holds this socket or pipe (the first, there may be more) */
+/** scan_find_outsider() - a process outside that holds this socket or pipe (the first, there may be
+ * more) */
 const struct scan_outsider *scan_find_outsider(const struct scan *s, uint64_t ino)
 {
 	for (size_t i = 0; i < s->n_outsiders; i++)
@@ -690,7 +727,8 @@ const struct scan_task *scan_tree_root(const struct scan *s, size_t tree)
 const char *scan_kind_name(enum scan_kind kind)
 {
 	static const char *const names[] = {
-		"file", "directory", "device", "block device", "terminal", "pty master", "pipe", "FIFO", "socket", "socket file",
+		"file",		 "directory", "device", "block device", "terminal",
+		"pty master",	 "pipe",      "FIFO",	"socket",	"socket file",
 		"kernel object", "namespace", "memfd",
 	};
 	_Static_assert(ARRAY_SIZE(names) == SCAN_KIND_COUNT, "a name for each kind");

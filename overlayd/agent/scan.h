@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* scan.h - everything /proc and sock_diag tell about the processes of one workload
  *
- * The unit of a migration is the network namespace: every process in it, however it got there. scan_workload() lists them, groups
- * them into trees as CRIU will dump them and notes what each one holds. It judges nothing (preflight.h does) and stops nobody: the
- * result is a snapshot of something that runs. Everything in it belongs to the struct scan and dies with scan_free().
+ * The unit of a migration is the network namespace: every process in it, however it got there.
+ * scan_workload() lists them, groups them into trees as CRIU will dump them and notes what each one
+ * holds. It judges nothing (preflight.h does) and stops nobody: the result is a snapshot of
+ * something that runs. Everything in it belongs to the struct scan and dies with scan_free().
  *
- * ms-init (pid 1 of the namespaces we make) is not part of the unit: it appears only as its trees' init_pid.
+ * ms-init (pid 1 of the namespaces we make) is not part of the unit: it appears only as its trees'
+ * init_pid.
  */
 #ifndef OVERLAYD_AGENT_SCAN_H
 #define OVERLAYD_AGENT_SCAN_H
@@ -24,7 +26,8 @@
 #define SCAN_INIT_NAME "ms-init"
 
 enum scan_ns {
-	SCAN_NS_MNT, SCAN_NS_PID, SCAN_NS_IPC, SCAN_NS_UTS, SCAN_NS_USER, SCAN_NS_NET, SCAN_NS_CGROUP, SCAN_NS_TIME,
+	SCAN_NS_MNT, SCAN_NS_PID, SCAN_NS_IPC, SCAN_NS_UTS, SCAN_NS_USER, SCAN_NS_NET,
+	SCAN_NS_CGROUP, SCAN_NS_TIME,
 	SCAN_NS_COUNT
 };
 
@@ -50,7 +53,7 @@ struct scan_fd {
 	int fd;
 	enum scan_kind kind;
 	bool deleted;			/* its name is gone (nlink tells whether others are left) */
-	bool foreign;			/* opened in another mount namespace: its mount is not in the task's mountinfo */
+	bool foreign;			/* its mount is not in the task's mountinfo: opened outside */
 	char *path;			/* link text without " (deleted)"; "" for sockets and pipes */
 	uint64_t dev, ino, rdev, size;	/* of the file; dev_t as stat(2) gives it */
 	uint32_t mode, nlink;
@@ -97,7 +100,8 @@ struct scan_task {
 	int tree;			/* index into scan.trees */
 };
 
-/* one CRIU dump: a root and all its descendants: tasks[first .. first + n_tasks) of the scan, root first */
+/* one CRIU dump: a root and all its descendants: tasks[first .. first + n_tasks) of the scan, root
+ * first */
 struct scan_tree {
 	size_t first, n_tasks;
 	pid_t init_pid;			/* ms-init above it, agent's view; 0 = none */
@@ -126,15 +130,15 @@ struct scan_mapped {
 /* one socket held by the workload, or listed in its namespace */
 struct scan_sock {
 	uint64_t ino;			/* 0: nobody's (an orphan, a connection not accepted yet) */
-	int family, type, protocol;	/* AF_*, SOCK_*, IPPROTO_* (262 = MPTCP); family 0 = unknown */
-	char proto_name[16];		/* kernel's: "TCP", "MPTCPv6", "UNIX-STREAM"; "" when no descriptor shows it */
+	int family, type, protocol;	/* AF_* (0 = unknown), SOCK_*, IPPROTO_* (262 = MPTCP) */
+	char proto_name[16];		/* kernel's: "TCP", "UNIX-STREAM"; "" unknown */
 	int state;			/* TCP_* (all families use them), 0 unknown */
 	struct sockaddr_storage local, remote;	/* inet only; ss_family 0 = none */
 	uint32_t rqueue, wqueue;	/* bytes; a listener: connections waiting, backlog */
 	uint64_t peer_ino;		/* UNIX: connected to, 0 = none or not accepted yet */
 	char *name;			/* UNIX: bound path or "@abstract"; NULL unbound */
 	size_t name_len;		/* raw bytes, may hold NULs after the '@' */
-	uint64_t vfs_dev, vfs_ino;	/* UNIX: file it is bound to (dev_t as stat has it), 0 = none */
+	uint64_t vfs_dev, vfs_ino;	/* UNIX: file it is bound to, 0 = none */
 	uint64_t *pending;		/* UNIX listener: inodes of clients it has not accepted yet */
 	size_t n_pending;
 	pid_t peer_pid;			/* UNIX, not listed: who made the other end; 0 unknown */
@@ -142,7 +146,7 @@ struct scan_sock {
 	bool foreign;			/* belongs to another network namespace */
 	bool listed;			/* sock_diag of the namespace knows it */
 	char ulp[16];			/* TCP: upper layer protocol ("tls"), "" = none */
-	int32_t task, fd;		/* first holder in the set: index into scan.tasks, descriptor; SCAN_NONE = none */
+	int32_t task, fd;		/* first holder in the set, SCAN_NONE = none */
 	int tree, other_tree;		/* holders' trees, SCAN_NONE = none */
 	pid_t outside;			/* a process outside the set that holds it as well, 0 = none */
 };
@@ -159,7 +163,7 @@ struct scan_pipe {
 
 /* what CRIU must be told to leave to us, one per key and tree */
 struct scan_external {
-	char *key;			/* CRIU's name: file[MNT:INO], tty[RDEV:DEV] (hex), pipe:[INO] (decimal) */
+	char *key;			/* CRIU's: file[MNT:INO], tty[RDEV:DEV] (hex), pipe:[INO] */
 	const char *kind;		/* "file", "tty", "pipe", "fifo" */
 	char *path;			/* to open it again; "" for a pipe */
 	uint32_t flags;
@@ -225,7 +229,7 @@ struct scan {
 	size_t n_outsiders;
 	struct scan_mntns *mntns;
 	size_t n_mntns;
-	uint64_t memory_bytes;		/* what has to travel: anonymous memory, shared memory and removed files once each, queues of sockets */
+	uint64_t memory_bytes;		/* what has to travel: memory, removed files, socket queues */
 	uint64_t took_us;		/* the scan itself */
 };
 
@@ -233,7 +237,7 @@ struct scan {
 struct scan_tcp_pending {
 	unsigned int accept_queue;	/* connections no listener's owner has accepted yet */
 	unsigned int handshakes;	/* SYN_RECV */
-	unsigned int orphans;		/* FIN_WAIT1, CLOSING, LAST_ACK without a descriptor: data still on its way out */
+	unsigned int orphans;		/* closed, with data still on its way out */
 };
 
 int scan_workload(uint64_t netns, struct scan **scan, struct oerr *err);

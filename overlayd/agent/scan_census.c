@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /* scan_census.c - the machine's processes, and which of them are the workload's
  *
- * Members are all in the network namespace but ms-init, and zombie children of members: a zombie has no namespaces any more.
+ * Members are all in the network namespace but ms-init, and zombie children of members: a zombie
+ * has no namespaces any more.
  */
 #include "overlayd/agent/scan_census.h"
 
@@ -51,12 +52,14 @@ static bool is_ms_init(struct scan_reader *rd, const struct procfs_stat *st)
 {
 	struct procfs_status status;
 
-	return !strcmp(st->comm, SCAN_INIT_NAME) && !scan_read(rd, "/proc/%d/status", (int)st->pid) &&
+	return !strcmp(st->comm, SCAN_INIT_NAME) &&
+	       !scan_read(rd, "/proc/%d/status", (int)st->pid) &&
 	       !procfs_parse_status(rd->buf, &status) && status.pid_depth && status.inner_pid == 1;
 }
 
 /* one process, from the directory of /proc; Return: it is there and, with @lean, may be a member */
-static bool entry_read(struct scan_reader *rd, int proc, pid_t pid, uint64_t netns, bool lean, struct scan_entry *e)
+static bool entry_read(struct scan_reader *rd, int proc, pid_t pid, uint64_t netns, bool lean,
+		       struct scan_entry *e)
 {
 	char name[32];
 
@@ -108,7 +111,8 @@ int scan_census_take(struct scan_reader *rd, struct scan_census *c, uint64_t net
 	for (size_t i = 0; i < c->n; i++) {
 		const struct scan_entry *parent = scan_census_find(c, c->v[i].st.ppid);
 
-		if (c->v[i].st.state == 'Z' && !c->v[i].net && parent && parent->member && parent->st.state != 'Z')
+		if (c->v[i].st.state == 'Z' && !c->v[i].net && parent && parent->member &&
+		    parent->st.state != 'Z')
 			c->v[i].member = true;
 	}
 	return 0;

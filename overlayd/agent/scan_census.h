@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* scan_census.h - part of the scan: the machine's processes, and which of them are the workload's */
+/* scan_census.h - part of the scan: the machine's processes, and which of them are the workload's
+ */
 #ifndef OVERLAYD_AGENT_SCAN_CENSUS_H
 #define OVERLAYD_AGENT_SCAN_CENSUS_H
 

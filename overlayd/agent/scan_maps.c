@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 /* scan_maps.c - what the workload has mapped, each object once
  *
- * Forked processes map the same few files: an object is looked at (stat, build-id) when it is first met and found by hash from then
- * on. /proc/PID/map_files leads to the very file that is mapped, also when its name is gone or means another file by now. It needs
- * CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN; without it size and build-id stay unknown (0) and the destination has less to compare.
+ * Forked processes map the same few files: an object is looked at (stat, build-id) when it is first
+ * met and found by hash from then on. /proc/PID/map_files leads to the very file that is mapped,
+ * also when its name is gone or means another file by now. It needs CAP_CHECKPOINT_RESTORE or
+ * CAP_SYS_ADMIN; without it size and build-id stay unknown (0) and the destination has less to
+ * compare.
  */
 #include "overlayd/agent/scan_maps.h"
 
@@ -39,18 +41,21 @@ void scan_maps_init(struct scan_maps *m)
 
 static unsigned int key_hash(const struct scan_map_key *k)
 {
-	uint64_t h = (k->ino ^ k->scope << 32 ^ (uint64_t)k->major << 40 ^ (uint64_t)k->minor << 20 ^ (uint64_t)k->kind) *
+	uint64_t h = (k->ino ^ k->scope << 32 ^ (uint64_t)k->major << 40 ^
+		      (uint64_t)k->minor << 20 ^ (uint64_t)k->kind) *
 		     0x9e3779b97f4a7c15ull;
 
 	return (unsigned int)(h >> 40) % SCAN_MAPS_BUCKETS;
 }
 
-static int32_t key_find(const struct scan_maps *m, const struct scan_map_key *k, unsigned int bucket)
+static int32_t key_find(const struct scan_maps *m, const struct scan_map_key *k,
+			unsigned int bucket)
 {
 	for (int32_t i = m->buckets[bucket]; i != SCAN_NONE; i = m->keys[i].next) {
 		const struct scan_map_key *o = &m->keys[i];
 
-		if (o->ino == k->ino && o->scope == k->scope && o->major == k->major && o->minor == k->minor && o->kind == k->kind)
+		if (o->ino == k->ino && o->scope == k->scope && o->major == k->major &&
+		    o->minor == k->minor && o->kind == k->kind)
 			return i;
 	}
 	return SCAN_NONE;
@@ -64,7 +69,8 @@ static void mapped_identify(struct scan_mapped *o, const struct scan_task *t)
 	char *link;
 	int fd;
 
-	snprintf(path, sizeof(path), "/proc/%d/map_files/%" PRIx64 "-%" PRIx64, (int)t->pid, o->start, o->end);
+	snprintf(path, sizeof(path), "/proc/%d/map_files/%" PRIx64 "-%" PRIx64, (int)t->pid,
+		 o->start, o->end);
 	link = scan_link(AT_FDCWD, path);
 	if (link) {
 		free(o->path);
@@ -80,7 +86,9 @@ static void mapped_identify(struct scan_mapped *o, const struct scan_task *t)
 	o->mode = st.stx_mode;
 	o->nlink = st.stx_nlink;
 	o->mnt_id = st.stx_mask & STATX_MNT_ID ? st.stx_mnt_id : 0;
-	o->size = o->kind == PROCFS_MAP_FILE ? st.stx_size : st.stx_blocks * 512;	/* shared memory may be sparse */
+	o->size = o->kind == PROCFS_MAP_FILE ?
+			  st.stx_size :
+			  st.stx_blocks * 512; /* shared memory may be sparse */
 	if (o->kind != PROCFS_MAP_FILE || !S_ISREG(o->mode))
 		return;
 	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
@@ -90,8 +98,9 @@ static void mapped_identify(struct scan_mapped *o, const struct scan_task *t)
 	close(fd);
 }
 
-static struct scan_mapped *mapped_new(struct scan_maps *m, const struct scan_map_key *key, unsigned int bucket,
-				      const struct procfs_map *map, const struct scan_task *t, size_t index)
+static struct scan_mapped *mapped_new(struct scan_maps *m, const struct scan_map_key *key,
+				      unsigned int bucket, const struct procfs_map *map,
+				      const struct scan_task *t, size_t index)
 {
 	struct scan_mapped *o;
 
@@ -104,8 +113,14 @@ static struct scan_mapped *mapped_new(struct scan_maps *m, const struct scan_map
 	m->keys[m->n].next = m->buckets[bucket];
 	m->buckets[bucket] = (int32_t)m->n;
 	o = &m->v[m->n++];
-	*o = (struct scan_mapped){ .kind = map->kind, .deleted = map->deleted, .ino = map->ino, .start = map->start, .end = map->end,
-				   .task = index, .tree = t->tree, .other_tree = SCAN_NONE };
+	*o = (struct scan_mapped){ .kind = map->kind,
+				   .deleted = map->deleted,
+				   .ino = map->ino,
+				   .start = map->start,
+				   .end = map->end,
+				   .task = index,
+				   .tree = t->tree,
+				   .other_tree = SCAN_NONE };
 	o->dev = makedev(map->major, map->minor);
 	o->path = procfs_unescape(map->path, map->path_len);
 	if (map->kind != PROCFS_MAP_OBJECT)
@@ -125,9 +140,12 @@ static void sysv_add(struct scan_maps *m, const struct scan_mapped *o, const str
 	};
 }
 
-static void map_note(struct scan_maps *m, const struct procfs_map *map, const struct scan_task *t, size_t index)
+static void map_note(struct scan_maps *m, const struct procfs_map *map, const struct scan_task *t,
+		     size_t index)
 {
-	struct scan_map_key key = { .ino = map->ino, .major = map->major, .minor = map->minor, .kind = map->kind };
+	struct scan_map_key key = {
+		.ino = map->ino, .major = map->major, .minor = map->minor, .kind = map->kind
+	};
 	struct scan_mapped *o;
 	unsigned int bucket;
 	int32_t i;
@@ -158,7 +176,8 @@ static void map_note(struct scan_maps *m, const struct procfs_map *map, const st
  *
  * Return: 0 or -errno when it has gone.
  */
-int scan_maps_add(struct scan_maps *m, struct scan_reader *rd, const struct scan_task *t, size_t index)
+int scan_maps_add(struct scan_maps *m, struct scan_reader *rd, const struct scan_task *t,
+		  size_t index)
 {
 	struct procfs_map map;
 	const char *text;
@@ -183,7 +202,8 @@ void scan_mapped_free(struct scan_mapped *v, size_t n)
 	free(v);
 }
 
-/** scan_maps_fini() - release the table; what was moved out of it (v, sysv) must have been replaced by NULL */
+/** scan_maps_fini() - release the table; what was moved out of it (v, sysv) must have been replaced
+ * by NULL */
 void scan_maps_fini(struct scan_maps *m)
 {
 	scan_mapped_free(m->v, m->v ? m->n : 0);

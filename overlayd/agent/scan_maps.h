@@ -18,7 +18,8 @@ struct scan_maps {
 };
 
 void scan_maps_init(struct scan_maps *m);
-int scan_maps_add(struct scan_maps *m, struct scan_reader *rd, const struct scan_task *t, size_t index);
+int scan_maps_add(struct scan_maps *m, struct scan_reader *rd, const struct scan_task *t,
+		  size_t index);
 void scan_maps_fini(struct scan_maps *m);
 void scan_mapped_free(struct scan_mapped *v, size_t n);
 

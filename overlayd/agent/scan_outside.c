@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-/* scan_outside.c - who else on the machine holds sockets and pipes of the workload, or their other ends
+/* scan_outside.c - who else on the machine holds sockets and pipes of the workload, or their other
+ * ends
  *
- * Reads the links of every descriptor of every other process, unless the workload has neither socket nor pipe.
+ * Reads the links of every descriptor of every other process, unless the workload has neither
+ * socket nor pipe.
  */
 #include "overlayd/agent/scan_outside.h"
 
@@ -64,17 +66,23 @@ static bool is_wanted(const struct wanted *w, uint64_t ino)
 	return ino && bsearch(&ino, w->v, w->n, sizeof(*w->v), u64_cmp);
 }
 
-static void outsider_add(struct scan *s, const struct scan_entry *e, const char *fd, uint64_t ino, bool pipe, mode_t link_mode)
+static void outsider_add(struct scan *s, const struct scan_entry *e, const char *fd, uint64_t ino,
+			 bool pipe, mode_t link_mode)
 {
-	struct scan_outsider o = { .pid = e->st.pid, .ino = ino, .pipe = pipe, .reads = link_mode & S_IRUSR,
-				   .writes = link_mode & S_IWUSR, .fd = atoi(fd) };
+	struct scan_outsider o = { .pid = e->st.pid,
+				   .ino = ino,
+				   .pipe = pipe,
+				   .reads = link_mode & S_IRUSR,
+				   .writes = link_mode & S_IWUSR,
+				   .fd = atoi(fd) };
 
 	memcpy(o.comm, e->st.comm, sizeof(o.comm));
 	s->outsiders = xrealloc(s->outsiders, (s->n_outsiders + 1) * sizeof(o));
 	s->outsiders[s->n_outsiders++] = o;
 }
 
-static void outsider_fd(struct scan *s, const struct wanted *w, const struct scan_entry *e, int dir, const char *name)
+static void outsider_fd(struct scan *s, const struct wanted *w, const struct scan_entry *e, int dir,
+			const char *name)
 {
 	struct stat st, link;
 	char buf[64];
@@ -89,9 +97,12 @@ static void outsider_fd(struct scan *s, const struct wanted *w, const struct sca
 	if (pipe) {
 		ino = strtoull(buf + 6, NULL, 10);
 	} else if (!strncmp(buf, "socket:[", 8)) {
-		ino = e->st.pid == getpid() ? 0 : strtoull(buf + 8, NULL, 10);	/* what we have in hand for a moment */
+		ino = e->st.pid == getpid() ?
+			      0 :
+			      strtoull(buf + 8, NULL, 10); /* what we have in hand for a moment */
 	} else {
-		if (!w->fifo || buf[0] != '/' || fstatat(dir, name, &st, 0) || !S_ISFIFO(st.st_mode))
+		if (!w->fifo || buf[0] != '/' || fstatat(dir, name, &st, 0) ||
+		    !S_ISFIFO(st.st_mode))
 			return;
 		pipe = true;
 		ino = st.st_ino;
@@ -125,7 +136,8 @@ static void outsiders_join(struct scan *s)
 	}
 }
 
-/** scan_outside_find() - fills s->outsiders, and what sockets and pipes say of them; sockets and pipes are known already */
+/** scan_outside_find() - fills s->outsiders, and what sockets and pipes say of them; sockets and
+ * pipes are known already */
 void scan_outside_find(struct scan *s, const struct scan_census *c)
 {
 	struct wanted w = { 0 };

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-/* scan_sock.c - the sockets of a network namespace, by sock_diag, and of single descriptors, by asking them
+/* scan_sock.c - the sockets of a network namespace, by sock_diag, and of single descriptors, by
+ * asking them
  *
- * sock_diag lists what is hashed: listening, connected and bound sockets, all UNIX, netlink and packet ones. A TCP or UDP socket just
- * made, or one whose connect failed, is in no hash and in no list, nor is one of another namespace or of a family without a diag
- * module: such descriptors are fetched for a moment (pidfd_getfd) and asked by getsockopt, which disturbs nothing.
- * An MPTCP connection is listed as its TCP subflow under the same inode; only the descriptor's own protocol name gives it away.
+ * sock_diag lists what is hashed: listening, connected and bound sockets, all UNIX, netlink and
+ * packet ones. A TCP or UDP socket just made, or one whose connect failed, is in no hash and in no
+ * list, nor is one of another namespace or of a family without a diag module: such descriptors are
+ * fetched for a moment (pidfd_getfd) and asked by getsockopt, which disturbs nothing. An MPTCP
+ * connection is listed as its TCP subflow under the same inode; only the descriptor's own protocol
+ * name gives it away.
  */
 #include "overlayd/agent/scan_sock.h"
 
@@ -65,7 +68,8 @@ static struct scan_sock *out_add(struct diag_out *out)
 	return s;
 }
 
-static void set_addr(struct sockaddr_storage *ss, int family, const uint32_t *addr, uint16_t port_be)
+static void set_addr(struct sockaddr_storage *ss, int family, const uint32_t *addr,
+		     uint16_t port_be)
 {
 	if (family == AF_INET) {
 		struct sockaddr_in *sin = (struct sockaddr_in *)ss;
@@ -95,7 +99,8 @@ static void inet_ulp(const struct rtattr *ulp, struct scan_sock *s)
 
 	for (const struct rtattr *a = RTA_DATA(ulp); RTA_OK(a, len); a = RTA_NEXT(a, len))
 		if ((a->rta_type & NLA_TYPE_MASK) == INET_ULP_INFO_NAME)
-			snprintf(s->ulp, sizeof(s->ulp), "%.*s", (int)RTA_PAYLOAD(a), (const char *)RTA_DATA(a));
+			snprintf(s->ulp, sizeof(s->ulp), "%.*s", (int)RTA_PAYLOAD(a),
+				 (const char *)RTA_DATA(a));
 }
 
 static void inet_msg(const struct nlmsghdr *h, int type, int protocol, struct diag_out *out)
@@ -148,7 +153,8 @@ static void unix_attr(const struct rtattr *a, struct scan_sock *s)
 		const struct unix_diag_vfs *vfs = RTA_DATA(a);
 
 		s->vfs_ino = vfs->udiag_vfs_ino;
-		s->vfs_dev = makedev(vfs->udiag_vfs_dev >> 20, vfs->udiag_vfs_dev & 0xfffff);	/* the kernel's own dev_t */
+		s->vfs_dev = makedev(vfs->udiag_vfs_dev >> 20,
+				     vfs->udiag_vfs_dev & 0xfffff); /* the kernel's own dev_t */
 	} else if (a->rta_type == UNIX_DIAG_PEER && len >= 4) {
 		s->peer_ino = *(const uint32_t *)RTA_DATA(a);
 	} else if (a->rta_type == UNIX_DIAG_RQLEN && len >= sizeof(struct unix_diag_rqlen)) {
@@ -224,11 +230,13 @@ static void netlink_msg(const struct nlmsghdr *h, int type, int protocol, struct
 }
 
 /* one batch of answers; Return: 1 more to come, 0 done, -errno */
-static int diag_batch(const char *buf, ssize_t got, diag_fn fn, int type, int protocol, struct diag_out *out)
+static int diag_batch(const char *buf, ssize_t got, diag_fn fn, int type, int protocol,
+		      struct diag_out *out)
 {
 	int len = (int)got;
 
-	for (const struct nlmsghdr *h = (const void *)buf; NLMSG_OK(h, (unsigned int)len); h = NLMSG_NEXT(h, len)) {
+	for (const struct nlmsghdr *h = (const void *)buf; NLMSG_OK(h, (unsigned int)len);
+	     h = NLMSG_NEXT(h, len)) {
 		if (h->nlmsg_type == NLMSG_DONE)
 			return 0;
 		if (h->nlmsg_type == NLMSG_ERROR)
@@ -239,8 +247,10 @@ static int diag_batch(const char *buf, ssize_t got, diag_fn fn, int type, int pr
 	return 1;
 }
 
-/* one whole dump. A family without its diag module answers ENOENT (or EOPNOTSUPP), which is an empty list. */
-static int diag_dump(int nl, const void *req, size_t len, diag_fn fn, int type, int protocol, struct diag_out *out)
+/* one whole dump. A family without its diag module answers ENOENT (or EOPNOTSUPP), which is an
+ * empty list. */
+static int diag_dump(int nl, const void *req, size_t len, diag_fn fn, int type, int protocol,
+		     struct diag_out *out)
 {
 	struct nlmsghdr h = { .nlmsg_len = NLMSG_LENGTH(len), .nlmsg_type = SOCK_DIAG_BY_FAMILY,
 			      .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP };
@@ -265,9 +275,12 @@ static int diag_dump(int nl, const void *req, size_t len, diag_fn fn, int type, 
 	return r == -ENOENT || r == -EOPNOTSUPP ? 0 : r;
 }
 
-static int diag_inet(int nl, int family, int type, int protocol, uint32_t states, struct diag_out *out)
+static int diag_inet(int nl, int family, int type, int protocol, uint32_t states,
+		     struct diag_out *out)
 {
-	struct inet_diag_req_v2 req = { .sdiag_family = (uint8_t)family, .sdiag_protocol = (uint8_t)protocol, .idiag_states = states };
+	struct inet_diag_req_v2 req = { .sdiag_family = (uint8_t)family,
+					.sdiag_protocol = (uint8_t)protocol,
+					.idiag_states = states };
 
 	return diag_dump(nl, &req, sizeof(req), inet_msg, type, protocol, out);
 }
@@ -275,11 +288,18 @@ static int diag_inet(int nl, int family, int type, int protocol, uint32_t states
 static int diag_all(int nl, struct diag_out *out)
 {
 	const uint32_t live = ~(1u << TCP_TIME_WAIT);
-	struct unix_diag_req ux = { .sdiag_family = AF_UNIX, .udiag_states = ~0u,
-				    .udiag_show = UDIAG_SHOW_NAME | UDIAG_SHOW_VFS | UDIAG_SHOW_PEER | UDIAG_SHOW_ICONS | UDIAG_SHOW_RQLEN };
-	struct packet_diag_req pk = { .sdiag_family = AF_PACKET, .pdiag_show = PACKET_SHOW_INFO | PACKET_SHOW_RING_CFG };
-	struct netlink_diag_req nd = { .sdiag_family = AF_NETLINK, .sdiag_protocol = NDIAG_PROTO_ALL };
-	static const struct { int family, type, protocol; } inet[] = {
+	struct unix_diag_req ux = { .sdiag_family = AF_UNIX,
+				    .udiag_states = ~0u,
+				    .udiag_show = UDIAG_SHOW_NAME | UDIAG_SHOW_VFS |
+						  UDIAG_SHOW_PEER | UDIAG_SHOW_ICONS |
+						  UDIAG_SHOW_RQLEN };
+	struct packet_diag_req pk = { .sdiag_family = AF_PACKET,
+				      .pdiag_show = PACKET_SHOW_INFO | PACKET_SHOW_RING_CFG };
+	struct netlink_diag_req nd = { .sdiag_family = AF_NETLINK,
+				       .sdiag_protocol = NDIAG_PROTO_ALL };
+	static const struct {
+		int family, type, protocol;
+	} inet[] = {
 		{ AF_INET, SOCK_STREAM, IPPROTO_TCP }, { AF_INET6, SOCK_STREAM, IPPROTO_TCP },
 		{ AF_INET, SOCK_DGRAM, IPPROTO_UDP }, { AF_INET6, SOCK_DGRAM, IPPROTO_UDP },
 		{ AF_INET, SOCK_DGRAM, IPPROTO_UDPLITE }, { AF_INET6, SOCK_DGRAM, IPPROTO_UDPLITE },
@@ -318,7 +338,8 @@ static int sock_cmp(const void *a, const void *b)
 	return x->ino < y->ino ? -1 : x->ino > y->ino;
 }
 
-/** scan_sock_sort() - by inode, one entry for each (subflows of one MPTCP connection share it); those without an inode all stay */
+/** scan_sock_sort() - by inode, one entry for each (subflows of one MPTCP connection share it);
+ * those without an inode all stay */
 void scan_sock_sort(struct scan_sock *socks, size_t *n)
 {
 	size_t out = 0;
@@ -345,7 +366,8 @@ void scan_sock_sort(struct scan_sock *socks, size_t *n)
  *
  * Return: 0 or -errno.
  */
-int scan_sock_list(int netns_fd, struct scan_sock **socks, size_t *n, uint64_t *cookie, struct oerr *err)
+int scan_sock_list(int netns_fd, struct scan_sock **socks, size_t *n, uint64_t *cookie,
+		   struct oerr *err)
 {
 	cleanup_close int nl = diag_open(netns_fd);
 	socklen_t len = sizeof(*cookie);
@@ -400,14 +422,16 @@ int scan_sock_ask(int fd, uint64_t cookie, struct scan_sock *sock)
 	uint64_t own = 0;
 	socklen_t len = sizeof(int);
 
-	if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &sock->family, &len) || getsockopt(fd, SOL_SOCKET, SO_TYPE, &sock->type, &len) ||
+	if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &sock->family, &len) ||
+	    getsockopt(fd, SOL_SOCKET, SO_TYPE, &sock->type, &len) ||
 	    getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &sock->protocol, &len))
 		return -errno;
 	if (sock->family == AF_UNIX) {
 		struct ucred peer;
 
 		len = sizeof(peer);
-		sock->peer_pid = getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) ? 0 : peer.pid;
+		sock->peer_pid = getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) ? 0 :
+											peer.pid;
 	}
 	len = sizeof(own);
 	if (cookie && !getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &own, &len))
@@ -430,19 +454,22 @@ static void pending_count(const struct scan_sock *s, struct scan_tcp_pending *p)
 		p->accept_queue += s->rqueue;
 	else if (s->state == TCP_SYN_RECV)
 		p->handshakes++;
-	else if (!s->ino && (s->state == TCP_FIN_WAIT1 || s->state == TCP_CLOSING || s->state == TCP_LAST_ACK))
+	else if (!s->ino &&
+		 (s->state == TCP_FIN_WAIT1 || s->state == TCP_CLOSING || s->state == TCP_LAST_ACK))
 		p->orphans++;
 }
 
 /**
- * scan_tcp_pending() - what TCP has under way that no descriptor holds; cheap enough to be asked every few milliseconds
+ * scan_tcp_pending() - what TCP has under way that no descriptor holds; cheap enough to be asked
+ * every few milliseconds
  * @netns_fd: the workload's namespace
  *
  * Return: 0 or -errno.
  */
 int scan_tcp_pending(int netns_fd, struct scan_tcp_pending *pending)
 {
-	const uint32_t states = 1u << TCP_LISTEN | 1u << TCP_SYN_RECV | 1u << TCP_FIN_WAIT1 | 1u << TCP_CLOSING | 1u << TCP_LAST_ACK;
+	const uint32_t states = 1u << TCP_LISTEN | 1u << TCP_SYN_RECV | 1u << TCP_FIN_WAIT1 |
+				1u << TCP_CLOSING | 1u << TCP_LAST_ACK;
 	cleanup_close int nl = diag_open(netns_fd);
 	struct diag_out out = { 0 };
 	int r;

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 /* scan_task.c - one process, read from its /proc directory
  *
- * Each file is read once, and only what the kind of a descriptor calls for: a socket's or pipe's inode is in the link itself, a
- * stat would add nothing. What another process's names resolve to is asked of /proc's magic links, never by following the text
- * of a path: it may mean something else in this mount namespace.
+ * Each file is read once, and only what the kind of a descriptor calls for: a socket's or pipe's
+ * inode is in the link itself, a stat would add nothing. What another process's names resolve to is
+ * asked of /proc's magic links, never by following the text of a path: it may mean something else
+ * in this mount namespace.
  */
 #include "overlayd/agent/scan_task.h"
 
@@ -25,7 +26,8 @@
 #define LINK_MAX_LEN 8192
 #define STATX_WANT (STATX_BASIC_STATS | STATX_MNT_ID)
 
-static const char *const ns_names[] = { "ns/mnt", "ns/pid", "ns/ipc", "ns/uts", "ns/user", "ns/net", "ns/cgroup", "ns/time" };
+static const char *const ns_names[] = { "ns/mnt",  "ns/pid", "ns/ipc",	  "ns/uts",
+					"ns/user", "ns/net", "ns/cgroup", "ns/time" };
 _Static_assert(ARRAY_SIZE(ns_names) == SCAN_NS_COUNT, "a name for each namespace");
 
 static int read_open(struct scan_reader *rd, int fd, bool one_record)
@@ -53,7 +55,8 @@ static int read_open(struct scan_reader *rd, int fd, bool one_record)
 }
 
 /**
- * scan_read() - a /proc file of several records (maps, mountinfo) into the reader's buffer, NUL-terminated; good until the next call
+ * scan_read() - a /proc file of several records (maps, mountinfo) into the reader's buffer,
+ * NUL-terminated; good until the next call
  *
  * Return: 0 or -errno (-ENOENT, -ESRCH: the process has gone).
  */
@@ -71,7 +74,8 @@ int scan_read(struct scan_reader *rd, const char *fmt, ...)
 }
 
 /**
- * scan_read_at() - the same for a file the kernel writes as one record (stat, status, fdinfo): one read(2) gives all of it
+ * scan_read_at() - the same for a file the kernel writes as one record (stat, status, fdinfo): one
+ * read(2) gives all of it
  * @dir: directory @name is in
  */
 int scan_read_at(struct scan_reader *rd, int dir, const char *name)
@@ -157,7 +161,8 @@ static bool really_deleted(int dir, const struct scan_fd *f, const char *link)
 	if (!f->nlink)
 		return true;
 	snprintf(path, sizeof(path), "root%s", link);
-	return fstatat(dir, path, &st, AT_SYMLINK_NOFOLLOW) || st.st_ino != f->ino || st.st_dev != f->dev;
+	return fstatat(dir, path, &st, AT_SYMLINK_NOFOLLOW) || st.st_ino != f->ino ||
+	       st.st_dev != f->dev;
 }
 
 /* the majors behind which CRIU looks for a terminal */
@@ -165,14 +170,16 @@ static bool is_tty(uint64_t rdev)
 {
 	unsigned int major = major(rdev);
 
-	return major == 4 || major == 5 || (major >= 136 && major <= 143) || major == 188 || major == 204;
+	return major == 4 || major == 5 || (major >= 136 && major <= 143) || major == 188 ||
+	       major == 204;
 }
 
 static enum scan_kind file_kind(const struct scan_fd *f, const char *link)
 {
 	switch (f->mode & S_IFMT) {
 	case S_IFREG:
-		if (!strncmp(link, "/memfd:", 7) || (!strcmp(link, "/dev/zero (deleted)") && !f->nlink))
+		if (!strncmp(link, "/memfd:", 7) ||
+		    (!strcmp(link, "/dev/zero (deleted)") && !f->nlink))
 			return SCAN_MEMFD;
 		return SCAN_FILE;
 	case S_IFDIR:
@@ -211,7 +218,8 @@ static void read_info(struct scan_reader *rd, int dir, struct scan_fd *f)
 		f->mnt_id = info.mnt_id;
 }
 
-/* "anon_inode:[eventfd]" and "net:[4026531840]": no file of this kind has a place in a tree of files */
+/* "anon_inode:[eventfd]" and "net:[4026531840]": no file of this kind has a place in a tree of
+ * files */
 static void read_nameless(struct scan_reader *rd, int dir, const char *link, struct scan_fd *f)
 {
 	if (strncmp(link, "anon_inode:", 11)) {
@@ -225,7 +233,8 @@ static void read_nameless(struct scan_reader *rd, int dir, const char *link, str
 		read_info(rd, dir, f);
 }
 
-static int read_file(struct scan_reader *rd, int dir, const char *name, const char *link, struct scan_fd *f)
+static int read_file(struct scan_reader *rd, int dir, const char *name, const char *link,
+		     struct scan_fd *f)
 {
 	struct statx st;
 
@@ -336,7 +345,8 @@ static void read_thread(struct scan_reader *rd, struct scan_task *t, int dir, pi
 	if (!t->pid_depth) {
 		if (tid > t->max_inner_tid)
 			t->max_inner_tid = tid;
-	} else if (!scan_read_at(rd, dir, name) && !procfs_parse_status(rd->buf, &st) && st.inner_pid > t->max_inner_tid) {
+	} else if (!scan_read_at(rd, dir, name) && !procfs_parse_status(rd->buf, &st) &&
+		   st.inner_pid > t->max_inner_tid) {
 		t->max_inner_tid = st.inner_pid;
 	}
 }
@@ -382,10 +392,12 @@ static void take_status(struct scan_task *t, const struct procfs_status *st)
  * scan_task_read() - everything but the mappings of one process
  * @t: pid, start_ticks, state and comm are set already; the rest is filled
  *
- * The process's directory is held open: what is read through it is this process's, or an error once it has gone. A zombie has no
- * descriptors, no namespaces and no places: what cannot be read of it stays empty.
+ * The process's directory is held open: what is read through it is this process's, or an error once
+ * it has gone. A zombie has no descriptors, no namespaces and no places: what cannot be read of it
+ * stays empty.
  *
- * Return: 0; -errno when the process went away meanwhile (@t is consistent and must still be finished).
+ * Return: 0; -errno when the process went away meanwhile (@t is consistent and must still be
+ * finished).
  */
 int scan_task_read(struct scan_reader *rd, struct scan_task *t)
 {

@@ -2,13 +2,14 @@
 /* unixpath.c - names of UNIX sockets in the filesystem, moved out of the restored copy's way
  *
  * Theory of operation
- *   Purpose    a copy restored on a filesystem both nodes see binds the same names, unlinking ours. A listener is found through the
- *              inode of its name: renamed away and back it is the same listener.
- *   State      none but the files: each name's inode says whether it is ours, under either name. Every step looks first and can be
- *              repeated, in another process too, after a crash at any point.
- *   Places     directories are held open from the start, reached through the holder's own root (another mount namespace). After a
- *              crash they are opened again: through the holder while it lives, else by path, if that leads to the same directory.
- *   Failure    steps go on past a failure and return the first one.
+ *   Purpose    a copy restored on a filesystem both nodes see binds the same names, unlinking ours.
+ * A listener is found through the inode of its name: renamed away and back it is the same listener.
+ *   State      none but the files: each name's inode says whether it is ours, under either name.
+ * Every step looks first and can be repeated, in another process too, after a crash at any point.
+ *   Places     directories are held open from the start, reached through the holder's own root
+ * (another mount namespace). After a crash they are opened again: through the holder while it
+ * lives, else by path, if that leads to the same directory. Failure    steps go on past a failure
+ * and return the first one.
  */
 #include "overlayd/agent/unixpath.h"
 
@@ -43,7 +44,8 @@ struct unixpath {
 	size_t n;
 };
 
-/* the directory @path lies in, starting at /proc/PID/@from; @path may be absolute (inside that root) or relative */
+/* the directory @path lies in, starting at /proc/PID/@from; @path may be absolute (inside that
+ * root) or relative */
 static int open_dir_of(pid_t pid, const char *from, const char *path)
 {
 	struct open_how how = { .flags = O_PATH | O_DIRECTORY | O_CLOEXEC };
@@ -76,16 +78,19 @@ static bool is_ours(int dirfd, const char *name, uint64_t dev, uint64_t ino)
 {
 	struct stat st;
 
-	return !fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) && st.st_dev == dev && st.st_ino == ino && S_ISSOCK(st.st_mode);
+	return !fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) && st.st_dev == dev &&
+	       st.st_ino == ino && S_ISSOCK(st.st_mode);
 }
 
-/* the directory with a bound socket's name; Return: O_PATH descriptor, or -ENOENT when the name is no longer this socket's */
+/* the directory with a bound socket's name; Return: O_PATH descriptor, or -ENOENT when the name is
+ * no longer this socket's */
 static int sock_dir(const struct scan *s, const struct scan_sock *k)
 {
 	const struct scan_task *t;
 	cleanup_close int fd = -1;
 
-	if (k->family != AF_UNIX || !k->vfs_ino || k->task == SCAN_NONE || !k->name || !k->name[0] || k->name[0] == '@')
+	if (k->family != AF_UNIX || !k->vfs_ino || k->task == SCAN_NONE || !k->name ||
+	    !k->name[0] || k->name[0] == '@')
 		return -ENOENT;
 	t = &s->tasks[k->task];
 	fd = open_dir_of(t->pid, k->name[0] == '/' ? "root" : "cwd", k->name);
@@ -126,7 +131,8 @@ static struct name_rec *rec_add(struct unixpath *up)
 	return &up->v[up->n++];
 }
 
-static void unixpath_add(struct unixpath *up, const struct scan *s, const struct scan_sock *k, const char *hex)
+static void unixpath_add(struct unixpath *up, const struct scan *s, const struct scan_sock *k,
+			 const char *hex)
 {
 	cleanup_free char *full = unixpath_full_name(s, k);
 	cleanup_close int dir = sock_dir(s, k);
@@ -176,12 +182,14 @@ json_t *unixpath_to_json(const struct unixpath *up)
 
 	for (size_t i = 0; i < up->n; i++) {
 		const struct name_rec *r = &up->v[i];
-		json_t *item = json_pack("{s:i, s:I, s:s, s:s, s:s, s:I, s:I, s:I, s:I}", "pid", (int)r->pid, "start_ticks",
-					 (json_int_t)r->start_ticks, "dir", r->dir, "base", r->base, "aside", r->aside, "dev",
-					 (json_int_t)r->dev, "ino", (json_int_t)r->ino, "dir_dev", (json_int_t)r->dir_dev, "dir_ino",
-					 (json_int_t)r->dir_ino);
+		json_t *item = json_pack("{s:i, s:I, s:s, s:s, s:s, s:I, s:I, s:I, s:I}", "pid",
+					 (int)r->pid, "start_ticks", (json_int_t)r->start_ticks,
+					 "dir", r->dir, "base", r->base, "aside", r->aside, "dev",
+					 (json_int_t)r->dev, "ino", (json_int_t)r->ino, "dir_dev",
+					 (json_int_t)r->dir_dev, "dir_ino", (json_int_t)r->dir_ino);
 
-		if (item)	/* a name that is no UTF-8 cannot be written down: it is put back unless we die meanwhile */
+		if (item) /* a name that is no UTF-8 cannot be written down: it is put back unless
+			     we die meanwhile */
 			json_array_append_new(array, item);
 	}
 	return array;
@@ -194,11 +202,14 @@ static bool dir_matches(const struct name_rec *r, int fd)
 	return fd >= 0 && !fstat(fd, &st) && st.st_dev == r->dir_dev && st.st_ino == r->dir_ino;
 }
 
-/* after a crash: through the holder if it lives, else where the path leads from here, if that is the same directory */
+/* after a crash: through the holder if it lives, else where the path leads from here, if that is
+ * the same directory */
 static void rec_reach(struct name_rec *r)
 {
 	cleanup_free char *path = xasprintf("%s/.", r->dir);
-	cleanup_close int fd = util_pid_alive(r->pid, r->start_ticks) ? open_dir_of(r->pid, "root", path) : -1;
+	cleanup_close int fd = util_pid_alive(r->pid, r->start_ticks) ?
+				       open_dir_of(r->pid, "root", path) :
+				       -1;
 
 	if (!dir_matches(r, fd)) {
 		if (fd >= 0)
@@ -224,14 +235,23 @@ struct unixpath *unixpath_from_json(const json_t *array)
 		struct name_rec *r;
 		int pid;
 
-		if (json_unpack((json_t *)item, "{s:i, s:I, s:s, s:s, s:s, s:I, s:I, s:I, s:I}", "pid", &pid, "start_ticks", &ticks, "dir",
-				&dir, "base", &base, "aside", &aside, "dev", &dev, "ino", &ino, "dir_dev", &dir_dev, "dir_ino", &dir_ino) ||
+		if (json_unpack((json_t *)item, "{s:i, s:I, s:s, s:s, s:s, s:I, s:I, s:I, s:I}",
+				"pid", &pid, "start_ticks", &ticks, "dir", &dir, "base", &base,
+				"aside", &aside, "dev", &dev, "ino", &ino, "dir_dev", &dir_dev,
+				"dir_ino", &dir_ino) ||
 		    strchr(base, '/') || strchr(aside, '/'))
 			goto bad;
 		r = rec_add(up);
-		*r = (struct name_rec){ .pid = pid, .start_ticks = (uint64_t)ticks, .dir = xstrdup(dir), .base = xstrdup(base),
-					.aside = xstrdup(aside), .dev = (uint64_t)dev, .ino = (uint64_t)ino,
-					.dir_dev = (uint64_t)dir_dev, .dir_ino = (uint64_t)dir_ino, .dirfd = -1 };
+		*r = (struct name_rec){ .pid = pid,
+					.start_ticks = (uint64_t)ticks,
+					.dir = xstrdup(dir),
+					.base = xstrdup(base),
+					.aside = xstrdup(aside),
+					.dev = (uint64_t)dev,
+					.ino = (uint64_t)ino,
+					.dir_dev = (uint64_t)dir_dev,
+					.dir_ino = (uint64_t)dir_ino,
+					.dirfd = -1 };
 		rec_reach(r);
 	}
 	return up;
@@ -276,7 +296,8 @@ static int rec_finish(const struct name_rec *r)
 	return name && unlinkat(r->dirfd, name, 0) && errno != ENOENT ? -errno : 0;
 }
 
-static int for_each(const struct unixpath *up, int (*step)(const struct name_rec *), const char *what, struct oerr *err)
+static int for_each(const struct unixpath *up, int (*step)(const struct name_rec *),
+		    const char *what, struct oerr *err)
 {
 	int ret = 0;
 
@@ -285,25 +306,30 @@ static int for_each(const struct unixpath *up, int (*step)(const struct name_rec
 		int e = r->dirfd < 0 ? -ENOENT : step(r);
 
 		if (e && !ret)
-			ret = oerr_set(err, e, "%s the socket's name %s/%s: %s", what, r->dir, r->base,
-				       r->dirfd < 0 ? "its directory cannot be reached any more" : strerror(-e));
+			ret = oerr_set(err, e, "%s the socket's name %s/%s: %s", what, r->dir,
+				       r->base,
+				       r->dirfd < 0 ? "its directory cannot be reached any more" :
+						      strerror(-e));
 	}
 	return ret;
 }
 
-/** unixpath_aside() - give the names up for a copy; the sockets keep listening, unreachable by name; Return: 0 or the first -errno */
+/** unixpath_aside() - give the names up for a copy; the sockets keep listening, unreachable by
+ * name; Return: 0 or the first -errno */
 int unixpath_aside(struct unixpath *up, struct oerr *err)
 {
 	return for_each(up, rec_aside, "moving aside", err);
 }
 
-/** unixpath_put_back() - the names as they were, over what a copy has bound; Return: 0 or the first -errno */
+/** unixpath_put_back() - the names as they were, over what a copy has bound; Return: 0 or the first
+ * -errno */
 int unixpath_put_back(struct unixpath *up, struct oerr *err)
 {
 	return for_each(up, rec_put_back, "putting back", err);
 }
 
-/** unixpath_finish() - the sockets are gone from this node: remove their files, under either name; Return: 0 or the first -errno */
+/** unixpath_finish() - the sockets are gone from this node: remove their files, under either name;
+ * Return: 0 or the first -errno */
 int unixpath_finish(struct unixpath *up, struct oerr *err)
 {
 	return for_each(up, rec_finish, "removing", err);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* fuzz_procfs.c - the texts of /proc (a workload chooses the names in them) and ELF files (a workload maps what it likes) */
+/* fuzz_procfs.c - the texts of /proc (a workload chooses the names in them) and ELF files (a
+ * workload maps what it likes) */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-/* scantool.c - prints what the scan and preflight rooms say of a workload, as JSON, for tests/bats/preflight.bats
+/* scantool.c - prints what the scan and preflight rooms say of a workload, as JSON, for
+ *tests/bats/preflight.bats
  *
  *	scantool scan PID			tasks, trees, externals, sockets, pipes, files
  *	scantool refuse PID [urgent] [shim] [remap] [ghost=N] [vip=ADDRESS]	the source's reasons
- *	scantool dest PID ROOT [key=value...]	the destination's reasons, the destination being the tree below ROOT; the plan travels packed
- *	scantool locks PID FILE release|relock	let go of locks (FILE is written as a journal), take them back (FILE is read)
- *	scantool names PID FILE aside|back|finish
- *	scantool pending PID			scan_tcp_pending
- *	scantool pids PID			scan_pids, and how long it took
+ *	scantool dest PID ROOT [key=value...]	the destination's reasons, the destination being the
+ *tree below ROOT; the plan travels packed scantool locks PID FILE release|relock	let go of
+ *locks (FILE is written as a journal), take them back (FILE is read) scantool names PID FILE
+ *aside|back|finish scantool pending PID			scan_tcp_pending scantool pids PID
+ *scan_pids, and how long it took
  *
  * PID is any process in the namespace. Exit status 1: refused or failed.
  */
@@ -42,9 +43,11 @@ static json_t *tasks_json(const struct scan *s)
 	for (size_t i = 0; i < s->n_tasks; i++) {
 		const struct scan_task *t = &s->tasks[i];
 
-		json_array_append_new(a, json_pack("{s:i, s:i, s:i, s:s, s:i, s:s, s:s, s:i, s:i}", "pid", t->pid, "inner", t->inner_pid,
-						   "tree", t->tree, "comm", t->comm, "threads", (int)t->n_tids, "cwd", t->cwd.path,
-						   "exe", t->exe.path, "fds", (int)t->n_fds, "tracer", t->tracer));
+		json_array_append_new(
+			a, json_pack("{s:i, s:i, s:i, s:s, s:i, s:s, s:s, s:i, s:i}", "pid", t->pid,
+				     "inner", t->inner_pid, "tree", t->tree, "comm", t->comm,
+				     "threads", (int)t->n_tids, "cwd", t->cwd.path, "exe",
+				     t->exe.path, "fds", (int)t->n_fds, "tracer", t->tracer));
 	}
 	return a;
 }
@@ -54,8 +57,9 @@ static json_t *trees_json(const struct scan *s)
 	json_t *a = json_array();
 
 	for (size_t i = 0; i < s->n_trees; i++)
-		json_array_append_new(a, json_pack("{s:i, s:i, s:i}", "root", scan_tree_root(s, i)->pid, "tasks",
-						   (int)s->trees[i].n_tasks, "init", s->trees[i].init_pid));
+		json_array_append_new(
+			a, json_pack("{s:i, s:i, s:i}", "root", scan_tree_root(s, i)->pid, "tasks",
+				     (int)s->trees[i].n_tasks, "init", s->trees[i].init_pid));
 	return a;
 }
 
@@ -66,8 +70,10 @@ static json_t *externals_json(const struct scan *s)
 	for (size_t i = 0; i < s->n_externals; i++) {
 		const struct scan_external *x = &s->externals[i];
 
-		json_array_append_new(a, json_pack("{s:s, s:s, s:s, s:i, s:I, s:i}", "key", x->key, "kind", x->kind, "path", x->path,
-						   "flags", (int)x->flags, "pos", (json_int_t)x->pos, "tree", x->tree));
+		json_array_append_new(a, json_pack("{s:s, s:s, s:s, s:i, s:I, s:i}", "key", x->key,
+						   "kind", x->kind, "path", x->path, "flags",
+						   (int)x->flags, "pos", (json_int_t)x->pos, "tree",
+						   x->tree));
 	}
 	return a;
 }
@@ -81,9 +87,11 @@ static json_t *socks_json(const struct scan *s)
 
 		if (k->task == SCAN_NONE)
 			continue;
-		json_array_append_new(a, json_pack("{s:I, s:s, s:i, s:i, s:i, s:b, s:s, s:b}", "ino", (json_int_t)k->ino, "name",
-						   k->proto_name, "family", k->family, "state", k->state, "fd", k->fd, "foreign",
-						   k->foreign, "bound", k->name ? k->name : "", "listed", k->listed));
+		json_array_append_new(a, json_pack("{s:I, s:s, s:i, s:i, s:i, s:b, s:s, s:b}",
+						   "ino", (json_int_t)k->ino, "name", k->proto_name,
+						   "family", k->family, "state", k->state, "fd",
+						   k->fd, "foreign", k->foreign, "bound",
+						   k->name ? k->name : "", "listed", k->listed));
 	}
 	return a;
 }
@@ -93,18 +101,32 @@ static json_t *mapped_json(const struct scan *s)
 	json_t *a = json_array();
 
 	for (size_t i = 0; i < s->n_mapped; i++)
-		json_array_append_new(a, json_pack("{s:s, s:i, s:I, s:i, s:b}", "path", s->mapped[i].path, "kind", s->mapped[i].kind,
-						   "size", (json_int_t)s->mapped[i].size, "build_id", s->mapped[i].build_id.len,
-						   "deleted", s->mapped[i].deleted));
+		json_array_append_new(a, json_pack("{s:s, s:i, s:I, s:i, s:b}", "path",
+						   s->mapped[i].path, "kind", s->mapped[i].kind,
+						   "size", (json_int_t)s->mapped[i].size,
+						   "build_id", s->mapped[i].build_id.len, "deleted",
+						   s->mapped[i].deleted));
 	return a;
+}
+
+/* processor time this program has used: all of it, in effect, for the scan */
+static uint64_t cpu_us(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts);
+	return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
 }
 
 static int do_scan(const struct scan *s)
 {
-	return print(json_pack("{s:o, s:o, s:o, s:o, s:o, s:i, s:i, s:I, s:I}", "tasks", tasks_json(s), "trees", trees_json(s),
-			       "externals", externals_json(s), "sockets", socks_json(s), "mapped", mapped_json(s), "strays",
-			       (int)s->n_strays, "pipes", (int)s->n_pipes, "memory", (json_int_t)s->memory_bytes, "took_us",
-			       (json_int_t)s->took_us));
+	const uint64_t cpu = cpu_us();
+
+	return print(json_pack(
+		"{s:o, s:o, s:o, s:o, s:o, s:i, s:i, s:I, s:I, s:I}", "tasks", tasks_json(s), "trees",
+		trees_json(s), "externals", externals_json(s), "sockets", socks_json(s), "mapped",
+		mapped_json(s), "strays", (int)s->n_strays, "pipes", (int)s->n_pipes, "memory",
+		(json_int_t)s->memory_bytes, "took_us", (json_int_t)s->took_us, "cpu_us", (json_int_t)cpu));
 }
 
 static int show(struct preflight_list *list)
@@ -172,7 +194,11 @@ static int cpu_says_no(const uint8_t *data, size_t len, struct oerr *why, void *
 
 static int do_dest(const struct scan *s, char **args)
 {
-	struct preflight_facts facts = { .node = "n2", .source = "n1", .root = args[0], .netns_fd = -1, .criu_version = "4.2.1" };
+	struct preflight_facts facts = { .node = "n2",
+					 .source = "n1",
+					 .root = args[0],
+					 .netns_fd = -1,
+					 .criu_version = "4.2.1" };
 	cleanup_close int netns = -1;
 	bool sweep = false;
 	struct preflight_list list = { 0 };
@@ -249,8 +275,9 @@ static int do_names(const struct scan *s, char **args)
 	} else {
 		j = json_load_file(args[0], 0, NULL);
 		up = unixpath_from_json(j);
-		r = !up ? oerr_set(&err, -EINVAL, "bad journal") :
-		    !strcmp(args[1], "back") ? unixpath_put_back(up, &err) : unixpath_finish(up, &err);
+		r = !up			     ? oerr_set(&err, -EINVAL, "bad journal") :
+		    !strcmp(args[1], "back") ? unixpath_put_back(up, &err) :
+					       unixpath_finish(up, &err);
 	}
 	json_decref(j);
 	r = say(r, &err, up ? unixpath_count(up) : 0);
@@ -269,8 +296,8 @@ static int do_pending(pid_t pid)
 	r = fd < 0 ? -1 : scan_tcp_pending(fd, &p);
 	if (r)
 		return 1;
-	return print(json_pack("{s:i, s:i, s:i}", "accept", (int)p.accept_queue, "handshakes", (int)p.handshakes, "orphans",
-			       (int)p.orphans));
+	return print(json_pack("{s:i, s:i, s:i}", "accept", (int)p.accept_queue, "handshakes",
+			       (int)p.handshakes, "orphans", (int)p.orphans));
 }
 
 static int do_pids(uint64_t netns)
@@ -302,7 +329,8 @@ int main(int argc, char **argv)
 	/* finishing works when the workload is dead */
 	if (scan_netns_of(atoi(argv[2]), &netns) || scan_workload(netns, &s, &err)) {
 		if (argc != 5 || !strcmp(argv[4], "aside") || !strcmp(argv[4], "release")) {
-			fprintf(stderr, "scantool: %s\n", err.text[0] ? err.text : "no such process");
+			fprintf(stderr, "scantool: %s\n",
+				err.text[0] ? err.text : "no such process");
 			return 1;
 		}
 	}

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* situation.c - brings about one situation a migration must notice, says "ready PID" and waits to be killed
+/* situation.c - brings about one situation a migration must notice, says "ready PID" and waits to
+ *be killed
  *
  *	situation NAME [ARGS...]	names: see the table at the end
  */
@@ -115,7 +116,8 @@ static int unix_bind(const char *path, int type)
 	return fd;
 }
 
-/* PATH: accept one connection, keep it, go on listening and accepting; each is answered by one byte */
+/* PATH: accept one connection, keep it, go on listening and accepting; each is answered by one byte
+ */
 static void do_unix_server(char **a)
 {
 	int fd = unix_bind(a[0], SOCK_STREAM);
@@ -156,10 +158,12 @@ static void do_unix_dgram_client(char **a)
 {
 	struct sockaddr_un un = un_addr(a[0]);
 
-	CHECK(connect((int)CHECK(socket(AF_UNIX, SOCK_DGRAM, 0)), (struct sockaddr *)&un, sizeof(un)));
+	CHECK(connect((int)CHECK(socket(AF_UNIX, SOCK_DGRAM, 0)), (struct sockaddr *)&un,
+		      sizeof(un)));
 }
 
-/* everything UNIX sockets do inside one tree, none of it a reason: a pair, a named and an abstract listener, a connection, datagrams */
+/* everything UNIX sockets do inside one tree, none of it a reason: a pair, a named and an abstract
+ * listener, a connection, datagrams */
 static void do_unix_inside(char **a)
 {
 	struct sockaddr_un un = un_addr(a[0]);
@@ -174,7 +178,8 @@ static void do_unix_inside(char **a)
 	CHECK(socketpair(AF_UNIX, SOCK_DGRAM, 0, sv));
 }
 
-/* PATH-less: a daemon that has left the process which started it, both alive; "pipe" "memory" "eventfd": sharing that */
+/* PATH-less: a daemon that has left the process which started it, both alive; "pipe" "memory"
+ * "eventfd": sharing that */
 static void do_daemon(char **a)
 {
 	int p[2];
@@ -262,7 +267,9 @@ static void do_deleted(char **a)
 /* PATH [rw|append]: an open file */
 static void do_open(char **a)
 {
-	int flags = !a[1] ? O_RDONLY : !strcmp(a[1], "rw") ? O_RDWR | O_CREAT : O_WRONLY | O_APPEND | O_CREAT;
+	int flags = !a[1]		? O_RDONLY :
+		    !strcmp(a[1], "rw") ? O_RDWR | O_CREAT :
+					  O_WRONLY | O_APPEND | O_CREAT;
 
 	CHECK(open(a[0], flags, 0600));
 }
@@ -369,9 +376,11 @@ static void do_many(char **a)
 /* a connection over loopback with an unread urgent byte */
 static void do_urgent(char **a)
 {
-	struct sockaddr_in sin = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	struct sockaddr_in sin = { .sin_family = AF_INET,
+				   .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	socklen_t len = sizeof(sin);
-	int l = (int)CHECK(socket(AF_INET, SOCK_STREAM, 0)), c = (int)CHECK(socket(AF_INET, SOCK_STREAM, 0)), s;
+	int l = (int)CHECK(socket(AF_INET, SOCK_STREAM, 0)),
+	    c = (int)CHECK(socket(AF_INET, SOCK_STREAM, 0)), s;
 
 	(void)a;
 	CHECK(bind(l, (struct sockaddr *)&sin, sizeof(sin)));
@@ -388,7 +397,8 @@ static void do_urgent(char **a)
 /* "queued": a listener with a connection nobody accepts */
 static void do_backlog(char **a)
 {
-	struct sockaddr_in sin = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	struct sockaddr_in sin = { .sin_family = AF_INET,
+				   .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	socklen_t len = sizeof(sin);
 	int l = (int)CHECK(socket(AF_INET, SOCK_STREAM, 0));
 
@@ -396,7 +406,8 @@ static void do_backlog(char **a)
 	CHECK(bind(l, (struct sockaddr *)&sin, sizeof(sin)));
 	CHECK(listen(l, 4));
 	CHECK(getsockname(l, (struct sockaddr *)&sin, &len));
-	CHECK(connect((int)CHECK(socket(AF_INET, SOCK_STREAM, 0)), (struct sockaddr *)&sin, sizeof(sin)));
+	CHECK(connect((int)CHECK(socket(AF_INET, SOCK_STREAM, 0)), (struct sockaddr *)&sin,
+		      sizeof(sin)));
 }
 
 static void do_userns(char **a)
@@ -415,8 +426,10 @@ static void do_own_mnt(char **a)
 /* "mnt" "ipc" "pid" "net": a child that has made itself such a namespace */
 static void do_child_ns(char **a)
 {
-	int flag = !strcmp(a[0], "mnt") ? CLONE_NEWNS : !strcmp(a[0], "ipc") ? CLONE_NEWIPC : !strcmp(a[0], "pid") ? CLONE_NEWPID :
-		   CLONE_NEWNET;
+	int flag = !strcmp(a[0], "mnt") ? CLONE_NEWNS :
+		   !strcmp(a[0], "ipc") ? CLONE_NEWIPC :
+		   !strcmp(a[0], "pid") ? CLONE_NEWPID :
+					  CLONE_NEWNET;
 	int sync[2];
 	char c;
 
@@ -536,7 +549,9 @@ static void do_vsock(char **a)
 
 static void do_ring(char **a)
 {
-	struct tpacket_req req = { .tp_block_size = 4096, .tp_block_nr = 1, .tp_frame_size = 2048, .tp_frame_nr = 2 };
+	struct tpacket_req req = {
+		.tp_block_size = 4096, .tp_block_nr = 1, .tp_frame_size = 2048, .tp_frame_nr = 2
+	};
 	int fd = (int)CHECK(socket(AF_PACKET, SOCK_RAW, htons(ETH_P_ALL)));
 
 	(void)a;
@@ -578,27 +593,66 @@ static void do_memory(char **a)
 {
 	size_t n = (size_t)atol(a[0]) << 20;
 
-	memset((void *)CHECK(mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)), 1, n);
+	memset((void *)CHECK(
+		       mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)),
+	       1, n);
 }
 
 int main(int argc, char **argv)
 {
-	static const struct { const char *name; void (*fn)(char **); int args; } table[] = {
-		{ "plain", do_plain, 0 }, { "io_uring", do_io_uring, 0 }, { "mptcp", do_mptcp, 0 },
-		{ "unix-server", do_unix_server, 1 }, { "unix-client", do_unix_client, 1 }, { "unix-bind", do_unix_bind, 1 }, { "unix-inside", do_unix_inside, 1 },
-		{ "unix-dgram-server", do_unix_dgram_server, 1 }, { "unix-dgram-client", do_unix_dgram_client, 1 },
-		{ "daemon", do_daemon, 0 }, { "shm", do_shm, 0 }, { "sem", do_sem, 0 }, { "msg", do_msg, 0 }, { "flock", do_flock, 1 }, { "ofd", do_ofd, 1 },
-		{ "posix", do_posix, 1 }, { "deleted", do_deleted, 2 }, { "open", do_open, 1 }, { "chdir", do_chdir, 1 },
-		{ "threads", do_threads, 1 }, { "crowd", do_crowd, 2 }, { "foreign-socket", do_foreign_socket, 1 },
-		{ "urgent", do_urgent, 0 }, { "backlog", do_backlog, 0 }, { "userns", do_userns, 0 }, { "child-ns", do_child_ns, 1 }, { "own-mnt", do_own_mnt, 0 },
-		{ "thread-ns", do_thread_ns, 0 }, { "vfork", do_vfork, 0 }, { "trace", do_trace, 1 },
-		{ "zombie-leader", do_zombie_leader, 0 }, { "zombie-child", do_zombie_child, 0 }, { "fine", do_fine, 0 },
-		{ "pidfd", do_pidfd, 1 }, { "vsock", do_vsock, 0 }, { "ring", do_ring, 0 }, { "mqueue", do_mqueue, 1 },
-		{ "tty", do_tty, 1 }, { "fifo", do_fifo, 1 }, { "memory", do_memory, 1 }, { "listen", do_listen, 1 }, { "split-pty", do_split_pty, 0 },
-		{ "lock-waiter", do_lock_waiter, 1 }, { "many", do_many, 1 },
+	static const struct {
+		const char *name;
+		void (*fn)(char **);
+		int args;
+	} table[] = {
+		{ "plain", do_plain, 0 },
+		{ "io_uring", do_io_uring, 0 },
+		{ "mptcp", do_mptcp, 0 },
+		{ "unix-server", do_unix_server, 1 },
+		{ "unix-client", do_unix_client, 1 },
+		{ "unix-bind", do_unix_bind, 1 },
+		{ "unix-inside", do_unix_inside, 1 },
+		{ "unix-dgram-server", do_unix_dgram_server, 1 },
+		{ "unix-dgram-client", do_unix_dgram_client, 1 },
+		{ "daemon", do_daemon, 0 },
+		{ "shm", do_shm, 0 },
+		{ "sem", do_sem, 0 },
+		{ "msg", do_msg, 0 },
+		{ "flock", do_flock, 1 },
+		{ "ofd", do_ofd, 1 },
+		{ "posix", do_posix, 1 },
+		{ "deleted", do_deleted, 2 },
+		{ "open", do_open, 1 },
+		{ "chdir", do_chdir, 1 },
+		{ "threads", do_threads, 1 },
+		{ "crowd", do_crowd, 2 },
+		{ "foreign-socket", do_foreign_socket, 1 },
+		{ "urgent", do_urgent, 0 },
+		{ "backlog", do_backlog, 0 },
+		{ "userns", do_userns, 0 },
+		{ "child-ns", do_child_ns, 1 },
+		{ "own-mnt", do_own_mnt, 0 },
+		{ "thread-ns", do_thread_ns, 0 },
+		{ "vfork", do_vfork, 0 },
+		{ "trace", do_trace, 1 },
+		{ "zombie-leader", do_zombie_leader, 0 },
+		{ "zombie-child", do_zombie_child, 0 },
+		{ "fine", do_fine, 0 },
+		{ "pidfd", do_pidfd, 1 },
+		{ "vsock", do_vsock, 0 },
+		{ "ring", do_ring, 0 },
+		{ "mqueue", do_mqueue, 1 },
+		{ "tty", do_tty, 1 },
+		{ "fifo", do_fifo, 1 },
+		{ "memory", do_memory, 1 },
+		{ "listen", do_listen, 1 },
+		{ "split-pty", do_split_pty, 0 },
+		{ "lock-waiter", do_lock_waiter, 1 },
+		{ "many", do_many, 1 },
 	};
 
-	close_range(3, ~0u, 0);		/* what a test's surroundings leave open is no part of the situation */
+	close_range(3, ~0u,
+		    0); /* what a test's surroundings leave open is no part of the situation */
 	for (size_t i = 0; argc > 1 && i < sizeof(table) / sizeof(table[0]); i++)
 		if (!strcmp(table[i].name, argv[1]) && argc - 2 >= table[i].args) {
 			table[i].fn(argv + 2);

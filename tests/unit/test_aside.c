@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* test_aside.c - locks and socket names of this very process, let go and taken back, also from what the journal kept */
+/* test_aside.c - locks and socket names of this very process, let go and taken back, also from what
+ * the journal kept */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
@@ -31,7 +32,8 @@ static char dir[] = "/tmp/test-aside-XXXXXX";
 static void need_syscalls(void)
 {
 	struct open_how how = { .flags = O_PATH };
-	int pidfd = (int)syscall(SYS_pidfd_open, getpid(), 0), fd = (int)syscall(SYS_openat2, AT_FDCWD, "/", &how, sizeof(how));
+	int pidfd = (int)syscall(SYS_pidfd_open, getpid(), 0),
+	    fd = (int)syscall(SYS_openat2, AT_FDCWD, "/", &how, sizeof(how));
 	bool missing = pidfd < 0 || fd < 0;
 
 	close(pidfd);
@@ -73,9 +75,16 @@ static void self_lock(struct self *me, const char *name, bool ofd)
 	assert_true(fd >= 0);
 	assert_int_equal(ofd ? fcntl(fd, F_OFD_SETLK, &range) : flock(fd, LOCK_EX), 0);
 	fstat(fd, &st);
-	me->l = (struct procfs_lock){ .kind = ofd ? PROCFS_LOCK_OFD : PROCFS_LOCK_FLOCK, .write = true, .start = ofd ? 10 : 0,
+	me->l = (struct procfs_lock){ .kind = ofd ? PROCFS_LOCK_OFD : PROCFS_LOCK_FLOCK,
+				      .write = true,
+				      .start = ofd ? 10 : 0,
 				      .end = ofd ? 14 : INT64_MAX };
-	me->f = (struct scan_fd){ .fd = fd, .kind = SCAN_FILE, .path = me->path, .dev = st.st_dev, .ino = st.st_ino, .locks = &me->l,
+	me->f = (struct scan_fd){ .fd = fd,
+				  .kind = SCAN_FILE,
+				  .path = me->path,
+				  .dev = st.st_dev,
+				  .ino = st.st_ino,
+				  .locks = &me->l,
 				  .n_locks = 1 };
 	me->t.n_fds = 1;
 }
@@ -194,7 +203,11 @@ static void self_listen(struct self *me, const char *name)
 	assert_int_equal(listen(fd, 4), 0);
 	stat(me->path, &st);
 	me->f.fd = fd;
-	me->k = (struct scan_sock){ .ino = 1, .family = AF_UNIX, .type = SOCK_STREAM, .name = me->path, .vfs_dev = st.st_dev,
+	me->k = (struct scan_sock){ .ino = 1,
+				    .family = AF_UNIX,
+				    .type = SOCK_STREAM,
+				    .name = me->path,
+				    .vfs_dev = st.st_dev,
 				    .vfs_ino = st.st_ino };
 	me->s.socks = &me->k;
 	me->s.n_socks = 1;
@@ -244,7 +257,8 @@ static void test_name(void **state)
 	unixpath_free(again);
 }
 
-/* over what a copy bound, but never over a file that is no socket; and after success a copy's name stays */
+/* over what a copy bound, but never over a file that is no socket; and after success a copy's name
+ * stays */
 static void test_name_taken(void **state)
 {
 	struct self me, copy;
@@ -296,7 +310,10 @@ static void test_name_gone(void **state)
 static void test_rubbish(void **state)
 {
 	static const char *const texts[] = {
-		"{}", "[1]", "[{}]", "[{\"pid\": 1}]",
+		"{}",
+		"[1]",
+		"[{}]",
+		"[{\"pid\": 1}]",
 		"[{\"pid\":1,\"start_ticks\":1,\"dir\":\"/\",\"base\":\"../etc/passwd\",\"aside\":\"x\",\"dev\":1,\"ino\":1,\"dir_dev\":1,\"dir_ino\":1}]",
 	};
 
@@ -328,8 +345,10 @@ static int remove_dir(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_flock), cmocka_unit_test(test_flock_refresh), cmocka_unit_test(test_flock_taken), cmocka_unit_test(test_name), cmocka_unit_test(test_name_taken),
-		cmocka_unit_test(test_name_gone), cmocka_unit_test(test_rubbish),
+		cmocka_unit_test(test_flock),	    cmocka_unit_test(test_flock_refresh),
+		cmocka_unit_test(test_flock_taken), cmocka_unit_test(test_name),
+		cmocka_unit_test(test_name_taken),  cmocka_unit_test(test_name_gone),
+		cmocka_unit_test(test_rubbish),
 	};
 
 	return cmocka_run_group_tests(tests, make_dir, remove_dir);

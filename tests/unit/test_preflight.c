@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-/* test_preflight.c - the source's checks over hand-made scans: what tests/bats/preflight.bats cannot bring about on every machine
+/* test_preflight.c - the source's checks over hand-made scans: what tests/bats/preflight.bats
+ * cannot bring about on every machine
  *
- * The base is one task with nothing to say about it. Each case changes one thing and names the reasons that must come of it.
+ * The base is one task with nothing to say about it. Each case changes one thing and names the
+ * reasons that must come of it.
  */
 #include <linux/capability.h>
 #include <netinet/tcp.h>
@@ -45,22 +47,37 @@ static void world_init(struct world *w)
 	for (int i = 0; i < 3; i++) {
 		struct scan_task *t = &w->tasks[i];
 
-		*t = (struct scan_task){ .pid = GONE + i, .inner_pid = GONE + i, .state = 'S', .n_tids = 1 };
+		*t = (struct scan_task){
+			.pid = GONE + i, .inner_pid = GONE + i, .state = 'S', .n_tids = 1
+		};
 		snprintf(t->comm, sizeof(t->comm), "t%d", i);
 		t->cwd.path = t->root.path = t->exe.path = (char *)"/";
 		t->fds = w->fds[i];
 		for (int k = 0; k < 2; k++)
-			w->fds[i][k] = (struct scan_fd){ .fd = 3 + k, .path = (char *)"/f", .tty_index = -1, .sock = SCAN_NONE };
+			w->fds[i][k] = (struct scan_fd){ .fd = 3 + k,
+							 .path = (char *)"/f",
+							 .tty_index = -1,
+							 .sock = SCAN_NONE };
 		for (int n = 0; n < SCAN_NS_COUNT; n++)
 			t->ns[n] = w->s.own_ns[n] = 100 + n;
 		t->ns[SCAN_NS_NET] = 7;
 	}
 	for (int i = 0; i < 3; i++)
-		w->socks[i] = (struct scan_sock){ .ino = 50 + i, .family = AF_INET, .type = SOCK_STREAM, .protocol = IPPROTO_TCP,
-						  .state = TCP_CLOSE, .listed = true, .proto_name = "TCP", .fd = 3, .other_tree = SCAN_NONE };
+		w->socks[i] = (struct scan_sock){ .ino = 50 + i,
+						  .family = AF_INET,
+						  .type = SOCK_STREAM,
+						  .protocol = IPPROTO_TCP,
+						  .state = TCP_CLOSE,
+						  .listed = true,
+						  .proto_name = "TCP",
+						  .fd = 3,
+						  .other_tree = SCAN_NONE };
 	for (int i = 0; i < 2; i++) {
 		w->pipes[i] = (struct scan_pipe){ .ino = 70 + i, .fd = 3, .other_tree = SCAN_NONE };
-		w->mapped[i] = (struct scan_mapped){ .kind = PROCFS_MAP_FILE, .path = (char *)"/lib/x", .mode = S_IFREG | 0644, .nlink = 1,
+		w->mapped[i] = (struct scan_mapped){ .kind = PROCFS_MAP_FILE,
+						     .path = (char *)"/lib/x",
+						     .mode = S_IFREG | 0644,
+						     .nlink = 1,
 						     .other_tree = SCAN_NONE };
 	}
 	w->trees[0] = (struct scan_tree){ .first = 0, .n_tasks = 1 };
@@ -104,7 +121,10 @@ static void nothing(struct world *w)
 static void bpf(struct world *w) { one_fd(w, SCAN_ANON)->path = (char *)"bpf-prog"; }
 static void perf(struct world *w) { one_fd(w, SCAN_ANON)->path = (char *)"[perf_event]"; }
 static void uffd(struct world *w) { one_fd(w, SCAN_ANON)->path = (char *)"[userfaultfd]"; }
-static void unknown_object(struct world *w) { one_fd(w, SCAN_ANON)->path = (char *)"[landlock-ruleset]"; }
+static void unknown_object(struct world *w)
+{
+	one_fd(w, SCAN_ANON)->path = (char *)"[landlock-ruleset]";
+}
 static void eventfd_(struct world *w) { one_fd(w, SCAN_ANON)->path = (char *)"[eventfd]"; }
 static void block(struct world *w) { one_fd(w, SCAN_BLK); }
 static void fuse(struct world *w) { one_fd(w, SCAN_CHR)->rdev = makedev(10, 229); }
@@ -114,8 +134,16 @@ static void other_ns(struct world *w) { one_fd(w, SCAN_NSFD)->path = (char *)"ne
 static void own_netns(struct world *w) { one_fd(w, SCAN_NSFD)->path = (char *)"net:[7]"; }
 static void host_mntns(struct world *w) { one_fd(w, SCAN_NSFD)->path = (char *)"mnt:[100]"; }
 static void dmabuf(struct world *w) { one_fd(w, SCAN_FILE)->path = (char *)"/dmabuf:"; }
-static void pidfd_in(struct world *w) { one_fd(w, SCAN_ANON)->path = (char *)"[pidfd]"; w->fds[0][0].target_pid = GONE; }
-static void pidfd_reaped(struct world *w) { one_fd(w, SCAN_ANON)->path = (char *)"[pidfd]"; w->fds[0][0].target_pid = -1; }
+static void pidfd_in(struct world *w)
+{
+	one_fd(w, SCAN_ANON)->path = (char *)"[pidfd]";
+	w->fds[0][0].target_pid = GONE;
+}
+static void pidfd_reaped(struct world *w)
+{
+	one_fd(w, SCAN_ANON)->path = (char *)"[pidfd]";
+	w->fds[0][0].target_pid = -1;
+}
 
 static void lease(struct world *w)
 {
@@ -152,7 +180,12 @@ static void sock_unknown(struct world *w) { one_sock(w)->family = 0; }
 static void sock_across(struct world *w) { two_trees(w); one_sock(w)->other_tree = 1; }
 static void inet_outside(struct world *w) { one_sock(w)->outside = 1; }
 static void unix_shared(struct world *w) { one_sock(w)->outside = 1; w->socks[0].family = AF_UNIX; }
-static void unheld(struct world *w) { one_sock(w)->task = SCAN_NONE; w->socks[0].foreign = true; w->socks[0].ulp[0] = 'x'; }
+static void unheld(struct world *w)
+{
+	one_sock(w)->task = SCAN_NONE;
+	w->socks[0].foreign = true;
+	w->socks[0].ulp[0] = 'x';
+}
 
 static void unix_pair(struct world *w)
 {
@@ -185,7 +218,8 @@ static void unix_dgram_named(struct world *w)
 	w->socks[0].type = w->socks[1].type = SOCK_DGRAM;
 	w->socks[1].name = (char *)"/dev/log";
 	w->s.n_outsiders = 1;
-	w->outsiders[0] = (struct scan_outsider){ .pid = 1, .comm = "logger", .ino = w->socks[1].ino };
+	w->outsiders[0] =
+		(struct scan_outsider){ .pid = 1, .comm = "logger", .ino = w->socks[1].ino };
 }
 
 static void unix_dgram_nameless(struct world *w)
@@ -219,23 +253,88 @@ static void address_ok(struct world *w)
 	w->vip = 0xc0a80502;
 }
 
-static void pipe_out(struct world *w) { w->s.n_pipes = 1; w->pipes[0].writers = true; w->pipes[0].outside_reader = 1; }
-static void pipe_out_across(struct world *w) { two_trees(w); pipe_out(w); w->pipes[0].other_tree = 1; }
-static void pipe_across(struct world *w) { two_trees(w); w->s.n_pipes = 1; w->pipes[0].writers = w->pipes[0].readers = true; w->pipes[0].other_tree = 1; }
+static void pipe_out(struct world *w)
+{
+	w->s.n_pipes = 1;
+	w->pipes[0].writers = true;
+	w->pipes[0].outside_reader = 1;
+}
+static void pipe_out_across(struct world *w)
+{
+	two_trees(w);
+	pipe_out(w);
+	w->pipes[0].other_tree = 1;
+}
+static void pipe_across(struct world *w)
+{
+	two_trees(w);
+	w->s.n_pipes = 1;
+	w->pipes[0].writers = w->pipes[0].readers = true;
+	w->pipes[0].other_tree = 1;
+}
 static void pipe_half(struct world *w) { w->s.n_pipes = 1; w->pipes[0].readers = true; }
-static void pipe_also(struct world *w) { w->s.n_pipes = 1; w->pipes[0].writers = w->pipes[0].readers = true; w->pipes[0].outside_reader = 1; }
+static void pipe_also(struct world *w)
+{
+	w->s.n_pipes = 1;
+	w->pipes[0].writers = w->pipes[0].readers = true;
+	w->pipes[0].outside_reader = 1;
+}
 static void fifo_out(struct world *w) { pipe_out(w); w->pipes[0].fifo = true; }
 
-static void map_device(struct world *w) { w->s.n_mapped = 1; w->mapped[0].mode = S_IFCHR; w->mapped[0].rdev = makedev(226, 0); }
-static void map_zero(struct world *w) { w->s.n_mapped = 1; w->mapped[0].mode = S_IFCHR; w->mapped[0].rdev = makedev(1, 5); }
+static void map_device(struct world *w)
+{
+	w->s.n_mapped = 1;
+	w->mapped[0].mode = S_IFCHR;
+	w->mapped[0].rdev = makedev(226, 0);
+}
+static void map_zero(struct world *w)
+{
+	w->s.n_mapped = 1;
+	w->mapped[0].mode = S_IFCHR;
+	w->mapped[0].rdev = makedev(1, 5);
+}
 static void map_huge(struct world *w) { w->s.n_mapped = 1; w->mapped[0].kind = PROCFS_MAP_HUGETLB; }
-static void map_gone(struct world *w) { w->s.n_mapped = 1; w->mapped[0].deleted = true; w->mapped[0].nlink = 0; w->mapped[0].size = 1; }
-static void map_gone_big(struct world *w) { map_gone(w); w->mapped[0].size = PREFLIGHT_GHOST_LIMIT + 1; }
-static void map_foreign_two(struct world *w) { w->s.n_mapped = 2; w->mapped[0].foreign = w->mapped[1].foreign = true; }
-static void map_ring(struct world *w) { w->s.n_mapped = 1; w->mapped[0].kind = PROCFS_MAP_OBJECT; w->mapped[0].path = (char *)"anon_inode:[io_uring]"; }
-static void map_ring_and_fd(struct world *w) { map_ring(w); one_fd(w, SCAN_ANON)->path = (char *)"[io_uring]"; }
-static void map_shared(struct world *w) { two_trees(w); w->s.n_mapped = 1; w->mapped[0].kind = PROCFS_MAP_MEMFD; w->mapped[0].other_tree = 1; }
-static void map_file_shared(struct world *w) { two_trees(w); w->s.n_mapped = 1; w->mapped[0].other_tree = 1; }
+static void map_gone(struct world *w)
+{
+	w->s.n_mapped = 1;
+	w->mapped[0].deleted = true;
+	w->mapped[0].nlink = 0;
+	w->mapped[0].size = 1;
+}
+static void map_gone_big(struct world *w)
+{
+	map_gone(w);
+	w->mapped[0].size = PREFLIGHT_GHOST_LIMIT + 1;
+}
+static void map_foreign_two(struct world *w)
+{
+	w->s.n_mapped = 2;
+	w->mapped[0].foreign = w->mapped[1].foreign = true;
+}
+static void map_ring(struct world *w)
+{
+	w->s.n_mapped = 1;
+	w->mapped[0].kind = PROCFS_MAP_OBJECT;
+	w->mapped[0].path = (char *)"anon_inode:[io_uring]";
+}
+static void map_ring_and_fd(struct world *w)
+{
+	map_ring(w);
+	one_fd(w, SCAN_ANON)->path = (char *)"[io_uring]";
+}
+static void map_shared(struct world *w)
+{
+	two_trees(w);
+	w->s.n_mapped = 1;
+	w->mapped[0].kind = PROCFS_MAP_MEMFD;
+	w->mapped[0].other_tree = 1;
+}
+static void map_file_shared(struct world *w)
+{
+	two_trees(w);
+	w->s.n_mapped = 1;
+	w->mapped[0].other_tree = 1;
+}
 
 static void capability(struct world *w)
 {
@@ -243,41 +342,79 @@ static void capability(struct world *w)
 	w->tasks[0].uid[1] = 33;
 }
 
-static const struct { const char *name; void (*change)(struct world *); const char *refuse, *warn; } cases[] = {
-	{ "nothing", nothing, "", "" }, { "bpf", bpf, "bpf", "" }, { "perf", perf, "perf_event", "" }, { "uffd", uffd, "userfaultfd", "" },
-	{ "unknown", unknown_object, "kernel-object", "" }, { "eventfd", eventfd_, "", "" }, { "block", block, "device", "" },
-	{ "fuse", fuse, "device", "" }, { "null", null_device, "", "" }, { "socket file", sock_file, "socket-file", "" },
-	{ "other namespace", other_ns, "namespace-fd", "" }, { "own netns", own_netns, "", "" },
-	{ "host's mount namespace", host_mntns, "namespace-fd", "" }, { "dmabuf", dmabuf, "kernel-object", "" },
-	{ "pidfd inside", pidfd_in, "", "" }, { "pidfd of one reaped", pidfd_reaped, "", "" }, { "lease", lease, "", "lease" },
-	{ "external deleted", external_deleted, "external-deleted", "" }, { "foreign FIFO", foreign_fifo, "fifo-foreign", "" },
-	{ "zombie", zombie_fds, "", "" }, { "cwd", foreign_cwd, "cwd-foreign", "" }, { "root", foreign_root, "root-foreign", "" },
-	{ "pid 1", pid1, "pid-namespace", "" }, { "kernel TLS", ktls, "socket-ulp", "" }, { "SCTP", sctp, "socket-protocol", "" },
-	{ "raw", raw_any, "", "" }, { "SMC", smc, "socket-family", "" }, { "unknown socket", sock_unknown, "", "socket-unknown" },
-	{ "socket across trees", sock_across, "shared-between-trees", "trees" }, { "socket outside", inet_outside, "socket-outside", "" },
-	{ "UNIX socket outside", unix_shared, "", "socket-outside" }, { "unheld socket", unheld, "", "" }, { "UNIX pair", unix_pair, "", "" },
-	{ "UNIX pair across trees", unix_across, "shared-between-trees", "trees" }, { "UNIX in flight", unix_in_flight, "", "" },
+static const struct {
+	const char *name;
+	void (*change)(struct world *);
+	const char *refuse, *warn;
+} cases[] = {
+	{ "nothing", nothing, "", "" },
+	{ "bpf", bpf, "bpf", "" },
+	{ "perf", perf, "perf_event", "" },
+	{ "uffd", uffd, "userfaultfd", "" },
+	{ "unknown", unknown_object, "kernel-object", "" },
+	{ "eventfd", eventfd_, "", "" },
+	{ "block", block, "device", "" },
+	{ "fuse", fuse, "device", "" },
+	{ "null", null_device, "", "" },
+	{ "socket file", sock_file, "socket-file", "" },
+	{ "other namespace", other_ns, "namespace-fd", "" },
+	{ "own netns", own_netns, "", "" },
+	{ "host's mount namespace", host_mntns, "namespace-fd", "" },
+	{ "dmabuf", dmabuf, "kernel-object", "" },
+	{ "pidfd inside", pidfd_in, "", "" },
+	{ "pidfd of one reaped", pidfd_reaped, "", "" },
+	{ "lease", lease, "", "lease" },
+	{ "external deleted", external_deleted, "external-deleted", "" },
+	{ "foreign FIFO", foreign_fifo, "fifo-foreign", "" },
+	{ "zombie", zombie_fds, "", "" },
+	{ "cwd", foreign_cwd, "cwd-foreign", "" },
+	{ "root", foreign_root, "root-foreign", "" },
+	{ "pid 1", pid1, "pid-namespace", "" },
+	{ "kernel TLS", ktls, "socket-ulp", "" },
+	{ "SCTP", sctp, "socket-protocol", "" },
+	{ "raw", raw_any, "", "" },
+	{ "SMC", smc, "socket-family", "" },
+	{ "unknown socket", sock_unknown, "", "socket-unknown" },
+	{ "socket across trees", sock_across, "shared-between-trees", "trees" },
+	{ "socket outside", inet_outside, "socket-outside", "" },
+	{ "UNIX socket outside", unix_shared, "", "socket-outside" },
+	{ "unheld socket", unheld, "", "" },
+	{ "UNIX pair", unix_pair, "", "" },
+	{ "UNIX pair across trees", unix_across, "shared-between-trees", "trees" },
+	{ "UNIX in flight", unix_in_flight, "", "" },
 	{ "UNIX datagrams by name", unix_dgram_named, "", "unix-dgram" },
-	{ "UNIX datagrams without name", unix_dgram_nameless, "unix-outside", "" }, { "UNIX pending", unix_pending, "unix-pending", "" },
-	{ "address", address, "address", "" }, { "own address", address_ok, "", "" }, { "pipe outside", pipe_out, "", "pipe-outside" },
+	{ "UNIX datagrams without name", unix_dgram_nameless, "unix-outside", "" },
+	{ "UNIX pending", unix_pending, "unix-pending", "" },
+	{ "address", address, "address", "" },
+	{ "own address", address_ok, "", "" },
+	{ "pipe outside", pipe_out, "", "pipe-outside" },
 	{ "pipe outside of two trees", pipe_out_across, "", "trees pipe-outside" },
-	{ "pipe across trees", pipe_across, "shared-between-trees", "trees" }, { "half a pipe", pipe_half, "", "" },
-	{ "pipe also outside", pipe_also, "", "pipe-shared" }, { "FIFO outside", fifo_out, "", "pipe-outside" },
-	{ "mapped device", map_device, "device", "" }, { "mapped zero", map_zero, "", "" }, { "huge pages", map_huge, "", "hugetlb" },
-	{ "mapped, removed", map_gone, "", "" }, { "mapped, removed, big", map_gone_big, "deleted-size", "" },
-	{ "mapped foreign, once", map_foreign_two, "mapped-foreign", "" }, { "mapped ring", map_ring, "io_uring", "" },
+	{ "pipe across trees", pipe_across, "shared-between-trees", "trees" },
+	{ "half a pipe", pipe_half, "", "" },
+	{ "pipe also outside", pipe_also, "", "pipe-shared" },
+	{ "FIFO outside", fifo_out, "", "pipe-outside" },
+	{ "mapped device", map_device, "device", "" },
+	{ "mapped zero", map_zero, "", "" },
+	{ "huge pages", map_huge, "", "hugetlb" },
+	{ "mapped, removed", map_gone, "", "" },
+	{ "mapped, removed, big", map_gone_big, "deleted-size", "" },
+	{ "mapped foreign, once", map_foreign_two, "mapped-foreign", "" },
+	{ "mapped ring", map_ring, "io_uring", "" },
 	{ "mapped ring and its descriptor, once", map_ring_and_fd, "io_uring", "" },
-	{ "memory across trees", map_shared, "shared-between-trees", "trees" }, { "file across trees", map_file_shared, "", "trees" },
+	{ "memory across trees", map_shared, "shared-between-trees", "trees" },
+	{ "file across trees", map_file_shared, "", "trees" },
 };
 
-static void codes(const struct preflight_list *list, enum preflight_severity severity, char *out, size_t size)
+static void codes(const struct preflight_list *list, enum preflight_severity severity, char *out,
+		  size_t size)
 {
 	size_t n = 0;
 
 	out[0] = '\0';
 	for (size_t i = 0; i < list->n; i++)
 		if (list->v[i].severity == severity)
-			n += (size_t)snprintf(out + n, size - n, "%s%s", n ? " " : "", list->v[i].code);
+			n += (size_t)snprintf(out + n, size - n, "%s%s", n ? " " : "",
+					      list->v[i].code);
 }
 
 static void test_cases(void **state)
@@ -294,8 +431,9 @@ static void test_cases(void **state)
 		codes(&list, PREFLIGHT_REFUSE, refuse, sizeof(refuse));
 		codes(&list, PREFLIGHT_WARN, warn, sizeof(warn));
 		if (strcmp(refuse, cases[i].refuse) || strcmp(warn, cases[i].warn))
-			fail_msg("%s: refused for \"%s\" (expected \"%s\"), warned of \"%s\" (expected \"%s\")", cases[i].name, refuse,
-				 cases[i].refuse, warn, cases[i].warn);
+			fail_msg(
+				"%s: refused for \"%s\" (expected \"%s\"), warned of \"%s\" (expected \"%s\")",
+				cases[i].name, refuse, cases[i].refuse, warn, cases[i].warn);
 		preflight_list_fini(&list);
 	}
 }
@@ -341,7 +479,8 @@ static void test_list(void **state)
 	free(texts);
 	j = preflight_json(&list);
 	assert_int_equal(json_array_size(j), 2);
-	assert_string_equal(json_string_value(json_object_get(json_array_get(j, 1), "severity")), "refuse");
+	assert_string_equal(json_string_value(json_object_get(json_array_get(j, 1), "severity")),
+			    "refuse");
 	json_decref(j);
 	preflight_list_fini(&list);
 	assert_int_equal(list.n, 0);
@@ -383,7 +522,10 @@ static void test_plan(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_cases), cmocka_unit_test(test_capability), cmocka_unit_test(test_list), cmocka_unit_test(test_plan),
+		cmocka_unit_test(test_cases),
+		cmocka_unit_test(test_capability),
+		cmocka_unit_test(test_list),
+		cmocka_unit_test(test_plan),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

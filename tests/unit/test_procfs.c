@@ -21,12 +21,27 @@
 
 static void test_stat(void **state)
 {
-	static const struct { const char *text; int ret; pid_t pid, ppid; char st; const char *comm; uint32_t tty; uint64_t start; } t[] = {
-		{ "7 (bash) S 1 7 7 34816 8 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4242 0", 0, 7, 1, 'S', "bash", 34816, 4242 },
-		{ "8 (a) b) (c)) R 2 8 8 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 99 0", 0, 8, 2, 'R', "a) b) (c)", 0, 99 },
-		{ "9 (x\ny) Z 1 9 9 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 5 0", 0, 9, 1, 'Z', "x?y", 0, 5 },
+	static const struct {
+		const char *text;
+		int ret;
+		pid_t pid, ppid;
+		char st;
+		const char *comm;
+		uint32_t tty;
+		uint64_t start;
+	} t[] = {
+		{ "7 (bash) S 1 7 7 34816 8 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4242 0", 0, 7, 1, 'S',
+		  "bash", 34816, 4242 },
+		{ "8 (a) b) (c)) R 2 8 8 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 99 0", 0, 8, 2, 'R',
+		  "a) b) (c)", 0, 99 },
+		{ "9 (x\ny) Z 1 9 9 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 5 0", 0, 9, 1, 'Z', "x?y", 0,
+		  5 },
 		{ "9 () Z 1 9 9 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 5 0", 0, 9, 1, 'Z', "", 0, 5 },
-		{ "9 x Z 1", -EINVAL }, { "", -EINVAL }, { "9 )x( Z 1", -EINVAL }, { "9 (x) Z 1 9", -EINVAL }, { "(x)", -EINVAL },
+		{ "9 x Z 1", -EINVAL },
+		{ "", -EINVAL },
+		{ "9 )x( Z 1", -EINVAL },
+		{ "9 (x) Z 1 9", -EINVAL },
+		{ "(x)", -EINVAL },
 	};
 
 	(void)state;
@@ -63,9 +78,13 @@ static void test_status(void **state)
 	struct procfs_status st;
 
 	(void)state;
-	assert_int_equal(procfs_parse_status("Name:\tx\nTracerPid:\t12\nUid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nNSpid:\t400\t20\t3\n"
-					     "RssAnon:\t     100 kB\nRssFile:\t 7 kB\nRssShmem:\t1 kB\nHugetlbPages:\t 2048 kB\n"
-					     "VmSwap:\t 3 kB\nThreads:\t4\nCapEff:\t000001fffeffffff\n", &st), 0);
+	assert_int_equal(
+		procfs_parse_status(
+			"Name:\tx\nTracerPid:\t12\nUid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nNSpid:\t400\t20\t3\n"
+			"RssAnon:\t     100 kB\nRssFile:\t 7 kB\nRssShmem:\t1 kB\nHugetlbPages:\t 2048 kB\n"
+			"VmSwap:\t 3 kB\nThreads:\t4\nCapEff:\t000001fffeffffff\n",
+			&st),
+		0);
 	assert_int_equal(st.tracer, 12);
 	assert_int_equal(st.inner_pid, 3);
 	assert_int_equal(st.pid_depth, 2);
@@ -86,15 +105,30 @@ static void test_status(void **state)
 
 static void test_lock(void **state)
 {
-	static const struct { const char *text; int ret; enum procfs_lock_kind kind; bool write, waiting; pid_t pid; uint64_t ino;
-			      int64_t from, to; } t[] = {
-		{ "\t1: FLOCK  ADVISORY  WRITE 1234 fe:00:131 0 EOF", 0, PROCFS_LOCK_FLOCK, true, false, 1234, 131, 0, INT64_MAX },
-		{ "23: POSIX  ADVISORY  READ  77 00:19:5 10 19", 0, PROCFS_LOCK_POSIX, false, false, 77, 5, 10, 19 },
-		{ "1: OFDLCK ADVISORY  WRITE -1 00:19:5 0 0", 0, PROCFS_LOCK_OFD, true, false, -1, 5, 0, 0 },
-		{ "2: -> FLOCK  ADVISORY  WRITE 9 fe:00:131 0 EOF", 0, PROCFS_LOCK_FLOCK, true, true, 9, 131, 0, INT64_MAX },
-		{ "1: LEASE  ACTIVE    READ  9 fe:00:131 0 EOF", 0, PROCFS_LOCK_LEASE, false, false, 9, 131, 0, INT64_MAX },
-		{ "1: NEWKIND ADVISORY WRITE 1 fe:00:1 0 EOF", -EINVAL }, { "1: FLOCK  ADVISORY  WRITE 1234 fe:00", -EINVAL },
-		{ "FLOCK ADVISORY WRITE 1 fe:00:1 0 EOF", -EINVAL }, { "", -EINVAL }, { "1:", -EINVAL },
+	static const struct {
+		const char *text;
+		int ret;
+		enum procfs_lock_kind kind;
+		bool write, waiting;
+		pid_t pid;
+		uint64_t ino;
+		int64_t from, to;
+	} t[] = {
+		{ "\t1: FLOCK  ADVISORY  WRITE 1234 fe:00:131 0 EOF", 0, PROCFS_LOCK_FLOCK, true,
+		  false, 1234, 131, 0, INT64_MAX },
+		{ "23: POSIX  ADVISORY  READ  77 00:19:5 10 19", 0, PROCFS_LOCK_POSIX, false, false,
+		  77, 5, 10, 19 },
+		{ "1: OFDLCK ADVISORY  WRITE -1 00:19:5 0 0", 0, PROCFS_LOCK_OFD, true, false, -1,
+		  5, 0, 0 },
+		{ "2: -> FLOCK  ADVISORY  WRITE 9 fe:00:131 0 EOF", 0, PROCFS_LOCK_FLOCK, true,
+		  true, 9, 131, 0, INT64_MAX },
+		{ "1: LEASE  ACTIVE    READ  9 fe:00:131 0 EOF", 0, PROCFS_LOCK_LEASE, false, false,
+		  9, 131, 0, INT64_MAX },
+		{ "1: NEWKIND ADVISORY WRITE 1 fe:00:1 0 EOF", -EINVAL },
+		{ "1: FLOCK  ADVISORY  WRITE 1234 fe:00", -EINVAL },
+		{ "FLOCK ADVISORY WRITE 1 fe:00:1 0 EOF", -EINVAL },
+		{ "", -EINVAL },
+		{ "1:", -EINVAL },
 	};
 
 	(void)state;
@@ -123,9 +157,13 @@ static void test_fdinfo(void **state)
 	struct procfs_fdinfo i;
 
 	(void)state;
-	assert_int_equal(procfs_parse_fdinfo("pos:\t123\nflags:\t0102001\nmnt_id:\t27\nino:\t5\n"
-					     "lock:\t1: FLOCK  ADVISORY  WRITE 12 fe:00:5 0 EOF\nlock:\trubbish\n"
-					     "lock:\t2: POSIX  ADVISORY  READ 12 fe:00:5 1 2\n", &i), 0);
+	assert_int_equal(
+		procfs_parse_fdinfo(
+			"pos:\t123\nflags:\t0102001\nmnt_id:\t27\nino:\t5\n"
+			"lock:\t1: FLOCK  ADVISORY  WRITE 12 fe:00:5 0 EOF\nlock:\trubbish\n"
+			"lock:\t2: POSIX  ADVISORY  READ 12 fe:00:5 1 2\n",
+			&i),
+		0);
 	assert_int_equal(i.pos, 123);
 	assert_int_equal(i.flags, 0102001);
 	assert_int_equal(i.mnt_id, 27);
@@ -133,38 +171,63 @@ static void test_fdinfo(void **state)
 	assert_int_equal(i.n_locks, 2);
 	assert_int_equal(i.locks[1].kind, PROCFS_LOCK_POSIX);
 	procfs_fdinfo_fini(&i);
-	assert_int_equal(procfs_parse_fdinfo("pos:\t0\nflags:\t02\nmnt_id:\t9\ntty-index:\t4\n", &i), 0);
+	assert_int_equal(
+		procfs_parse_fdinfo("pos:\t0\nflags:\t02\nmnt_id:\t9\ntty-index:\t4\n", &i), 0);
 	assert_int_equal(i.tty_index, 4);
-	assert_int_equal(procfs_parse_fdinfo("pos:\t0\nflags:\t02\nmnt_id:\t9\nPid:\t-1\nNSpid:\t-1\n", &i), 0);
+	assert_int_equal(
+		procfs_parse_fdinfo("pos:\t0\nflags:\t02\nmnt_id:\t9\nPid:\t-1\nNSpid:\t-1\n", &i),
+		0);
 	assert_int_equal(i.target_pid, -1);
-	assert_int_equal(procfs_parse_fdinfo("pos:\t0\nflags:\t02\nmnt_id:\t9\ninotify wd:1 ino:2\ninotify wd:2 ino:3\n", &i), 0);
+	assert_int_equal(
+		procfs_parse_fdinfo(
+			"pos:\t0\nflags:\t02\nmnt_id:\t9\ninotify wd:1 ino:2\ninotify wd:2 ino:3\n",
+			&i),
+		0);
 	assert_int_equal(i.watches, 2);
 	assert_int_equal(procfs_parse_fdinfo("pos:\t0\nflags:\t02\n", &i), -EINVAL);
-	assert_int_equal(procfs_parse_fdinfo("lock:\t1: FLOCK  ADVISORY  WRITE 12 fe:00:5 0 EOF\n", &i), -EINVAL);
+	assert_int_equal(
+		procfs_parse_fdinfo("lock:\t1: FLOCK  ADVISORY  WRITE 12 fe:00:5 0 EOF\n", &i),
+		-EINVAL);
 	assert_int_equal(i.n_locks, 0);
 }
 
 static void test_map(void **state)
 {
-	static const struct { const char *text; int ret; enum procfs_map_kind kind; bool shared, write, deleted; uint64_t ino;
-			      const char *path; } t[] = {
-		{ "55d0-55d2 r-xp 00002000 fe:00 1337                       /usr/bin/cat", 0, PROCFS_MAP_FILE, false, false, false, 1337,
-		  "/usr/bin/cat" },
-		{ "1000-2000 rw-p 00000000 00:00 0 ", 0, PROCFS_MAP_ANON, false, true, false, 0, "" },
-		{ "1000-2000 rw-p 00000000 00:00 0", 0, PROCFS_MAP_ANON, false, true, false, 0, "" },
-		{ "1000-2000 rw-p 00000000 00:00 0                          [heap]", 0, PROCFS_MAP_ANON, false, true, false, 0, "[heap]" },
-		{ "1000-2000 rw-s 00000000 00:01 77 /dev/zero (deleted)", 0, PROCFS_MAP_SHMEM, true, true, true, 77, "/dev/zero" },
-		{ "1000-2000 r--s 00000000 00:01 78 /memfd:a b (deleted)", 0, PROCFS_MAP_MEMFD, true, false, true, 78, "/memfd:a b" },
-		{ "1000-2000 rw-s 00000000 00:01 3 /SYSV0000beef (deleted)", 0, PROCFS_MAP_SYSV, true, true, true, 3, "/SYSV0000beef" },
-		{ "1000-2000 rw-s 00000000 00:01 3 /SYSV0000beefs (deleted)", 0, PROCFS_MAP_FILE, true, true, true, 3, "/SYSV0000beefs" },
-		{ "1000-2000 rw-s 00000000 00:0e 9 anon_inode:[io_uring]", 0, PROCFS_MAP_OBJECT, true, true, false, 9,
-		  "anon_inode:[io_uring]" },
-		{ "1000-2000 rw-s 00000000 00:0e 9 /[aio] (deleted)", 0, PROCFS_MAP_AIO, true, true, true, 9, "/[aio]" },
-		{ "1000-2000 rw-s 00000000 00:0e 9 /anon_hugepage (deleted)", 0, PROCFS_MAP_HUGETLB, true, true, true, 9,
-		  "/anon_hugepage" },
-		{ "1000-2000 r-xp 00000000 fe:00 5 /opt/a  b (deleted) c", 0, PROCFS_MAP_FILE, false, false, false, 5,
-		  "/opt/a  b (deleted) c" },
-		{ "1000-2000 r-xp 00000000 fe:00", -EINVAL }, { "rubbish", -EINVAL }, { "1000-2000 r-x 0 fe:00 5 /x", -EINVAL },
+	static const struct {
+		const char *text;
+		int ret;
+		enum procfs_map_kind kind;
+		bool shared, write, deleted;
+		uint64_t ino;
+		const char *path;
+	} t[] = {
+		{ "55d0-55d2 r-xp 00002000 fe:00 1337                       /usr/bin/cat", 0,
+		  PROCFS_MAP_FILE, false, false, false, 1337, "/usr/bin/cat" },
+		{ "1000-2000 rw-p 00000000 00:00 0 ", 0, PROCFS_MAP_ANON, false, true, false, 0,
+		  "" },
+		{ "1000-2000 rw-p 00000000 00:00 0", 0, PROCFS_MAP_ANON, false, true, false, 0,
+		  "" },
+		{ "1000-2000 rw-p 00000000 00:00 0                          [heap]", 0,
+		  PROCFS_MAP_ANON, false, true, false, 0, "[heap]" },
+		{ "1000-2000 rw-s 00000000 00:01 77 /dev/zero (deleted)", 0, PROCFS_MAP_SHMEM, true,
+		  true, true, 77, "/dev/zero" },
+		{ "1000-2000 r--s 00000000 00:01 78 /memfd:a b (deleted)", 0, PROCFS_MAP_MEMFD,
+		  true, false, true, 78, "/memfd:a b" },
+		{ "1000-2000 rw-s 00000000 00:01 3 /SYSV0000beef (deleted)", 0, PROCFS_MAP_SYSV,
+		  true, true, true, 3, "/SYSV0000beef" },
+		{ "1000-2000 rw-s 00000000 00:01 3 /SYSV0000beefs (deleted)", 0, PROCFS_MAP_FILE,
+		  true, true, true, 3, "/SYSV0000beefs" },
+		{ "1000-2000 rw-s 00000000 00:0e 9 anon_inode:[io_uring]", 0, PROCFS_MAP_OBJECT,
+		  true, true, false, 9, "anon_inode:[io_uring]" },
+		{ "1000-2000 rw-s 00000000 00:0e 9 /[aio] (deleted)", 0, PROCFS_MAP_AIO, true, true,
+		  true, 9, "/[aio]" },
+		{ "1000-2000 rw-s 00000000 00:0e 9 /anon_hugepage (deleted)", 0, PROCFS_MAP_HUGETLB,
+		  true, true, true, 9, "/anon_hugepage" },
+		{ "1000-2000 r-xp 00000000 fe:00 5 /opt/a  b (deleted) c", 0, PROCFS_MAP_FILE,
+		  false, false, false, 5, "/opt/a  b (deleted) c" },
+		{ "1000-2000 r-xp 00000000 fe:00", -EINVAL },
+		{ "rubbish", -EINVAL },
+		{ "1000-2000 r-x 0 fe:00 5 /x", -EINVAL },
 	};
 
 	(void)state;
@@ -196,9 +259,12 @@ static void test_mountinfo(void **state)
 	size_t n;
 
 	(void)state;
-	assert_int_equal(procfs_parse_mountinfo("36 35 98:10 / / rw,noatime master:1 - ext3 /dev/root rw\n"
-						"12 36 0:21 /sub /mnt/a\\040b rw shared:1 propagate_from:2 - nfs4 srv:/ex\\134p rw,a=b\n",
-						&m, &n), 0);
+	assert_int_equal(
+		procfs_parse_mountinfo(
+			"36 35 98:10 / / rw,noatime master:1 - ext3 /dev/root rw\n"
+			"12 36 0:21 /sub /mnt/a\\040b rw shared:1 propagate_from:2 - nfs4 srv:/ex\\134p rw,a=b\n",
+			&m, &n),
+		0);
 	assert_int_equal(n, 2);
 	assert_int_equal(m[0].id, 12);	/* sorted */
 	assert_string_equal(m[0].point, "/mnt/a b");
@@ -210,16 +276,22 @@ static void test_mountinfo(void **state)
 	procfs_mounts_free(m, n);
 	assert_int_equal(procfs_parse_mountinfo("", &m, &n), 0);
 	assert_int_equal(n, 0);
-	assert_int_equal(procfs_parse_mountinfo("36 35 98:10 / / rw - ext3 /dev/root rw\nrubbish\n", &m, &n), -EINVAL);
-	assert_int_equal(procfs_parse_mountinfo("36 35 98:10 / - ext3 /dev/root rw\n", &m, &n), -EINVAL);
+	assert_int_equal(
+		procfs_parse_mountinfo("36 35 98:10 / / rw - ext3 /dev/root rw\nrubbish\n", &m, &n),
+		-EINVAL);
+	assert_int_equal(procfs_parse_mountinfo("36 35 98:10 / - ext3 /dev/root rw\n", &m, &n),
+			 -EINVAL);
 	assert_int_equal(procfs_parse_mountinfo("36 35 98:10 / / rw - ext3\n", &m, &n), -EINVAL);
 }
 
 static void test_unescape(void **state)
 {
-	static const struct { const char *in, *out; } t[] = {
-		{ "plain", "plain" }, { "a\\040b", "a b" }, { "\\134", "\\" }, { "\\", "\\" }, { "\\04", "\\04" }, { "\\999", "\\999" },
-		{ "", "" }, { "x\\012", "x\n" }, { "\\777", "\\777" },
+	static const struct {
+		const char *in, *out;
+	} t[] = {
+		{ "plain", "plain" }, { "a\\040b", "a b" }, { "\\134", "\\" },
+		{ "\\", "\\" },	      { "\\04", "\\04" },   { "\\999", "\\999" },
+		{ "", "" },	      { "x\\012", "x\n" },  { "\\777", "\\777" },
 	};
 
 	(void)state;
@@ -240,7 +312,8 @@ static void test_unescape(void **state)
 	assert_false(procfs_fs_is_network("ext4"));
 }
 
-static size_t note(uint8_t *at, uint32_t type, const char *name, uint32_t namesz, const uint8_t *desc, uint32_t descsz, size_t align)
+static size_t note(uint8_t *at, uint32_t type, const char *name, uint32_t namesz,
+		   const uint8_t *desc, uint32_t descsz, size_t align)
 {
 	Elf64_Nhdr h = { namesz, descsz, type };
 	size_t off = sizeof(h);
@@ -307,8 +380,12 @@ static void test_elf(void **state)
 	f.e.e_phoff = sizeof(f.e);
 	f.e.e_phnum = 2;
 	f.e.e_phentsize = sizeof(Elf64_Phdr);
-	f.p[0] = (Elf64_Phdr){ .p_type = PT_NOTE, .p_offset = UINT64_MAX - 8, .p_filesz = 32 };	/* beyond any file: passed over */
-	f.p[1] = (Elf64_Phdr){ .p_type = PT_NOTE, .p_offset = offsetof(__typeof__(f), notes), .p_align = 8 };
+	f.p[0] = (Elf64_Phdr){ .p_type = PT_NOTE,
+			       .p_offset = UINT64_MAX - 8,
+			       .p_filesz = 32 }; /* beyond any file: passed over */
+	f.p[1] = (Elf64_Phdr){ .p_type = PT_NOTE,
+			       .p_offset = offsetof(__typeof__(f), notes),
+			       .p_align = 8 };
 	f.p[1].p_filesz = note(f.notes, NT_GNU_BUILD_ID, "GNU", 4, want, 8, 8);
 	fd = memfile(&f, sizeof(f));
 	assert_int_equal(buildid_read(fd, &id), 0);
@@ -335,9 +412,11 @@ static void test_elf(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_stat), cmocka_unit_test(test_stat_long_name), cmocka_unit_test(test_status), cmocka_unit_test(test_lock),
-		cmocka_unit_test(test_fdinfo), cmocka_unit_test(test_map), cmocka_unit_test(test_mountinfo), cmocka_unit_test(test_unescape),
-		cmocka_unit_test(test_notes), cmocka_unit_test(test_elf),
+		cmocka_unit_test(test_stat),	  cmocka_unit_test(test_stat_long_name),
+		cmocka_unit_test(test_status),	  cmocka_unit_test(test_lock),
+		cmocka_unit_test(test_fdinfo),	  cmocka_unit_test(test_map),
+		cmocka_unit_test(test_mountinfo), cmocka_unit_test(test_unescape),
+		cmocka_unit_test(test_notes),	  cmocka_unit_test(test_elf),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
