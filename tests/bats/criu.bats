@@ -204,6 +204,23 @@ s = socket.socket(); s.bind(("192.168.77.2", 7000)); s.listen(); print("up", flu
 	client_ok cli
 }
 
+@test "criu: the driver dies between the commit and its answer: no copy stays, the source waits behind the fence" {
+	server_and_client
+	tool 9 --die kept
+	wait_for 10 nobody "$TAG-b"
+	group=$(awk '$3 == "cgroup2" { print $2; exit }' /proc/mounts)/$TAG-fence
+	grep -q "frozen 1" "$group/cgroup.events"
+	assert_eq "$(cat "$group/cgroup.procs")" "$PID"
+	# what recovery does: the directory says it is ours again
+	ip -n "$TAG-h" link set vb nomaster
+	ip -n "$TAG-h" link set va master br0
+	echo 0 >"$group/cgroup.freeze"
+	progress cli 20
+	echo "$PID" >"$group/../cgroup.procs"
+	rmdir "$group"
+	client_ok cli
+}
+
 @test "criu: the driver dies after the commit: the copy lives, the source's tasks stay behind the fence" {
 	server_and_client
 	tool 9 --die committed

@@ -8,7 +8,7 @@
  * /run/netns), through the same rooms as ms-agent, and prints KEY=VALUE lines.
  *
  *   --rollback         everything up to the fence, then answer "no"
- *   --die POINT        end without a word at network-lock, post-dump, post-restore or committed
+ *   --die POINT        end without a word at network-lock, post-dump, post-restore, kept, committed
  *   --hook SCRIPT      run `SCRIPT EVENT` at network-lock, commit and rollback: switches the network
  *   --kill-init        kill the destination's pid 1 while CRIU restores
  *   --page-server      memory pages go through a page-server
@@ -718,6 +718,7 @@ static int commit(void)
 	hook("commit");
 	if (ms_init_keep(T.init, &err))
 		fail("keep", &err);
+	die_at("kept");
 	for (size_t i = 0; i < T.n_trees; i++)
 		answer(&T.trees[i].dst, true);
 	if (!wait_all(true, "done"))
