@@ -17,6 +17,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -328,6 +329,28 @@ static void copy_apply_attributes(struct migrate_dst *m, const struct sockmatch 
 		}
 }
 
+/* host pids of the copy's processes, for copy_still_stands() */
+static void copy_note_pids(struct migrate_dst *m, const struct sockmatch *sm)
+{
+	m->host_pids = xcalloc(sm->n + 1, sizeof(*m->host_pids));
+	for (size_t t = 0; t < m->plan->n_trees; t++)
+		for (size_t i = 0; i < m->plan->trees[t]->n_tasks && m->n_host_pids < sm->n; i++) {
+			pid_t host = sockmatch_host_pid(sm, (pid_t)m->plan->trees[t]->tasks[i]->pid);
+
+			if (host > 0)
+				m->host_pids[m->n_host_pids++] = host;
+		}
+}
+
+/* CRIU does not notice that somebody has killed what it built until its time is up, which would be a long silence */
+static int copy_still_stands(const struct migrate_dst *m, struct oerr *err)
+{
+	for (size_t i = 0; i < m->n_host_pids; i++)
+		if (kill(m->host_pids[i], 0))
+			return oerr_set(err, -ESRCH, "process %d of the copy was killed before it ran", (int)m->host_pids[i]);
+	return 0;
+}
+
 /** copy_check() - the ledger: every socket as it was, options and attributes set again; also finds the first root's host pid */
 int copy_check(struct migrate_dst *m, struct oerr *err)
 {
@@ -340,6 +363,7 @@ int copy_check(struct migrate_dst *m, struct oerr *err)
 		ret = copy_check_socket(m, &sm, &m->images[i], err);
 	if (!ret) {
 		copy_apply_attributes(m, &sm);
+		copy_note_pids(m, &sm);
 		m->root_host_pid = sockmatch_host_pid(&sm, (pid_t)m->plan->trees[0]->root_pid);
 	}
 	sockmatch_fini(&sm);
@@ -361,7 +385,7 @@ int copy_open(struct migrate_dst *m, struct oerr *err)
 {
 	struct stackclient_state state = { 0 };
 
-	if (ms_init_keep(m->init, err))
+	if (copy_still_stands(m, err) || ms_init_keep(m->init, err))
 		return err->code;
 	m->kept = true;
 	if (fault_point("dst.kept", err))

@@ -509,6 +509,7 @@ static void dst_fini(struct migrate_dst *m)
 	if (!m->kept)
 		copy_destroy(m);
 	image_recv_abort(&m->recv);
+	free(m->host_pids);
 	for (size_t i = 0; i < m->n_images; i++)
 		sock_image_fini(&m->images[i]);
 	free(m->images);

@@ -66,6 +66,8 @@ struct migrate_dst {
 	uint64_t handed_packets;	/* delivered from hand-over and own capture */
 	uint64_t longest_gap_us;
 	pid_t root_host_pid;
+	pid_t *host_pids;		/* of every task of the copy, since it stands */
+	size_t n_host_pids;
 };
 
 int copy_prepare(struct migrate_dst *m, struct oerr *err);

@@ -7,7 +7,7 @@ Usage: faultlook.py LAB SECONDS DIR CLIENT...
 Looks at nodes n1 and n2 of the lab from outside: files by way of the node's holder, processes by its cgroup. Waits up to SECONDS for
 everybody to be done with the workload "app"; then there must be one copy of its server, on the one node that has it, whose name and
 generation the directory gives; every client's status file DIR/CLIENT.json must go on without an error; DIR/lock must be locked and
-DIR/name be listened to; and nothing else may be left. Prints what does not hold. Exit status: 0 all does, 1 something does not.
+DIR/name be listened to (FAULT_LOCK=lost in the environment: but for the lock); and nothing else may be left. Prints what does not hold. Exit status: 0 all does, 1 something does not.
 """
 import fcntl
 import glob
@@ -115,6 +115,8 @@ def directory(lab):
 
 
 def lock_wrong(folder):
+    if os.environ.get("FAULT_LOCK") == "lost":
+        return []
     with open(folder + "/lock") as f:
         try:
             fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)

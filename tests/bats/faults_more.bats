@@ -1,0 +1,314 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: Apache-2.0
+# Never on both, never on none, continued: faults during recovery, on both sides at once, cut links, a directory that is away, a
+# tunstack that dies, and what an operator may do.
+#
+#	n1, n2: the workload moves between them    n3: the clients, and the directory
+
+load helpers
+load faults
+
+setup_file() { fault_setup_file; }
+teardown_file() { lab_down; }
+setup() { fault_setup; }
+teardown() { fault_teardown; }
+
+# ---- twice in one migration --------------------------------------------------------------------------------------------------
+
+# both_sides "AT SRC"... -- "AT DST"...: lines for both nodes, then one migration, until all is quiet
+both_sides() {
+	local from to src=() dst=()
+	while [ "$1" != -- ]; do src+=("$1"); shift; done
+	shift
+	dst=("$@")
+	from=$(holder)
+	to=$(other "$from")
+	[ ${#src[@]} -eq 0 ] || arm "$from" "${src[@]}"
+	[ ${#dst[@]} -eq 0 ] || arm "$to" "${dst[@]}"
+	spawn mover on "$from" ms-migrate app "$to"
+	wait_for 60 disarmed_minding "$from" "$to" ||
+		{ tell; fail "not come by: $(cat "$(root "$from")/run/overlayd/fault" "$(root "$to")/run/overlayd/fault" 2>/dev/null | xargs)"; return 1; }
+	daemon_back n1
+	daemon_back n2
+	settled "${src[*]} / ${dst[*]}" || return 1
+	TIMEOUT=20 finish mover none
+	FROM=$from TO=$to
+}
+# daemons that are killed on the way come back, else nobody would recover
+disarmed_minding() {
+	disarmed "$1" && disarmed "$2" && return
+	local n
+	for n in "$@"; do daemon_lives "$n" || daemon_back "$n"; done
+	return 1
+}
+
+@test "faults: recovery of a committed migration is itself killed at every step" {
+	both_sides "src.swapped kill" "rec.settled kill" "rec.killed kill" "rec.done kill" --
+	assert_eq "$(holder)" "$TO"
+	again
+	both_sides "src.handed killall" "rec.settled killall" "rec.killed killall" --
+	assert_eq "$(holder)" "$TO"
+	again
+	both_sides -- "dst.running kill" "rec.runs kill" "rec.done kill"
+	assert_eq "$(holder)" "$TO"
+	again
+	ended
+}
+
+@test "faults: recovery of a migration that was not committed is itself killed at every step" {
+	both_sides "src.commit kill" "rec.begin kill" "rec.settled kill" "rec.returned kill" --
+	assert_eq "$(holder)" "$FROM"
+	again
+	both_sides "src.restore kill" "rec.returned killall" "rec.done kill" --
+	assert_eq "$(holder)" "$FROM"
+	again
+	ended
+}
+
+@test "faults: the copy is lost after the commit, and taking the vIPs back is interrupted at every step" {
+	both_sides -- "dst.kept kill" "rec.ended kill" "rec.done kill"
+	assert_eq "$(holder)" "$FROM"
+	again
+	both_sides "src.handed kill" "rec.settled kill" "rec.back kill" "rec.returned kill" -- "dst.kept error"
+	assert_eq "$(holder)" "$FROM"
+	again
+	both_sides "src.swapped killall" "rec.back kill" -- "dst.hand-over killall" "rec.ended kill"
+	assert_eq "$(holder)" "$FROM"
+	again
+	ended
+}
+
+# ---- held at a point ---------------------------------------------------------------------------------------------------------
+
+# paused_move POINT [ARGS]: a move that waits at a point; it is node $AT that waits
+paused_move() {
+	FROM=$(holder)
+	TO=$(other "$FROM")
+	AT=$FROM
+	[[ $1 != dst.* ]] || AT=$TO
+	arm "$AT" "$1 pause"
+	spawn mover on "$FROM" ms-migrate app "$TO" "${@:2}"
+	wait_for 30 test -e "$(root "$AT")/run/overlayd/fault.reached" || { tell; return 1; }
+}
+go_on() { rm -f "$(root "$AT")/run/overlayd/fault.reached"; }
+mover_ends() { # with STATUS
+	TIMEOUT=60 finish mover none || { tell; return 1; }
+	assert_eq "$status" "$1" "exit status of ms-migrate ($(cat "$BATS_TEST_TMPDIR/mover.err"))" || { tell; return 1; }
+}
+is_in_doubt() { on "$1" overlayd status --json | jq -e '.migrations[0].in_doubt'; }
+
+agent() { jq .agent.pid "$(root "$1")"/run/overlayd/migrations/*/journal.json; }
+daemon() { cat "$(root "$1")/run/overlayd/overlayd.pid"; }
+
+@test "faults: both agents, or everything on both nodes, dies at the same moment" {
+	local point what victims
+	for point in src.commit src.swapped dst.running; do
+		for what in agents all; do
+			paused_move $point
+			victims="$(agent n1) $(agent n2)"
+			[ $what = agents ] || victims+=" $(daemon n1) $(daemon n2)"
+			# shellcheck disable=SC2086
+			kill -KILL $victims
+			go_on
+			if [ $what = all ]; then
+				wait_for 5 daemon_dead n1
+				wait_for 5 daemon_dead n2
+				daemon_back n1
+				daemon_back n2
+			fi
+			settled "$what killed at $point"
+			finish mover none
+			if [ $point = dst.running ]; then assert_eq "$(holder)" "$TO"; else assert_eq "$(holder)" "$FROM"; fi
+		done
+	done
+	again
+	ended
+}
+
+@test "faults: the link is cut before the commit: it goes on at the source, and the copy ends when the link is back" {
+	local point
+	local lock
+	for point in src.captured src.restore dst.stands; do
+		paused_move $point
+		lab cut n1 n2
+		go_on
+		mover_ends 1
+		assert_eq "$(holder)" "$FROM" "holder, link cut at $point"
+		for c in $CLIENTS; do progress $c; done
+		lab heal n1 n2
+		# a copy out of reach cannot be told to let go of a lock on a filesystem both share; pre-flight refuses such locks
+		[ $point != dst.stands ] || lock=lost
+		FAULT_LOCK=$lock settled "link cut at $point"
+	done
+	again
+	ended
+}
+
+@test "faults: the link is cut after the commit: it goes on at the destination, and the source ends when the link is back" {
+	local point
+	for point in src.commit dst.running; do
+		paused_move $point
+		lab cut n1 n2
+		go_on
+		wait_for 20 runs_at "$TO"
+		for c in $CLIENTS; do progress $c; done
+		wait_for 60 is_in_doubt "$FROM"
+		lab heal n1 n2
+		mover_ends 0
+		settled "link cut at $point"
+		assert_eq "$(holder)" "$TO" "holder, link cut at $point"
+	done
+	again
+	ended
+}
+directory() { cat "$(root n3)/run/overlayd/directoryd.pid"; }
+
+@test "faults: the directory is silent at the commit: in doubt, until it answers" {
+	paused_move src.commit
+	kill -STOP "$(directory)"
+	go_on
+	wait_for 30 is_in_doubt "$FROM"
+	kill -CONT "$(directory)"
+	mover_ends 0
+	settled "directory stopped at the commit"
+	assert_eq "$(holder)" "$TO"
+	again
+	ended
+}
+
+@test "faults: the directory dies at the commit and is started again" {
+	paused_move src.commit
+	kill -KILL "$(directory)"
+	go_on
+	run_ok on n3 directoryd start
+	TIMEOUT=60 finish mover none
+	settled "directory killed at the commit"
+	again
+	ended
+}
+
+@test "faults: in doubt, and then the agent is killed, too" {
+	paused_move src.commit
+	kill -STOP "$(directory)"
+	go_on
+	wait_for 30 is_in_doubt "$FROM"
+	kill -KILL "$(agent "$FROM")"
+	mover_ends 5
+	wait_for 30 is_in_doubt "$FROM"
+	kill -CONT "$(directory)"
+	settled "directory stopped, agent killed"
+	again
+	ended
+}
+
+@test "faults: a tunstack dies while it captures, on either side, before and after the commit" {
+	local point
+	for point in src.captured src.restore src.commit src.handed dst.restore dst.commit; do
+		paused_move $point
+		kill -KILL "$(state "$AT" .tunstack.pid)"
+		go_on
+		TIMEOUT=60 finish mover none
+		settled "tunstack killed at $point"
+	done
+	again
+	ended
+}
+
+server_in() { # INODE of a network namespace
+	find /proc/[0-9]*/ns/net -lname "net:\[$1\]" 2>/dev/null | cut -d/ -f3 | while read -r p; do
+		[ "$(cat "/proc/$p/comm")" != ms-testsrv ] || echo "$p"
+	done
+}
+
+@test "faults: the standing copy is killed by somebody" {
+	paused_move src.commit
+	kill -KILL "$(server_in "$(state "$TO" .netns)")"
+	go_on
+	TIMEOUT=60 finish mover none
+	settled "the copy was killed before it ran"
+	assert_eq "$(holder)" "$FROM"
+	again
+	ended
+}
+
+# ---- the operator ------------------------------------------------------------------------------------------------------------
+
+@test "faults: Ctrl-C before the commit rolls back, after it changes nothing" {
+	local point
+	for point in src.prepare src.captured src.dump dst.restore; do
+		paused_move $point
+		kill -INT "$(pgrep -s "$(spawned mover)" -x ms-migrate)"
+		go_on
+		mover_ends 4
+		assert_eq "$(holder)" "$FROM" "Ctrl-C at $point"
+		settled "Ctrl-C at $point"
+	done
+	paused_move src.swapped
+	kill -INT "$(pgrep -s "$(spawned mover)" -x ms-migrate)"
+	go_on
+	mover_ends 0
+	settled "Ctrl-C after the commit"
+	ended
+}
+
+@test "faults: ms-migrate is killed: the migration goes on without it" {
+	paused_move src.dump
+	kill -KILL "$(pgrep -s "$(spawned mover)" -x ms-migrate)"
+	go_on
+	finish mover none
+	wait_for 20 runs_at "$TO"
+	settled "ms-migrate killed"
+	assert_eq "$(holder)" "$TO"
+	ended
+}
+
+@test "faults: --timeout" {
+	paused_move dst.restore --timeout 1
+	mover_ends 1
+	assert_match "$(cat "$BATS_TEST_TMPDIR/mover.err")" "--timeout"
+	go_on
+	settled "out of time"
+	assert_eq "$(holder)" "$FROM"
+	again
+	ended
+}
+
+refused_move() { # STATUS TEXT TO
+	run_rc "$1" on "$(holder)" ms-migrate app "$3"
+	assert_match "$output" "$2"
+	settled "refused: $2"
+}
+
+@test "faults: no daemon there, no such node, a CRIU that does not work: said, and nothing has happened" {
+	local conf
+	refused_move 1 "no node nowhere" nowhere
+	run_ok on n2 overlayd stop
+	refused_move 1 "n2" n2
+	daemon_back n2
+	conf=$(root n2)/etc/overlayd/overlayd.conf
+	cp "$conf" "$BATS_TEST_TMPDIR/conf"
+	sed -i 's,^criu {,&\n\tpath = "/nonexistent/criu",' "$conf"
+	grep -q nonexistent "$conf" || printf 'criu {\n\tpath = "/nonexistent/criu"\n}\n' >>"$conf"
+	refused_move 3 "nonexistent" n2
+	cat "$BATS_TEST_TMPDIR/conf" >"$conf"
+	cp "$(root n1)/etc/overlayd/overlayd.conf" "$BATS_TEST_TMPDIR/conf"
+	conf=$(root n1)/etc/overlayd/overlayd.conf
+	sed -i 's,^criu {,&\n\tpath = "/nonexistent/criu",' "$conf"
+	grep -q nonexistent "$conf" || printf 'criu {\n\tpath = "/nonexistent/criu"\n}\n' >>"$conf"
+	refused_move 1 "nonexistent" n2
+	cat "$BATS_TEST_TMPDIR/conf" >"$conf"
+	again
+	ended
+}
+
+@test "faults: no room in /run at the destination: rolled back" {
+	run_ok on n2 mount -o remount,size=1M /run
+	on n2 dd if=/dev/zero of=/run/fill bs=4k >/dev/null 2>&1 || true
+	run_fail on n1 ms-migrate app n2
+	run_ok on n2 rm -f /run/fill
+	run_ok on n2 mount -o remount,size=50% /run
+	settled "no room in /run"
+	assert_eq "$(holder)" n1
+	again
+	ended
+}
