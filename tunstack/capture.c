@@ -5,6 +5,8 @@
  *   Purpose    one netlink change takes all of a workload's traffic, both directions, into a TUN of
  *              our own; what is read there is held; a release gives it back in order and ends with
  *              the route deleted.
+ *   Echo       while captured, a ping to a vIP is answered here (echo.c): nobody waits for a freeze
+ *              to know that a host is there. Fragments and pings with IP options are held.
  *   Not here   the queue (hold.c), the standing policy rules (fabric.c), who asks (server.c), the
  *              event loop.
  *   Storage    one struct capture, owned by the server. The TUN is not persistent: if this process
@@ -41,6 +43,7 @@
 #include "overlayd/common/monotime.h"
 #include "overlayd/common/util.h"
 #include "overlayd/netlink.h"
+#include "tunstack/echo.h"
 #include "tunstack/hold.h"
 #include "tunstack/tun.h"
 
@@ -65,11 +68,13 @@ struct capture {
 	uint64_t lasted_us;		/* how long the last one stood */
 	uint64_t released;		/* packets written into the TUN */
 	uint64_t refused;		/* packets the kernel did not take */
+	uint64_t echoed;		/* pings answered */
 	uint64_t exported;		/* frames given in the running export */
 	uint64_t acked;			/* of those, acknowledged and forgotten */
 	uint64_t cursor[HOLD_DIR_COUNT];/* number of the last packet exported, per queue */
 	bool exporting;
 	uint8_t packet[TUN_PACKET_MAX];
+	uint8_t reply[ECHO_MAX];
 };
 
 static int hold_device_open(struct capture *cap, struct oerr *err)
@@ -175,6 +180,21 @@ static void inject(struct capture *cap, const struct virtio_net_hdr *vnet, const
 		    strerror(-r));
 }
 
+/* answer @packet (@len bytes, to a vIP of ours) if it is a ping */
+static bool answer_echo(struct capture *cap, const struct virtio_net_hdr *vnet,
+			const uint8_t *packet, size_t len)
+{
+	const struct virtio_net_hdr plain = { 0 };
+	size_t n = 0;
+
+	if (!vnet->flags && vnet->gso_type == VIRTIO_NET_HDR_GSO_NONE)
+		n = echo_make_reply(packet, len, (uint16_t)cap->echoed, cap->reply);
+	if (!n || tun_write_packet(cap->tun, &plain, cap->reply, n))
+		return false;
+	cap->echoed++;
+	return true;
+}
+
 /* take up to @max packets out of the TUN: held while captured, else passed on; returns how many
  * there were */
 static unsigned int take_in(struct capture *cap, unsigned int max, uint64_t now_us)
@@ -191,11 +211,12 @@ static unsigned int take_in(struct capture *cap, unsigned int max, uint64_t now_
 		dst = packet_dst(cap->packet, (size_t)len);
 		if (!dst)
 			continue;
-		if (cap->captured)
-			hold_push(cap->hold, is_vip(cap, dst) ? HOLD_INGRESS : HOLD_EGRESS, &vnet,
-				  cap->packet, (size_t)len, now_us);
-		else
+		if (!cap->captured)
 			inject(cap, &vnet, cap->packet, (size_t)len);
+		else if (!is_vip(cap, dst))
+			hold_push(cap->hold, HOLD_EGRESS, &vnet, cap->packet, (size_t)len, now_us);
+		else if (!answer_echo(cap, &vnet, cap->packet, (size_t)len))
+			hold_push(cap->hold, HOLD_INGRESS, &vnet, cap->packet, (size_t)len, now_us);
 	}
 	return n;
 }
@@ -373,6 +394,7 @@ void capture_get_state(struct capture *cap, uint64_t now_us, struct capture_stat
 		.captured_us = cap->captured ? now_us - cap->since_us : cap->lasted_us,
 		.longest_gap_us = st.longest_wait_us,
 		.exported = cap->exported,
+		.echoed = cap->echoed,
 	};
 	for (int d = 0; d < HOLD_DIR_COUNT; d++) {
 		state->held_packets += st.packets[d];

@@ -35,6 +35,7 @@ struct capture_state {
 	uint64_t captured_us;		/* so far, or the last one's */
 	uint64_t longest_gap_us;
 	uint64_t exported;		/* frames given in the running export */
+	uint64_t echoed;		/* pings answered, since the start */
 };
 
 struct capture;

@@ -6,7 +6,7 @@ sock_image_SRC	:= tunstack/sock_image.c tunstack/sock_repair.c tunstack/sock_lis
 tun_SRC		:= tunstack/tun.c
 
 PROGRAMS	+= tunstack
-tunstack_SRC	:= tunstack/main.c tunstack/server.c tunstack/capture.c tunstack/hold.c $(tun_SRC) \
+tunstack_SRC	:= tunstack/main.c tunstack/server.c tunstack/capture.c tunstack/echo.c tunstack/hold.c tunstack/offload.c $(tun_SRC) \
 		   overlayd/fabric.c overlayd/netlink.c overlayd/netns.c $(conn_SRC) $(common_SRC)
 tunstack_PB	:= stack
 tunstack_LIBS	:= $(LIBS_nl) $(LIBS_pb) $(LIBS_tls) $(LIBS_ev)

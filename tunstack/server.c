@@ -97,6 +97,7 @@ static void client_reply(struct client *c, uint32_t id, int code, const char *te
 	reply.captured_us = st.captured_us;
 	reply.longest_gap_us = st.longest_gap_us;
 	reply.exported = st.exported;
+	reply.echoed = st.echoed;
 	msg.reply_to = id;
 	msg.body_case = OVL__STACK_MSG__BODY_REPLY;
 	msg.reply = &reply;

@@ -386,6 +386,7 @@ static void state_take(struct stackclient_state *state, const Ovl__StackReply *r
 		.captured_us = r->captured_us,
 		.longest_gap_us = r->longest_gap_us,
 		.exported_seq = r->exported,
+		.echoed = r->echoed,
 	};
 }
 

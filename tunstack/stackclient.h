@@ -65,6 +65,7 @@ struct stackclient_state {
 	uint64_t captured_us;		/* how long the capture has stood, or the last one stood */
 	uint64_t longest_gap_us;	/* longest a packet waited */
 	uint64_t exported_seq;		/* highest arrival number sent in the current export */
+	uint64_t echoed;		/* pings answered while captured, since the start */
 };
 
 /* one held packet as it goes over a wire (struct stack_packet_wire + bytes, hold.h), to be handed

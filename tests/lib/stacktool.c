@@ -11,7 +11,7 @@
  *     garbage              a packet frame that makes no sense, then Imported
  *     hang                 wait until standard input ends (to be killed meanwhile)
  * Each command prints "COMMAND RC captured=B fenced=B held=N bytes=N dropped=N released=N
- * exported=N US", US being how long it took.
+ * exported=N echoed=N US", US being how long it took.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -189,10 +189,11 @@ int main(int argc, char **argv)
 
 		oerr_clear(&err);
 		r = command(c, argv, &i, &st, &err);
-		printf("%s %d captured=%d fenced=%d held=%llu bytes=%llu dropped=%llu released=%llu exported=%llu %llu\n", name, r,
+		printf("%s %d captured=%d fenced=%d held=%llu bytes=%llu dropped=%llu released=%llu exported=%llu echoed=%llu %llu\n", name, r,
 		       st.captured, st.fenced, (unsigned long long)st.held_packets, (unsigned long long)st.held_bytes,
 		       (unsigned long long)st.dropped_packets, (unsigned long long)st.released_packets,
-		       (unsigned long long)st.exported_seq, (unsigned long long)(monotime_us() - start));
+		       (unsigned long long)st.exported_seq, (unsigned long long)st.echoed,
+		       (unsigned long long)(monotime_us() - start));
 		if (r) {
 			fprintf(stderr, "stacktool: %s: %s\n", name, err.text);
 			failed = 1;

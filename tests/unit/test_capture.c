@@ -20,7 +20,9 @@
 #include "overlayd/common/util.h"
 #include "overlayd/netlink.h"
 #include "tunstack/capture.h"
+#include "tunstack/echo.h"
 #include "tunstack/hold.h"
+#include "tunstack/offload.h"
 #include "tunstack/tun.h"
 
 #define VIP 0xc0a80502u		/* 192.168.5.2 */
@@ -36,9 +38,14 @@ static struct {
 	bool answer;		/* each packet written is answered with one of mark + 1000 */
 	int fail_clear, fail_write;
 	unsigned int n_rx_at_clear;	/* packets that come while the route is being deleted */
+	uint8_t ping[64];		/* what the mark PING stands for */
+	size_t ping_len;
+	uint8_t pong[ECHO_MAX];		/* the last echo reply written */
+	size_t pong_len;
 } net;
 
 #define FROM_APP 0x80000000u
+#define PING 0x40000000u
 
 static size_t packet_make(uint32_t mark, uint8_t *p)
 {
@@ -84,6 +91,11 @@ ssize_t tun_read(int fd, struct virtio_net_hdr *vnet, void *packet, size_t size)
 	if (net.next_rx == net.n_rx)
 		return -EAGAIN;
 	*vnet = (struct virtio_net_hdr){ 0 };
+	if (net.rx[net.next_rx] == PING) {
+		net.next_rx++;
+		memcpy(packet, net.ping, net.ping_len);
+		return (ssize_t)net.ping_len;
+	}
 	return (ssize_t)packet_make(net.rx[net.next_rx++], packet);
 }
 
@@ -94,9 +106,14 @@ int tun_write_packet(int fd, const struct virtio_net_hdr *vnet, const void *pack
 
 	(void)fd;
 	(void)vnet;
-	assert_int_equal(len, 28);
 	if (net.fail_write)
 		return net.fail_write;
+	if (p[9] == 1) {
+		memcpy(net.pong, p, len);
+		net.pong_len = len;
+		return 0;
+	}
+	assert_int_equal(len, 28);
 	net.tx[net.n_tx++] = mark;
 	if (net.answer && net.route && !(mark & FROM_APP))
 		arrive((mark + 1000) | FROM_APP);
@@ -397,6 +414,116 @@ static void test_import_refusals(void **state)
 	capture_close(cap);
 }
 
+static void csum_put(uint8_t *at, const uint8_t *data, size_t len)
+{
+	uint16_t sum;
+
+	memset(at, 0, 2);
+	sum = (uint16_t)~offload_csum(data, len, 0);
+	memcpy(at, &sum, sizeof(sum));
+}
+
+static void csums_put(uint8_t *p, size_t len)
+{
+	csum_put(p + 10, p, 20);
+	csum_put(p + 22, p + 20, len - 20);
+}
+
+/* an echo request of 64 bytes from PEER to VIP: id 0x1234, sequence number 7 */
+static void ping_make(uint8_t p[64])
+{
+	static const uint8_t head[28] = { 0x45, 0x03, 0, 64, 0xab, 0xcd, 0x40, 0, 9, 1, 0, 0, 192, 168, 5, 7,
+					  192, 168, 5, 2, 8, 0, 0, 0, 0x12, 0x34, 0, 7 };
+
+	memcpy(p, head, sizeof(head));
+	for (size_t i = sizeof(head); i < 64; i++)
+		p[i] = (uint8_t)i;
+	csums_put(p, 64);
+}
+
+/* each line changes one byte of a good ping; checksums are made good again unless it is about them */
+static void test_echo_table(void **state)
+{
+	static const struct { const char *what; size_t at; uint8_t value; bool spoil; bool answered; } table[] = {
+		{ "as it is", 1, 0x03, false, true },
+		{ "another payload", 40, 0xff, false, true },
+		{ "DF not set", 6, 0, false, true },
+		{ "ICMP checksum", 63, 0xff, true, false },
+		{ "IP checksum", 8, 1, true, false },
+		{ "a reply", 20, 0, false, false },
+		{ "an unreachable", 20, 3, false, false },
+		{ "a code", 21, 1, false, false },
+		{ "a first fragment", 6, 0x20, false, false },
+		{ "a later fragment", 7, 1, false, false },
+		{ "not ICMP", 9, 47, false, false },
+		{ "shorter than it says", 3, 65, false, false },
+		{ "IP options", 0, 0x46, false, false },
+		{ "IPv6", 0, 0x65, false, false },
+		{ "from 0/8", 12, 0, false, false },
+		{ "from loopback", 12, 127, false, false },
+		{ "from a group", 12, 224, false, false },
+		{ "from itself", 15, 2, false, false },
+	};
+	uint8_t p[64], out[ECHO_MAX];
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
+		ping_make(p);
+		p[table[i].at] = table[i].value;
+		if (!table[i].spoil)
+			csums_put(p, sizeof(p));
+		if ((echo_make_reply(p, sizeof(p), 1, out) == sizeof(p)) != table[i].answered)
+			fail_msg("%s", table[i].what);
+	}
+	for (size_t len = 0; len < sizeof(p); len++) {
+		ping_make(p);
+		assert_int_equal(echo_make_reply(p, len, 1, out), 0);
+	}
+}
+
+/* answered while captured, byte for byte; neither held nor released, and not once the workload can answer */
+static void test_echo_captured(void **state)
+{
+	static const uint8_t head[20] = { 0x45, 0, 0, 64, 0, 0, 0, 0, 64, 1, 0, 0, 192, 168, 5, 2, 192, 168, 5, 7 };
+	struct capture *cap = start();
+	struct capture_state st;
+	uint8_t want[64];
+
+	(void)state;
+	ping_make(net.ping);
+	net.ping_len = 64;
+	memcpy(want, net.ping, 64);
+	memcpy(want, head, sizeof(head));
+	want[20] = 0;
+	csums_put(want, 64);
+	captured(cap);
+	arrive(1);
+	arrive(PING);
+	capture_read(cap, 2);
+	assert_int_equal(net.pong_len, 64);
+	assert_memory_equal(net.pong, want, 64);
+	capture_get_state(cap, 3, &st);
+	assert_int_equal(st.echoed, 1);
+	assert_int_equal(st.held_packets, 1);
+	net.ping[19] = 9;	/* on its way out, to somebody else: not ours to answer */
+	csums_put(net.ping, 64);
+	arrive(PING);
+	capture_read(cap, 4);
+	ping_make(net.ping);
+	net.fail_write = -ENOBUFS;	/* the answer cannot be sent: the ping waits */
+	arrive(PING);
+	capture_read(cap, 5);
+	net.fail_write = 0;
+	capture_get_state(cap, 6, &st);
+	assert_int_equal(st.echoed, 1);
+	assert_int_equal(st.held_packets, 3);
+	assert_int_equal(capture_release(cap, false, NULL), 0);
+	arrive(PING);
+	capture_read(cap, 7);
+	assert_int_equal(net.pong[20], 8);	/* passed on as it came */
+	capture_close(cap);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -406,6 +533,8 @@ int main(void)
 		cmocka_unit_test(test_failures),
 		cmocka_unit_test(test_export),
 		cmocka_unit_test(test_import_refusals),
+		cmocka_unit_test(test_echo_table),
+		cmocka_unit_test(test_echo_captured),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
