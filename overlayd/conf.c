@@ -48,6 +48,7 @@
 #define DEFAULT_STANDIN_AFTER_MS 50
 #define DEFAULT_HOLD_LIMIT (16u << 20)
 #define DEFAULT_KEEPALIVE_MS 5000
+#define DEFAULT_REKEY_MS 120000
 
 /* what lives only while a text is parsed */
 struct conf_ctx {
@@ -332,6 +333,27 @@ SIMPLE(set_standin_after, conf_set_duration(&x->conf->migration.standin_after_ms
 SIMPLE(set_hold_limit,
        conf_set_size(&x->conf->migration.hold_limit_bytes, text, 64u << 10, 1ull << 32))
 
+SIMPLE(set_encryption, conf_set_bool(&x->conf->tunnel.encryption, text))
+SIMPLE(set_rekey, conf_set_duration(&x->conf->tunnel.rekey_ms, text, 1000, 3600000))
+
+SETTER(set_cipher)
+{
+	static const char *const names[] = {
+		[CRYPTO_NONE] = "auto",
+		[CRYPTO_AES_128_GCM] = "aes-128-gcm",
+		[CRYPTO_CHACHA20_POLY1305] = "chacha20-poly1305",
+	};
+
+	(void)index;
+	for (unsigned int i = 0; i < ARRAY_SIZE(names); i++) {
+		if (strcasecmp(text, names[i]))
+			continue;
+		x->conf->tunnel.cipher = (enum crypto_cipher)i;
+		return 0;
+	}
+	return -EINVAL;
+}
+
 /* "alice" or "@wheel" */
 SETTER(set_operator)
 {
@@ -423,6 +445,9 @@ static const struct conf_item conf_items[] = {
 	{ "directory", "database", PATH_TEXT, set_database },
 	{ "migration", "timeout", "a time 1s..1440m", set_timeout },
 	{ "migration", "standin-after", "a time 0..10m", set_standin_after },
+	{ "tunnel", "encryption", "on or off", set_encryption },
+	{ "tunnel", "cipher", "auto, aes-128-gcm or chacha20-poly1305", set_cipher },
+	{ "tunnel", "rekey", "a time 1s..60m", set_rekey },
 	{ "migration", "hold-limit", "a size 64K..4G", set_hold_limit },
 	{ "subnet", "directory", "at most 8 of " ENDPOINT_TEXT, set_subnet_directory, CFGF_LIST },
 	{ "subnet", "node-vip", "a host address inside of the subnet", set_node_vip },
@@ -436,6 +461,7 @@ static const struct { const char *name; cfg_flag_t flags; } conf_sections[] = {
 	{ "criu", CFGF_NONE },
 	{ "directory", CFGF_NONE },
 	{ "migration", CFGF_NONE },
+	{ "tunnel", CFGF_NONE },
 	{ "subnet", CFGF_MULTI | CFGF_TITLE | CFGF_NO_TITLE_DUPES },
 	{ "peer", CFGF_MULTI | CFGF_TITLE | CFGF_NO_TITLE_DUPES },
 };
@@ -573,6 +599,8 @@ static struct conf *conf_new(const char *name)
 	c->migration.standin_after_ms = DEFAULT_STANDIN_AFTER_MS;
 	c->migration.hold_limit_bytes = DEFAULT_HOLD_LIMIT;
 	c->keepalive_ms = DEFAULT_KEEPALIVE_MS;
+	c->tunnel.encryption = true;
+	c->tunnel.rekey_ms = DEFAULT_REKEY_MS;
 	return c;
 }
 
@@ -879,6 +907,10 @@ enum conf_change conf_diff_reloadable(const struct conf *a, const struct conf *b
 			  (!a->directory.embedded ||
 			   (same_endpoint(&a->directory.listen, &b->directory.listen) &&
 			    same_text(a->directory.database, b->directory.database))) },
+		{ "tunnel", CONF_RESTART,
+		  a->tunnel.encryption == b->tunnel.encryption &&
+			  a->tunnel.cipher == b->tunnel.cipher &&
+			  a->tunnel.rekey_ms == b->tunnel.rekey_ms },
 		{ "log-level", CONF_RELOADABLE, a->log_level == b->log_level },
 		{ "keepalive", CONF_RELOADABLE, a->keepalive_ms == b->keepalive_ms },
 		{ "pki", CONF_RELOADABLE,

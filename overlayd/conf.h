@@ -13,6 +13,7 @@
 #include "overlayd/common/err.h"
 #include "overlayd/common/log.h"
 #include "overlayd/common/util.h"
+#include "overlayd/crypto.h"
 
 #define CONF_PATH OVERLAYD_CONF_DIR "/overlayd.conf"
 #define CONF_PORT 7470
@@ -60,6 +61,11 @@ struct conf {
 		unsigned int standin_after_ms;	/* lwIP answers after so long a freeze; 0 = at once */
 		uint64_t hold_limit_bytes;	/* packets held per workload */
 	} migration;
+	struct {
+		bool encryption;	/* of the tunnel; the same on every node */
+		enum crypto_cipher cipher;	/* CRYPTO_NONE = auto: what this machine does fastest */
+		unsigned int rekey_ms;		/* a key is replaced so often */
+	} tunnel;
 	unsigned int keepalive_ms;	/* ping of peers; three unanswered = down */
 	struct conf_subnet *subnets;
 	unsigned int n_subnets;

@@ -43,6 +43,7 @@
 #include "overlayd/tunnel.h"
 #include "overlayd/workload.h"
 
+#define DAEMON_KEY_WAIT_MS 1000
 #define DAEMON_PURGE_GRACE_MS 500	/* for the directory to hear that vIPs are free */
 
 static int daemon_lock(struct oerr *err)
@@ -80,6 +81,29 @@ static void daemon_miss_cb(vip_t vip, void *arg)
 static void daemon_straggler_cb(vip_t vip, const struct sockaddr_in *from, void *arg)
 {
 	locate_straggler(arg, vip, from);
+}
+
+static void daemon_need_key_cb(const struct sockaddr_in *node, void *arg)
+{
+	locate_need_key(arg, node);
+}
+
+static void daemon_key_cb(void *ctx, struct peer *p, const struct seal_secret *secret)
+{
+	const struct overlayd *ov = ctx;
+	uint64_t number = fastpath_post_key(ov->fastpath, secret);
+
+	if (!secret->seal && fastpath_await(ov->fastpath, number, DAEMON_KEY_WAIT_MS))
+		log_error("daemon", "%s: the fast path does not take its key", peer_name(p));
+}
+
+/* another run of its daemon: what we seal with the old keys it cannot open */
+static void daemon_peer_up_cb(void *ctx, struct peer *p, bool restarted)
+{
+	const struct overlayd *ov = ctx;
+
+	if (restarted)
+		fastpath_post(ov->fastpath, &(struct fp_update){ .kind = FP_FORGET_KEYS, .node = peer_addr(p) });
 }
 
 static void daemon_changed_cb(const struct dir_binding *b, void *arg)
@@ -130,9 +154,11 @@ static bool daemon_is_operator(void *ctx, uid_t uid, pid_t pid)
 	return conf_is_operator(ov->conf, uid);
 }
 
-static const struct fp_ops daemon_fp_ops = { .miss = daemon_miss_cb, .straggler = daemon_straggler_cb };
+static const struct fp_ops daemon_fp_ops = { .miss = daemon_miss_cb, .straggler = daemon_straggler_cb,
+					    .need_key = daemon_need_key_cb };
 static const struct dirclient_ops daemon_dir_ops = { .changed = daemon_changed_cb, .lost = daemon_lost_cb };
-static const struct peer_ops daemon_peer_ops = { .request = requests_peer, .moved = daemon_moved_cb };
+static const struct peer_ops daemon_peer_ops = { .request = requests_peer, .moved = daemon_moved_cb, .up = daemon_peer_up_cb,
+						.key = daemon_key_cb };
 
 /* --- bringing the rooms up --- */
 
@@ -175,7 +201,12 @@ static int daemon_start_fastpath(struct overlayd *ov, struct oerr *err)
 	cleanup_free struct addr_prefix *subnets = xcalloc(ov->conf->n_subnets, sizeof(*subnets));
 	cleanup_close int tun = -1, udp = -1;
 	struct fp_cfg cfg = { .loop = ov->loop, .subnets = subnets, .n_subnets = ov->conf->n_subnets, .mtu = ov->conf->mtu,
-			      .offloads = TUNNEL_OFFLOADS_ALL };
+			      .offloads = TUNNEL_OFFLOADS_ALL, .encrypt = ov->conf->tunnel.encryption };
+
+	/* a key outlives two failed renewals, then its node has to be reached again */
+	cfg.seal.max_age_us = ov->conf->tunnel.rekey_ms * 3000ull;
+	if (cfg.seal.max_age_us < SEAL_MAX_AGE_US)
+		cfg.seal.max_age_us = SEAL_MAX_AGE_US;
 
 	for (unsigned int i = 0; i < ov->conf->n_subnets; i++)
 		subnets[i] = ov->conf->subnets[i].prefix;
@@ -219,10 +250,17 @@ static int daemon_start_dirclient(struct overlayd *ov, struct oerr *err)
 
 static int daemon_start_peers(struct overlayd *ov, struct oerr *err)
 {
-	const struct peers_cfg cfg = { .loop = ov->loop, .tls = ov->tls, .node = ov->conf->node, .addr = ov->conf->addr,
+	struct peers_cfg cfg = { .loop = ov->loop, .tls = ov->tls, .node = ov->conf->node, .addr = ov->conf->addr,
 				       .software = "overlayd " OVERLAYD_VERSION, .keepalive_ms = ov->conf->keepalive_ms,
-				       .ops = &daemon_peer_ops, .ctx = ov };
+				       .ops = &daemon_peer_ops, .ctx = ov, .encrypt = ov->conf->tunnel.encryption,
+				       .rekey_ms = ov->conf->tunnel.rekey_ms };
 
+	if (!cfg.encrypt)
+		log_warn("daemon", "tunnel encryption is off: packets between nodes go in PLAINTEXT");
+	else if (ov->conf->tunnel.cipher == CRYPTO_NONE)
+		crypto_preference(cfg.ciphers);
+	else
+		cfg.ciphers[0] = ov->conf->tunnel.cipher;
 	ov->peers = peers_new(&cfg);
 	return ov->peers ? 0 : oerr_set(err, -ENOMEM, "no memory for peers");
 }

@@ -184,6 +184,15 @@ void locate_straggler(struct overlayd *ov, vip_t vip, const struct sockaddr_in *
 		peer_foreach(ov->peers, locate_tell_sender, &sender);
 }
 
+/** locate_need_key() - packets wait for a key to the node at @node, or its key has been used enough */
+void locate_need_key(struct overlayd *ov, const struct sockaddr_in *node)
+{
+	struct peer *p = peer_find_addr(ov->peers, node);
+
+	if (p)
+		peer_rekey(p);
+}
+
 /** locate_moved() - peer @from_node says that @b->vip has moved from it to @b->node */
 void locate_moved(struct overlayd *ov, const char *from_node, const struct dir_binding *b)
 {

@@ -19,6 +19,7 @@ void locate_set_arriving(struct overlayd *ov, vip_t vip, bool on);
 void locate_miss(struct overlayd *ov, vip_t vip);
 void locate_changed(struct overlayd *ov, const struct dir_binding *b);
 void locate_straggler(struct overlayd *ov, vip_t vip, const struct sockaddr_in *from);
+void locate_need_key(struct overlayd *ov, const struct sockaddr_in *node);
 void locate_moved(struct overlayd *ov, const char *from_node, const struct dir_binding *b);
 
 #endif

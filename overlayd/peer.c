@@ -28,8 +28,16 @@
  *   Requests   idempotent by contract: sent on the link in use, again on each new one, until
  *              answered or timed out. Answers are found by number, whichever link they come on. A
  *              oneway message is sent once, when there is a link.
+ *   Tunnel     keys of a link are exported from its TLS connection, numbered 0, 1, 2... Each end
+ *   keys       offers the next number when it can open what is sealed with it (op key has
+ *              returned), and seals with a number that both have offered. So nothing is sealed that
+ *              the other cannot open. Number 0 is offered when the link is ready; a later one on
+ *              the rekey timer, on peer_rekey(), or in answer to the other's offer. A link that has
+ *              lost against another gives a brief opening key and is not sealed with. Epoch on the
+ *              wire = the link's exported base + number.
  *   Timers     per link: HELLO_MS until ready, then every keepalive_ms a ping; DEAD_AFTER
- *              unanswered ones end the link. Anything received counts as an answer. Per peer:
+ *              unanswered ones end the link; rekey_ms from one key to
+ *              the next, the node with the larger name a quarter later. Anything received counts as an answer. Per peer:
  *              retry, RETRY_MIN_MS doubling to RETRY_MAX_MS, a quarter of jitter either way; the
  *              doubling ends with the first pong. Per request: its timeout.
  *   Callbacks  ops and reply callbacks may ask, tell, answer and cancel, but not peers_free().
@@ -60,6 +68,8 @@
 #define CROSS_US 2000000
 #define RETIRE_MS 500
 #define MOVED_TIMEOUT_MS 5000
+#define REKEY_DEFAULT_MS 120000
+#define REKEY_LEAST_US 500000		/* between two of our own accord */
 #define REQUESTS_MAX 1024		/* open per peer */
 #define STRANGERS_MAX 256		/* adopted links whose hello has not come */
 #define WHY_MAX 256
@@ -103,6 +113,14 @@ struct peer_link {
 	unsigned int missed;		/* pings since anything was received */
 	uint64_t ready_us;
 	uint8_t instance[PEER_INSTANCE_LEN];
+	enum crypto_cipher cipher;	/* of the tunnel; CRYPTO_NONE = plaintext */
+	uint32_t key_offers;		/* numbers below this we have offered */
+	uint32_t key_offered;		/* numbers below this they have offered */
+	uint16_t epoch_base;
+	uint64_t offered_us;		/* our last offer */
+	uint64_t sealed_us;		/* since when we seal with the last key; 0 = with none */
+	uint16_t epoch;			/* that key's */
+	ev_timer rekey;
 };
 
 struct peer_req {
@@ -181,10 +199,23 @@ static int link_send(struct peer_link *l, const Ovl__PeerMsg *msg)
 	return conn_send(l->conn, 0, buf, len);
 }
 
+/* the ciphers we would use, best first; Return: how many */
+static size_t peer_ciphers(const struct peers_cfg *cfg, uint32_t out[ARRAY_SIZE(cfg->ciphers)])
+{
+	size_t n = 0;
+
+	while (n < ARRAY_SIZE(cfg->ciphers) && cfg->ciphers[n] != CRYPTO_NONE) {
+		out[n] = cfg->ciphers[n];
+		n++;
+	}
+	return n;
+}
+
 static void link_send_hello(struct peer_link *l)
 {
 	const struct peers_cfg *cfg = &l->peers->cfg;
 	struct addr_buf addr = endpoint_fmt(&cfg->addr);
+	uint32_t ciphers[ARRAY_SIZE(cfg->ciphers)];
 	Ovl__PeerHello hello = OVL__PEER_HELLO__INIT;
 	Ovl__PeerMsg msg = OVL__PEER_MSG__INIT;
 
@@ -196,6 +227,9 @@ static void link_send_hello(struct peer_link *l)
 	hello.software = (char *)(cfg->software ? cfg->software : "");
 	hello.instance.data = l->peers->instance;
 	hello.instance.len = PEER_INSTANCE_LEN;
+	hello.encryption = cfg->encrypt;
+	hello.n_ciphers = peer_ciphers(cfg, ciphers);
+	hello.ciphers = ciphers;
 	msg.body_case = OVL__PEER_MSG__BODY_HELLO;
 	msg.hello = &hello;
 	link_send(l, &msg);
@@ -341,6 +375,7 @@ static void link_free(struct peer_link *l, const char *why, bool last_words)
 	if (!l->ours && !l->ready)
 		l->peers->strangers--;
 	ev_timer_stop(l->peers->cfg.loop, &l->timer);
+	ev_timer_stop(l->peers->cfg.loop, &l->rekey);
 	*l->pprev = l->next;
 	if (l->next)
 		l->next->pprev = l->pprev;
@@ -404,6 +439,118 @@ static void link_timer_cb(struct ev_loop *loop, ev_timer *w, int revents)
 	}
 }
 
+/* ---- tunnel keys ---- */
+
+/* number @number of this link, for one direction, to whoever seals and opens */
+static int link_give_key(struct peer_link *l, uint32_t number, bool seal)
+{
+	const struct peers_cfg *cfg = &l->peers->cfg;
+	const struct peer *p = l->peer;
+	uint8_t context[CRYPTO_CONTEXT_MAX], raw[CRYPTO_EXPORT_LEN];
+	size_t len = crypto_context(context, number, l->cipher, cfg->node, p->name);
+	struct crypto_pair pair;
+	struct seal_secret s = { .node = p->addr, .cipher = l->cipher, .seal = seal,
+				 .brief = l->retired };
+	int ret = conn_export_keys(l->conn, CRYPTO_LABEL, context, len, raw, sizeof(raw));
+
+	if (ret)
+		return ret;
+	crypto_split(raw, cfg->node, p->name, &pair);
+	if (number == 0)
+		l->epoch_base = pair.epoch_base;
+	s.epoch = (uint16_t)(l->epoch_base + number);
+	s.secret = seal ? pair.send : pair.recv;
+	cfg->ops->key(cfg->ctx, l->peer, &s);
+	crypto_wipe(raw, sizeof(raw));
+	crypto_wipe(&pair, sizeof(pair));
+	crypto_wipe(&s, sizeof(s));
+	return 0;
+}
+
+static void link_rekey_in(struct peer_link *l)
+{
+	const struct peers_cfg *cfg = &l->peers->cfg;
+	double s = cfg->rekey_ms / 1000.;
+
+	ev_timer_stop(cfg->loop, &l->rekey);
+	ev_timer_set(&l->rekey, strcmp(cfg->node, l->peer->name) < 0 ? s : s * 1.25, 0.);
+	ev_timer_start(cfg->loop, &l->rekey);
+}
+
+/* both ends can open number @number: seal with it */
+static void link_key_agreed(struct peer_link *l, uint32_t number)
+{
+	if (l->retired || l->peer->cur != l || link_give_key(l, number, true))
+		return;
+	l->epoch = (uint16_t)(l->epoch_base + number);
+	log_debug("peer", "%s: tunnel key %u, epoch %u", l->peer->name, number, l->epoch);
+	l->sealed_us = monotime_us();
+	link_rekey_in(l);
+}
+
+/* two nodes cannot be at one address: who is connected there stays, until the connection is lost */
+static bool peer_addr_is_free(const struct peer *p)
+{
+	for (const struct peer *o = p->peers->list; o; o = o->next)
+		if (o != p && o->cur && o->addr.sin_addr.s_addr == p->addr.sin_addr.s_addr &&
+		    o->addr.sin_port == p->addr.sin_port) {
+			LOG_LIMITED(LOG_LVL_WARN, "peer", monotime_us(),
+				    "%s says it is at %s, where %s is: no tunnel keys for it",
+				    p->name, endpoint_fmt(&p->addr).s, o->name);
+			return false;
+		}
+	return p->addr.sin_family == AF_INET;
+}
+
+/* offer the next number: can be opened here from now on */
+static void link_key_offer(struct peer_link *l)
+{
+	Ovl__PeerTunnelKey key = OVL__PEER_TUNNEL_KEY__INIT;
+	Ovl__PeerMsg msg = OVL__PEER_MSG__INIT;
+
+	if (l->cipher == CRYPTO_NONE || !l->peers->cfg.ops->key || !peer_addr_is_free(l->peer) ||
+	    link_give_key(l, l->key_offers, false))
+		return;
+	key.number = l->key_offers++;
+	msg.body_case = OVL__PEER_MSG__BODY_TUNNEL_KEY;
+	msg.tunnel_key = &key;
+	l->offered_us = monotime_us();
+	link_send(l, &msg);
+	if (l->key_offered >= l->key_offers)
+		link_key_agreed(l, key.number);
+}
+
+static void link_key_message(struct peer_link *l, const Ovl__PeerTunnelKey *key)
+{
+	if (l->cipher == CRYPTO_NONE || key->number != l->key_offered ||
+	    key->number > l->key_offers) {
+		link_lost(l, "protocol error: a tunnel key out of turn", false);
+		return;
+	}
+	l->key_offered++;
+	if (key->number == l->key_offers)
+		link_key_offer(l);
+	else
+		link_key_agreed(l, key->number);
+}
+
+/* the next key of our own accord, unless one is on its way */
+static void link_rekey(struct peer_link *l)
+{
+	if (l->key_offers == l->key_offered && monotime_us() - l->offered_us > REKEY_LEAST_US)
+		link_key_offer(l);
+}
+
+static void link_rekey_cb(struct ev_loop *loop, ev_timer *w, int revents)
+{
+	struct peer_link *l = container_of(w, struct peer_link, rekey);
+
+	(void)loop;
+	(void)revents;
+	link_rekey(l);
+	link_rekey_in(l);
+}
+
 /**
  * link_wins() - two links to one node: does the new one replace the one in use?
  *
@@ -426,6 +573,7 @@ static void link_retire(struct peer_link *l)
 	log_debug("peer", "%s: two connections, the one dialled by %s is given up", l->peer->name,
 		  l->ours ? "us" : "them");
 	l->retired = true;
+	ev_timer_stop(loop, &l->rekey);
 	ev_timer_stop(loop, &l->timer);
 	ev_timer_set(&l->timer, RETIRE_MS / 1000., 0.);
 	ev_timer_start(loop, &l->timer);
@@ -475,11 +623,39 @@ static void link_ready(struct peer_link *l)
 		p->out = NULL;
 	if (p->cur && !link_wins(l, p->cur, now_us)) {
 		link_retire(l);
-		return;
+	} else {
+		if (p->cur)
+			link_retire(p->cur);
+		link_use(l);
 	}
-	if (p->cur)
-		link_retire(p->cur);
-	link_use(l);
+	link_key_offer(l);
+}
+
+/* the tunnel must be meant alike at both ends; 0 or -errno with @why */
+static int hello_check_tunnel(struct peer_link *l, const Ovl__PeerHello *h, char *why, size_t size)
+{
+	const struct peers_cfg *cfg = &l->peers->cfg;
+	enum crypto_cipher theirs[ARRAY_SIZE(cfg->ciphers)];
+	uint32_t ours[ARRAY_SIZE(cfg->ciphers)];
+	size_t n = 0;
+
+	if (!h->encryption != !cfg->encrypt) {
+		snprintf(why, size,
+			 "tunnel encryption is %s at node %s and %s at node %s: it must be the same on all nodes (tunnel { encryption = ... })",
+			 h->encryption ? "on" : "off", h->node, cfg->encrypt ? "on" : "off", cfg->node);
+		return -EPERM;
+	}
+	if (!cfg->encrypt)
+		return 0;
+	for (size_t i = 0; i < h->n_ciphers && n < ARRAY_SIZE(theirs); i++)
+		if (h->ciphers[i] > CRYPTO_NONE && h->ciphers[i] < CRYPTO_CIPHER_COUNT)
+			theirs[n++] = (enum crypto_cipher)h->ciphers[i];
+	l->cipher = crypto_agree(cfg->ciphers, peer_ciphers(cfg, ours), theirs, n);
+	if (l->cipher != CRYPTO_NONE)
+		return 0;
+	snprintf(why, size, "nodes %s and %s have no tunnel cipher in common (tunnel { cipher = ... })",
+		 h->node, cfg->node);
+	return -EPERM;
 }
 
 /* what is wrong with a hello; 0 or -errno with @why */
@@ -513,6 +689,8 @@ static void link_hello(struct peer_link *l, const Ovl__PeerHello *h)
 	char why[WHY_MAX];
 	int ret = hello_check(l, h, why, sizeof(why));
 
+	if (!ret)
+		ret = hello_check_tunnel(l, h, why, sizeof(why));
 	if (ret) {
 		link_send_reply(l, 0, ret, why);
 		link_lost(l, why, true);
@@ -605,6 +783,9 @@ static void link_message(struct peer_link *l, const Ovl__PeerMsg *msg, uint64_t 
 		if (cfg->ops->moved)
 			cfg->ops->moved(cfg->ctx, l->peer->name, msg->moved);
 		break;
+	case OVL__PEER_MSG__BODY_TUNNEL_KEY:
+		link_key_message(l, msg->tunnel_key);
+		break;
 	case OVL__PEER_MSG__BODY_REPLY:
 	case OVL__PEER_MSG__BODY_MIG_STATUS:
 		link_reply(l, msg);
@@ -691,6 +872,7 @@ static struct peer_link *link_new(struct peers *ps, struct peer *p)
 		l->next->pprev = &l->next;
 	ps->links = l;
 	ev_init(&l->timer, link_timer_cb);
+	ev_init(&l->rekey, link_rekey_cb);
 	if (!l->ours)
 		ps->strangers++;
 	return l;
@@ -810,6 +992,8 @@ struct peers *peers_new(const struct peers_cfg *cfg)
 		ps->cfg.min_version = PEER_MIN_VERSION;
 	if (!ps->cfg.keepalive_ms)
 		ps->cfg.keepalive_ms = KEEPALIVE_DEFAULT_MS;
+	if (!ps->cfg.rekey_ms)
+		ps->cfg.rekey_ms = REKEY_DEFAULT_MS;
 	if (getrandom(ps->instance, sizeof(ps->instance), 0) != sizeof(ps->instance))
 		abort();
 	return ps;
@@ -884,8 +1068,13 @@ struct peer *peer_get(struct peers *ps, const char *name, const struct sockaddr_
 		ps->list = p;
 	}
 	if (addr) {
+		bool moved = p->addr.sin_addr.s_addr != addr->sin_addr.s_addr ||
+			     p->addr.sin_port != addr->sin_port;
+
 		p->addr = *addr;
 		p->addr_given = true;
+		if (moved && p->cur)
+			link_rekey(p->cur); /* keys go by address */
 	}
 	return p;
 }
@@ -919,6 +1108,15 @@ void peer_want(struct peer *p, bool wanted)
 {
 	p->wanted = wanted;
 	peer_settle(p, PEER_EV_WANTED);
+}
+
+/** peer_rekey() - its tunnel needs a key, or a new one: over a connection that is made if need be */
+void peer_rekey(struct peer *p)
+{
+	if (p->cur)
+		link_rekey(p->cur);
+	else
+		peer_want(p, true);
 }
 
 /**
@@ -1043,6 +1241,17 @@ uint32_t peer_rtt_us(const struct peer *p)
 	return p->rtt_us;
 }
 
+/** peer_find_addr() - the node that is reached at @addr, NULL if none is known to be */
+struct peer *peer_find_addr(struct peers *ps, const struct sockaddr_in *addr)
+{
+	struct peer *p = ps->list;
+
+	while (p && (p->addr.sin_addr.s_addr != addr->sin_addr.s_addr ||
+		     p->addr.sin_port != addr->sin_port))
+		p = p->next;
+	return p;
+}
+
 /** peer_foreach() - call @fn for each peer; it may not add any */
 void peer_foreach(struct peers *ps, void (*fn)(struct peer *p, void *arg), void *arg)
 {
@@ -1050,11 +1259,26 @@ void peer_foreach(struct peers *ps, void (*fn)(struct peer *p, void *arg), void 
 		fn(p, arg);
 }
 
+/* how packets to this node are protected; without a connection there is nothing to say of it */
+static json_t *peer_tunnel_json(const struct peer *p)
+{
+	const struct peer_link *l = p->cur;
+	bool sealed = l && l->sealed_us;
+
+	if (!l)
+		return json_null();
+	return json_pack("{s:b, s:s, s:i, s:i, s:i}", "encrypted", sealed, "cipher",
+			 crypto_cipher_name(l->cipher), "epoch",
+			 (int)l->epoch, "keys",
+			 (int)l->key_offers, "key_age_s",
+			 sealed ? (int)((monotime_us() - l->sealed_us) / 1000000) : 0);
+}
+
 static json_t *peer_json(const struct peer *p)
 {
 	bool known = p->addr.sin_family == AF_INET;
 
-	return json_pack("{s:s, s:s, s:s, s:I, s:I, s:i, s:s, s:s}",
+	return json_pack("{s:s, s:s, s:s, s:I, s:I, s:i, s:s, s:s, s:o}",
 			 "name", p->name,
 			 "addr", known ? endpoint_fmt(&p->addr).s : "",
 			 "state", state_names[p->state],
@@ -1062,7 +1286,8 @@ static json_t *peer_json(const struct peer *p)
 			 "since_ms", (json_int_t)p->since_ms,
 			 "open_requests", (int)p->n_reqs,
 			 "software", p->software,
-			 "last_error", p->cur ? "" : p->why);
+			 "last_error", p->cur ? "" : p->why,
+			 "tunnel", peer_tunnel_json(p));
 }
 
 /** peers_json() - for status: an array with one object per peer, a new reference */

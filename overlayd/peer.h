@@ -18,6 +18,7 @@
 
 #include "overlayd/common/addr.h"
 #include "overlayd/common/err.h"
+#include "overlayd/seal.h"
 #include "peer.pb-c.h"
 
 #define PEER_VERSION 1
@@ -51,6 +52,9 @@ struct peer_ops {
 	/* @restarted: another run of its daemon than the last time */
 	void (*up)(void *ctx, struct peer *p, bool restarted);
 	void (*down)(void *ctx, struct peer *p, const char *why);
+	/* a tunnel key was agreed on; @secret is wiped after the call. An opening key must be in
+	 * use when this returns, for then the other node is told so */
+	void (*key)(void *ctx, struct peer *p, const struct seal_secret *secret);
 };
 
 struct peers_cfg {
@@ -62,6 +66,9 @@ struct peers_cfg {
 	unsigned int keepalive_ms;	/* 0 = 5000 */
 	const struct peer_ops *ops;	/* each callback may be NULL */
 	void *ctx;
+	bool encrypt;			/* the tunnel; a node that has it otherwise is refused */
+	enum crypto_cipher ciphers[2];	/* for it, best first; CRYPTO_NONE = none */
+	unsigned int rekey_ms;		/* 0 = 120000 */
 	uint32_t version, min_version;	/* 0 = PEER_VERSION, PEER_MIN_VERSION; others for tests */
 };
 
@@ -78,6 +85,7 @@ struct peer *peer_get(struct peers *ps, const char *name, const struct sockaddr_
 struct peer *peer_find(struct peers *ps, const char *name);
 int peer_adopt(struct peers *ps, int fd, struct oerr *err);
 void peer_want(struct peer *p, bool wanted);
+void peer_rekey(struct peer *p);
 
 uint32_t peer_request(struct peer *p, Ovl__PeerMsg *body, unsigned int timeout_ms, peer_reply_fn cb,
 		      void *arg);
@@ -92,6 +100,7 @@ enum peer_state peer_state(const struct peer *p);
 const char *peer_state_name(enum peer_state state);
 struct sockaddr_in peer_addr(const struct peer *p);
 uint32_t peer_rtt_us(const struct peer *p);
+struct peer *peer_find_addr(struct peers *ps, const struct sockaddr_in *addr);
 void peer_foreach(struct peers *ps, void (*fn)(struct peer *p, void *arg), void *arg);
 json_t *peers_json(const struct peers *ps);
 

@@ -184,8 +184,8 @@ int seal_install(struct seal_table *t, const struct seal_secret *s, uint64_t now
 	opener_end(o);
 	o->key = key;
 	o->epoch = s->epoch;
-	o->order = ++p->installed;
-	o->ends_us = now_us + t->cfg.max_age_us;
+	o->order = s->brief ? 0 : ++p->installed;
+	o->ends_us = now_us + (s->brief ? SEAL_OVERLAP_US : t->cfg.max_age_us);
 	return 0;
 }
 

@@ -28,6 +28,7 @@ struct seal_secret {
 	enum crypto_cipher cipher;
 	uint16_t epoch;			/* name of the key in datagrams */
 	bool seal;			/* for sending to the node, else for what it sends */
+	bool brief;			/* opens for SEAL_OVERLAP_US and counts as older than all others */
 	struct crypto_secret secret;
 };
 

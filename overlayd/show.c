@@ -84,16 +84,26 @@ static void show_migrations(const json_t *v)
 	}
 }
 
+/* how packets to a node are protected, in one word */
+static const char *show_tunnel(const json_t *tunnel)
+{
+	if (!json_is_object(tunnel))
+		return "-";
+	if (json_is_true(json_object_get(tunnel, "encrypted")))
+		return show_text(tunnel, "cipher");
+	return strcmp(show_text(tunnel, "cipher"), "none") ? "no key yet" : "PLAINTEXT";
+}
+
 static void show_peers(const json_t *v)
 {
 	if (!json_array_size(v))
 		return;
-	printf("\n%-14s %-22s %-10s %s\n", "PEER", "ADDRESS", "STATE", "RTT");
+	printf("\n%-14s %-22s %-10s %-12s %s\n", "PEER", "ADDRESS", "STATE", "RTT", "TUNNEL");
 	for (size_t i = 0; i < json_array_size(v); i++) {
 		const json_t *p = json_array_get(v, i);
 
-		printf("%-14s %-22s %-10s %lld us\n", show_text(p, "name"), show_text(p, "addr"), show_text(p, "state"),
-		       show_int(p, "rtt_us"));
+		printf("%-14s %-22s %-10s %9lld us %s\n", show_text(p, "name"), show_text(p, "addr"), show_text(p, "state"),
+		       show_int(p, "rtt_us"), show_tunnel(json_object_get(p, "tunnel")));
 	}
 }
 

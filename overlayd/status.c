@@ -84,7 +84,7 @@ json_t *status_json(struct overlayd *ov)
 	}
 	return json_pack("{s:s, s:s, s:s, s:i, s:I, s:b, s:o, s:o, s:o, s:o, s:o, s:o}", "node", ov->conf->node, "address",
 			 ov->addr, "version", OVERLAYD_VERSION, "mtu", (int)ov->conf->mtu, "uptime_s",
-			 (json_int_t)((monotime_us() - ov->started_us) / 1000000), "encrypted", 0, "subnets", subnets,
+			 (json_int_t)((monotime_us() - ov->started_us) / 1000000), "encrypted", (int)ov->conf->tunnel.encryption, "subnets", subnets,
 			 "workloads", status_workloads(ov), "migrations", migration_json(ov), "peers", peers_json(ov->peers),
 			 "directory", dirclient_status_json(ov->dirclient), "fastpath", status_fastpath(ov));
 }

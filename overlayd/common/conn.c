@@ -1016,3 +1016,24 @@ int conn_fd(const struct conn *c)
 {
 	return c->fd;
 }
+
+/**
+ * conn_export_keys() - key material that only the two ends of this TLS connection can have (RFC
+ * 8446 section 7.5)
+ * @out: @len bytes, secret: the caller wipes them
+ *
+ * The same at both ends for the same label and context, and different on every connection.
+ *
+ * Return: 0; -ENOTCONN no TLS or not up; -EIO.
+ */
+int conn_export_keys(struct conn *c, const char *label, const uint8_t *context, size_t context_len,
+		     uint8_t *out, size_t len)
+{
+	if (!c->ssl || !conn_is_up(c))
+		return -ENOTCONN;
+	if (SSL_export_keying_material(c->ssl, out, len, label, strlen(label), context, context_len,
+				       1) == 1)
+		return 0;
+	ERR_clear_error();
+	return -EIO;
+}

@@ -79,6 +79,8 @@ const char *conn_peer_name(const struct conn *c);	/* certificate's CN; "" on a U
 struct addr_buf conn_peer_addr(const struct conn *c);
 int conn_peer_cred(const struct conn *c, pid_t *pid, uid_t *uid);
 int conn_fd(const struct conn *c);
+int conn_export_keys(struct conn *c, const char *label, const uint8_t *context, size_t context_len,
+		     uint8_t *out, size_t len);
 
 /* a listening TCP socket that reads each preface (bounded in number and time) and hands the
  * descriptor over */

@@ -44,6 +44,9 @@ static void test_defaults(void **state)
 	assert_string_equal(c->directory.database, "/var/lib/overlayd/directory.db");
 	assert_false(c->directory.embedded);
 	assert_int_equal(c->keepalive_ms, 5000);
+	assert_true(c->tunnel.encryption);
+	assert_int_equal(c->tunnel.cipher, CRYPTO_NONE);
+	assert_int_equal(c->tunnel.rekey_ms, 120000);
 	assert_int_equal(c->migration.standin_after_ms, 50);
 	assert_int_equal(c->migration.hold_limit_bytes, 16 << 20);
 	assert_int_equal(c->n_subnets, 0);
@@ -60,6 +63,7 @@ static void test_everything(void **state)
 				    "criu { path = /opt/criu preload = /opt/x.so }\n"
 				    "directory { embedded = yes listen = 10.77.0.9 database = /tmp/d.db }\n"
 				    "migration { timeout = 2m standin-after = 0 hold-limit = 3G }\n"
+				    "tunnel { encryption = off cipher = ChaCha20-Poly1305 rekey = 5s }\n"
 				    "subnet \"192.168.5.0/24\" { directory = {\"10.77.0.1\", \"10.77.0.2:99\"} node-vip = 192.168.5.101 }\n"
 				    "subnet \"192.168.1.0/24\" {}\n"
 				    "peer \"n2\" { address = 10.77.0.2 }\npeer n3 { address = \"10.77.0.3:1\" }\n");
@@ -85,6 +89,9 @@ static void test_everything(void **state)
 	assert_int_equal(c->migration.timeout_ms, 120000);
 	assert_int_equal(c->migration.standin_after_ms, 0);
 	assert_true(c->migration.hold_limit_bytes == 3ull << 30);
+	assert_false(c->tunnel.encryption);
+	assert_int_equal(c->tunnel.cipher, CRYPTO_CHACHA20_POLY1305);
+	assert_int_equal(c->tunnel.rekey_ms, 5000);
 	assert_int_equal(c->n_subnets, 2);
 	assert_int_equal(c->subnets[0].directories, 2);
 	assert_string_equal(endpoint_fmt(&c->subnets[0].directory[0]).s, "10.77.0.1:7471");
@@ -156,6 +163,8 @@ static const struct bad_case bad_cases[] = {
 	{ HEAD "mtu = -1\n", "t.conf:3: mtu: expected a number 576..65000, not '-1'" },
 	{ HEAD "\nlog-level = loud\n", "t.conf:4: log-level: expected error, warn, info or debug, not 'loud'" },
 	{ HEAD "log-file = o.log\n", "t.conf:3: log-file: expected an absolute path, not 'o.log'" },
+	{ HEAD "tunnel { cipher = none }\n", "t.conf:3: tunnel cipher: expected auto, aes-128-gcm or chacha20-poly1305, not 'none'" },
+	{ HEAD "tunnel { encryption = maybe }\n", "t.conf:3: tunnel encryption: expected on or off, not 'maybe'" },
 	{ HEAD "keepalive = 5h\n", "t.conf:3: keepalive: expected a time 100ms..10m, not '5h'" },
 	{ HEAD "keepalive = 99ms\n", "t.conf:3: keepalive: expected a time 100ms..10m, not '99ms'" },
 	{ HEAD "keepalive = 99999999999999999999s\n", "t.conf:3: keepalive: expected a time 100ms..10m, not '99999999999999999999s'" },
@@ -241,6 +250,8 @@ static const struct diff_case diff_cases[] = {
 	{ "peer n2 { address = 10.0.0.2 }\n", "peer n2 { address = 10.0.0.3 }\n", CONF_RELOADABLE, "peer" },
 	{ "", "mtu = 9000\nlog-level = debug\n", CONF_RESTART, "mtu" },
 	{ "", "port = 1\nlog-file = /x\n", CONF_RESTART, "port, log-file" },
+	{ "", "tunnel { encryption = off }\n", CONF_RESTART, "tunnel" },
+	{ "tunnel { cipher = auto }\n", "tunnel { encryption = on rekey = 2m }\n", CONF_SAME, "" },
 	{ NET5, "", CONF_RESTART, "subnet" },
 	{ NET5, "subnet \"192.168.5.0/24\" { directory = {\"10.77.0.2\"} }\n", CONF_RESTART, "subnet" },
 	{ "", "directory { embedded = yes }\n", CONF_RESTART, "directory" },

@@ -213,6 +213,27 @@ static void test_many_epochs(void **state)
 	assert_int_equal(opened(p, w[5]), 0);
 }
 
+/* the key of a connection that is given up soon: opens for a while and ends no other */
+static void test_brief(void **state)
+{
+	struct pair *p = *state;
+	struct seal_secret s = secret(8, &node_a, false);
+	struct wire a, b;
+
+	give_b(p, 7);
+	s.brief = true;
+	assert_int_equal(seal_install(p->b, &s, p->now_us), 0);
+	give_a(p, 8);
+	a = sealed(p);
+	b = sealed(p);
+	assert_int_equal(opened(p, a), 0);
+	p->now_us += SEAL_OVERLAP_US;
+	assert_int_equal(opened(p, b), -ENOKEY);
+	give_a(p, 7);
+	p->now_us += 60 * SECOND;
+	assert_int_equal(opened(p, sealed(p)), 0);
+}
+
 static void test_asking(void **state)
 {
 	struct pair *p = *state;
@@ -261,6 +282,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_own_direction, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_overlap, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_many_epochs, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_brief, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_asking, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_age, setup, teardown),
 	};
