@@ -164,6 +164,8 @@ static int src_send_plan(struct migrate_src *m, struct oerr *err)
 
 	hello.version = MIG_VERSION;
 	hello.min_version = MIG_VERSION;
+	if (fault_point("src.version", NULL))
+		hello.version = hello.min_version = MIG_VERSION + 1;
 	hello.node = m->agent.conf->node;
 	hello.software = (char *)"ms-agent " OVERLAYD_VERSION;
 	hello.migration.len = JOURNAL_ID_LEN;
@@ -310,6 +312,12 @@ static void src_check_undo(void *arg)
 
 	src_tell_abort(m);
 	agent_flush(&m->agent, 1000, &err);
+	/* to be certain that the vIPs are ours they got a new generation, which overlayd must hold */
+	while (m->settled && control_activate(&m->control, m->control.w.generations, &err) && err.code != -ENXIO) {
+		LOG_LIMITED(LOG_LVL_WARN, "migrate", monotime_us(), "%.8s: overlayd: %s; trying again", m->agent.journal.hex, err.text);
+		oerr_clear(&err);
+		agent_pause(&m->agent, SRC_RETRY_MS);
+	}
 }
 
 /* --- 2 prepare --- */
@@ -509,6 +517,7 @@ static int src_commit(void *arg, struct oerr *err)
 			break;
 		if (ret != -ETIMEDOUT && !control_settle(&m->control, m->old_generations, &moved, &why)) {
 			ret = moved ? 0 : ret;
+			m->settled = !moved;
 			break;
 		}
 		LOG_LIMITED(LOG_LVL_WARN, "migrate", monotime_us(),

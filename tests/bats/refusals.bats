@@ -1,157 +1,297 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: Apache-2.0
-# refusals.bats - what ms-migrate refuses, in what words, and that nobody is harmed by it
+# shellcheck disable=SC2154
+# Moves that must not begin: each is told by the name of what stands in the way, with the documented exit status, and the
+# program goes on where it is, its connections too, as if nobody had asked
 #
-#	n1 (directory)    n2: the workload    n3: where it should go        a client on n1 that checks every byte, throughout
+#	n1 (directory)   n2   n3      app 192.168.5.2 on n1, a server with a client in far (192.168.5.5) on n3; n2 is asked to take it
 #
-# Each test brings an obstacle about beside a server with a connection, is refused for it by name, sees the connection go on, and
-# (where the obstacle can be taken away) moves the same workload after all.
+# Needs a build with FAULTS=1 ($BUILD/faults; tests/run makes it): a migration is held up, a version is feigned.
 
 load helpers
 
-setup_file() { lab_up 3; }
+VIP=192.168.5.2
+CONF=/etc/overlayd/overlayd.conf
+
+setup_file() {
+	[ -x "$BUILD/faults/bin/overlayd" ] || fail "no build with fault points: make BUILD=$BUILD/faults FAULTS=1"
+	export BUILD=$BUILD/faults PATH=$BUILD/faults/bin:$PATH
+	lab_up 3
+}
 teardown_file() { lab_down; }
 
 setup() {
 	T=$BATS_TEST_TMPDIR
-	workload n2 app 192.168.5.2
-	workload n1 far 192.168.5.5
-	server n2 app srv 192.168.5.2:2000
-	client n1 far c1 192.168.5.2:2000
+	mkdir "$T/d"
+	workload n1 app $VIP
+	workload n3 far 192.168.5.5
+	server n1 app srv $VIP:2000
+	client n3 far c1 $VIP:2000
 }
-
 teardown() {
-	on n3 umount "$T" 2>/dev/null || true
+	local n
+	for n in n1 n2; do
+		on $n rm -f /run/overlayd/fault /run/overlayd/fault.reached
+		on $n umount "$T/d" 2>/dev/null || true
+		on $n overlayd status >/dev/null 2>&1 || on $n overlayd start || true
+	done
 	drop_workloads && end_spawned
 }
 
-is_ready() { grep -q '^ready' "$T/$1.out"; }
-
-# beside NAME SITUATION...: another program in the workload; its pid in $PID
-beside() {
+# obstacle NAME WORDS...: a process of the workload in a situation that stands in the way
+obstacle() {
 	local name=$1
 	shift
-	spawn "$name" on n2 ip netns exec app "$@"
-	wait_for 10 is_ready "$name" || { cat "$T/$name.err" >&2; return 1; }
-	PID=$(awk '/^ready/ { print $2 }' "$T/$name.out")
+	spawn "$name" on n1 ip netns exec app situation "$@"
+	wait_for 10 grep -q ready "$T/$name.out" || { cat "$T/$name.err" >&2; return 1; }
+	OBSTACLE=$(awk '$1 == "ready" { print $2 }' "$T/$name.out")
 }
 
-# refused REGEX...: exit status 3, each text is told; and the connection goes on
+# refused RC REGEX [ARGS of ms-migrate; default: app n2]: that exit status, that text, and nothing has happened
 refused() {
-	local text
-	TIMEOUT=60 run_rc 3 on n2 ms-migrate app n3
-	for text in "$@"; do
-		assert_match "$output" "$text"
+	local rc=$1 regex=$2
+	shift 2
+	[ $# -gt 0 ] || set -- app n2
+	TIMEOUT=40 run_rc "$rc" on n1 ms-migrate "$@" || return 1
+	assert_match "$output" "$regex" "what ms-migrate $* said"
+	unharmed
+}
+
+# asked ARGS: ms-migrate, its answer to be judged by answered RC REGEX when the node is as it was
+asked() {
+	TIMEOUT=40 _run on n1 ms-migrate "$@"
+	printf '%s\n' "$status" "$output" >"$T/answer"
+}
+answered() {
+	assert_eq "$(head -n 1 "$T/answer")" "$1" "exit status: $(cat "$T/answer")"
+	assert_match "$(cat "$T/answer")" "$2" "what ms-migrate said"
+	unharmed
+}
+
+_no_migrations() { [ "$(on n1 overlayd status --json | jq '.migrations | length')" = 0 ]; }
+
+unharmed() {
+	local n
+	assert_eq "$(cat "/proc/$SERVER/comm")" ms-testsrv "the server"
+	refute_match "$(cat "/proc/$SERVER/status")" "State:.[TtZ]"
+	progress c1
+	assert_eq "$(jq '.lost + .errors' "$T/c1.json")" 0 "errors and lost connections of the client"
+	wait_for 5 _no_migrations
+	assert_eq "$(on n1 overlayd netns list --json | jq -r '.[].name')" app "workloads of n1"
+	for n in n1 n2; do
+		assert_eq "$(on $n find /run/overlayd/migrations -mindepth 1 ! -name '*.outcome' 2>/dev/null)" "" "remains on $n"
+		assert_eq "$(on $n find /sys/fs/cgroup -maxdepth 1 -name 'overlayd-*')" "" "cgroups of $n"
 	done
-	progress c1
-	assert_eq "$(where n1 app)" n2 "holder after a refusal"
 }
 
-moves_after_all() {
-	move n2 app n3
+# n2 has nothing of the workload, and never had
+n2_empty() { assert_eq "$(on n2 ls /run/netns | grep -vx ovl-fabric)" "" "namespaces of n2"; }
+
+# daemon_with NODE SED: overlayd of the node runs with a changed configuration; daemon_as_before NODE
+daemon_with() {
+	on "$1" cp $CONF "$T/conf"
+	run_ok on "$1" overlayd stop
+	on "$1" sed -i "$2" $CONF
+	run_ok on "$1" overlayd start
+	wait_for 15 on "$1" overlayd status
+}
+daemon_as_before() {
+	run_ok on "$1" overlayd stop
+	on "$1" cp "$T/conf" $CONF
+	run_ok on "$1" overlayd start
+	wait_for 15 on "$1" overlayd status
+}
+
+# ---- what the program has --------------------------------------------------------------------------------------------
+
+@test "refused: io_uring" {
+	obstacle ring io_uring
+	refused 3 "situation\[$OBSTACLE\].*io_uring"
+	n2_empty
+}
+
+@test "refused: multipath TCP" {
+	obstacle mptcp mptcp
+	refused 3 "situation\[$OBSTACLE\] fd [0-9]+: a multipath TCP socket"
+	n2_empty
+}
+
+@test "refused: a UNIX stream to a process outside, which is named" {
+	local outside
+	spawn bus on n1 situation unix-server "$T/d/bus"
+	wait_for 10 grep -q ready "$T/bus.out"
+	outside=$(awk '{ print $2 }' "$T/bus.out")
+	obstacle user unix-client "$T/d/bus"
+	refused 3 "situation\[$OBSTACLE\] fd [0-9]+: a UNIX stream connection.*\[$outside\], which is not part of the workload"
+}
+
+@test "refused: being traced, the tracer is named" {
+	spawn tracer on n1 situation trace "$SERVER"
+	wait_for 10 grep -q ready "$T/tracer.out"
+	refused 3 "ms-testsrv\[$SERVER\] is traced by situation\[[0-9]+\]"
+	finish tracer KILL
+	unharmed
+}
+
+@test "refused: several reasons of both nodes at once, and in --json" {
+	obstacle ring io_uring
+	obstacle mptcp mptcp
+	echo x >"$T/d/f"
+	obstacle file open "$T/d/f"
+	on n2 mount -t tmpfs none "$T/d"
+	refused 3 "for 3 reasons:"
+	assert_match "$output" io_uring
+	assert_match "$output" "multipath TCP"
+	assert_match "$output" "n2: $T/d/f is missing"
+	TIMEOUT=40 run_rc 3 on n1 ms-migrate app n2 --json
+	output=$(tail -n 1 <<<"$output")
+	assert_eq "$(json '"\(.exit_status) \(.refusals | length)"')" "3 3"
+	unharmed
+}
+
+# ---- what the destination lacks --------------------------------------------------------------------------------------
+
+@test "refused: a file that is missing at the destination" {
+	echo content >"$T/d/file"
+	obstacle file open "$T/d/file"
+	on n2 mount -t tmpfs none "$T/d"
+	refused 3 "n2: $T/d/file is missing \(situation\[$OBSTACLE\]"
+	n2_empty
+}
+
+@test "refused: a file of another size at the destination" {
+	echo content >"$T/d/file"
+	obstacle file open "$T/d/file"
+	on n2 mount -t tmpfs none "$T/d"
+	on n2 sh -c "umask 022; echo other content >$T/d/file; chmod --reference=$T/c1.ready $T/d/file"
+	chmod --reference="$T/c1.ready" "$T/d/file"
+	refused 3 "n2: $T/d/file has 14 bytes, 8 at n1"
+	n2_empty
+}
+
+@test "refused: its name or its address at the destination: nobody else can have registered them, one made by hand is named" {
+	run_rc 1 on n2 overlayd netns add app 192.168.5.8
+	assert_match "$output" "the name app is held by n1"
+	run_rc 1 on n2 overlayd netns add other $VIP
+	assert_match "$output" "n1"
+	run_ok on n2 ip netns add app
+	asked app n2
+	run_ok on n2 ip netns del app
+	answered 1 "n2: .*app"
+}
+
+@test "refused: the nodes have different MTUs" {
+	daemon_with n2 's/^mtu = .*/mtu = 1300/'
+	asked app n2
+	daemon_as_before n2
+	answered 3 "n2: mtu is 1300 here and 1440 at n1"
+}
+
+# ---- who, where to, what ---------------------------------------------------------------------------------------------
+
+@test "refused: a host nobody knows, no name of a host, the node it is on" {
+	refused 1 "no node n9 is known to the directory" app n9
+	refused 3 '"no/host" is no node.s name' app no/host
+	refused 3 "app is on n1 already" app n1
+}
+
+@test "refused: a process that is not there, one in no workload, a name nobody has" {
+	local pid
+	pid=$(bash -c 'echo $$')
+	refused 3 "there is no process $pid" "$pid" n2
+	refused 3 "process $$ is in no workload: start it with" $$ n2
+	refused 3 "there is no workload nobody on this node" nobody n2
+	refused 3 "is in no workload" --self n2
+}
+
+@test "refused: pinned, until it is unpinned" {
+	run_ok on n1 overlayd pin app
+	refused 3 "app is pinned to this node: overlayd unpin app"
+	refused 3 "app is pinned to this node" "$SERVER" n2 --dry-run
+	run_ok on n1 overlayd unpin app
+	run_ok on n1 ms-migrate app n2 --dry-run
+}
+
+@test "refused: a workload in which nothing runs" {
+	workload n1 empty 192.168.5.9
+	run_rc 1 on n1 ms-migrate empty n2
+	assert_match "$output" "no process runs"
+	run_ok on n1 overlayd netns del empty
+	unharmed
+}
+
+@test "refused: a caller who is neither root nor operator" {
+	refuse_as() { on n1 setpriv --reuid 65534 --regid 65534 --clear-groups "$@"; }
+	if output=$(refuse_as ms-migrate app n2 2>&1 </dev/null 3>&-); then status=0; else status=$?; fi
+	assert_eq "$status" 3 "exit status: $output"
+	assert_match "$output" "uid 65534 may not"
+	unharmed
+}
+
+@test "refused: a second migration of what is on its way" {
+	on n1 sh -c 'echo "src.prepare pause" >/run/overlayd/fault'
+	spawn first on n1 ms-migrate app n2
+	wait_for 10 on n1 test -e /run/overlayd/fault.reached
+	run_rc 3 on n1 ms-migrate app n3
+	assert_match "$output" "app is part of migration [0-9a-f]{8} already"
+	run_rc 1 on n1 overlayd netns del app --force
+	on n1 rm -f /run/overlayd/fault.reached
+	TIMEOUT=60 finish first none
+	assert_eq "$status" 0 "the first migration: $(cat "$T/first.err")"
+	assert_eq "$(where n3 app)" n2 "holder"
 	progress c1
 	client_ok c1
 }
 
-@test "refused: io_uring, MPTCP, UNIX stream to a process outside, traced, vsock: all at once, each by name" {
-	local outside uring mptcp unix traced vsock
-	spawn out on n2 situation unix-server "$T/out.sock"
-	wait_for 10 is_ready out
-	outside=$(awk '/^ready/ { print $2 }' "$T/out.out")
-	beside uring situation io_uring; uring=$PID
-	beside mptcp situation mptcp; mptcp=$PID
-	beside unix situation unix-client "$T/out.sock"; unix=$PID
-	beside traced situation plain; traced=$PID
-	spawn tracer on n2 strace -o /dev/null -p "$traced"
-	wait_for 10 grep -q '^TracerPid:.*[1-9]' "/proc/$traced/status"
-	beside vsock situation vsock; vsock=$PID
-	refused 'for 5 reasons' \
-		"situation.$uring. fd 3: .io_uring. cannot be moved: switch io_uring off" \
-		"situation.$mptcp. fd 3: a multipath TCP socket cannot be moved.*GODEBUG=multipathtcp=0" \
-		"situation.$unix. fd 3: a UNIX stream connection.* to situation.$outside., which is not part of the workload" \
-		"situation.$traced. is traced by strace.[0-9]+.: detach the debugger" \
-		"situation.$vsock. fd 3: a socket of family 40 .AF_VSOCK."
-	# a dry run says the same
-	run_rc 3 on n2 sh -c 'ms-migrate app n3 --dry-run --json 2>/dev/null'
-	assert_eq "$(json '.refusals | length')" 5 "refusals in $output"
-	local name
-	for name in uring mptcp unix traced vsock; do finish "$name" KILL; done
-	finish tracer none
-	moves_after_all
-}
-
-@test "refused: a program that is missing or of another size at the destination, and what it writes to" {
-	local f
-	cp "$BUILD/bin/situation" "$T/prog"
-	beside prog "$T/prog" plain
-	on n3 mount -t tmpfs none "$T"
-	refused "n3: $T/prog is missing .prog.$PID. needs it"
-	on n3 sh -c "head -c 1000 '$BUILD/bin/situation' >'$T/prog'; chmod 755 '$T/prog'"
-	refused "n3: $T/prog has 1000 bytes, $(stat -c %s "$BUILD/bin/situation") at n2"
-	on n3 cp "$BUILD/bin/situation" "$T/prog"
-	on n3 chmod 700 "$T/prog"
-	refused "n3: $T/prog has mode 0700, 0755 at n2"
-	# a copy of the same build is as good as the file itself; what the programs write their output to must be there
-	on n3 chmod 755 "$T/prog"
-	refused "n3: $T/srv.out, which ms-testsrv.[0-9]+. was started with, is missing: create it there"
-	for f in srv.out srv.err prog.out prog.err; do
-		on n3 touch "$T/$f"
+@test "refused: wrong usage of ms-migrate, each way" {
+	local a
+	for a in "" "app" "app n2 n3" "--self" "--self app n2" "app n2 --timeout 0" "app n2 --timeout x" "app n2 --timeout 86401" \
+		"app n2 --nonsense" "app n2 -t"; do
+		# shellcheck disable=SC2086
+		run_rc 2 on n1 ms-migrate $a || fail "with '$a'"
+		assert_match "$output" "usage: ms-migrate|--timeout takes seconds"
 	done
-	refused "n3: $T/prog.out has 0 bytes, $(stat -c %s "$T/prog.out") at n2: copy it over"
-	on n3 truncate -s "$(stat -c %s "$T/prog.out")" "$T/prog.out"
-	move n2 app n3
-	progress c1
-	client_ok c1
+	run_ok on n1 ms-migrate --help
+	assert_match "$output" "3 refused by pre-flight"
+	unharmed
 }
 
-@test "refused: a host nobody knows, the host it is on, one that does not answer" {
-	run_fail on n2 ms-migrate app nowhere
-	assert_match "$output" 'nowhere'
-	run_fail on n2 ms-migrate app n2
-	assert_match "$output" 'n2'
-	lab cut n3
-	run_fail on n2 ms-migrate app n3
-	assert_match "$output" 'n3'
-	lab heal n3
-	progress c1
-	wait_for 20 can_move
-	moves_after_all
-}
-can_move() { on n2 ms-migrate app n3 --dry-run; }
+# ---- who is missing --------------------------------------------------------------------------------------------------
 
-@test "refused: somebody who is not root; a pinned workload; a name nobody has" {
-	run_fail on n2 setpriv --reuid 65534 --clear-groups ms-migrate app n3
-	assert_match "$output" 'not permitted|ermission|root'
-	run_fail on n2 ms-migrate nosuch n3
-	assert_match "$output" 'nosuch'
-	run_ok on n2 overlayd pin app
-	run_fail on n2 ms-migrate app n3
-	assert_match "$output" 'pinned'
-	run_ok on n2 overlayd unpin app
-	progress c1
-	moves_after_all
+@test "refused: no overlayd at the destination, and none here" {
+	run_ok on n2 overlayd stop
+	asked app n2
+	TIMEOUT=40 run_rc 6 on n2 ms-migrate app n1
+	assert_match "$output" "overlayd does not run here"
+	run_ok on n2 overlayd start
+	wait_for 15 on n2 overlayd status
+	answered 1 "n2 .*not reached.*app goes on running on n1"
 }
 
-@test "refused: the directory is away" {
-	lab stop n1 >/dev/null
-	run_fail on n2 ms-migrate app n3
-	assert_match "$output" 'director'
-	lab start n1 >/dev/null
-	progress c1 20
-	wait_for 20 can_move
-	moves_after_all
+@test "refused: the directory does not answer" {
+	run_ok on n1 directoryd stop
+	asked app n2
+	run_ok on n1 directoryd start
+	answered 1 "directory.*app goes on running on n1"
+	wait_for 20 on n1 ms-migrate app n2 --dry-run
 }
 
-@test "not refused: a FIFO whose reader is outside; its output goes on in the log" {
-	mkfifo "$T/fifo"
-	spawn reader on n2 cat "$T/fifo"
-	spawn writer on n2 ip netns exec app bash -c "trap '' PIPE; while :; do echo tick; sleep 0.1; done >$T/fifo"
-	wait_for 10 grep -q tick "$T/reader.out"
-	run_ok on n2 ms-migrate app n3 --dry-run
-	assert_match "$output" 'a FIFO to cat.[0-9]+., outside the workload'
-	move n2 app n3
-	finish reader
-	wait_for 10 on n3 grep -q tick /run/overlayd/workloads/app/output.log
-	progress c1
-	client_ok c1
+@test "refused: the destination has a certificate of another CA" {
+	MS_CA_DIR=$T/ca run_ok "$TOP/scripts/ms-ca" init
+	MS_CA_DIR=$T/ca run_ok "$TOP/scripts/ms-ca" node n2
+	on n2 cp -a /etc/overlayd/pki "$T/pki"
+	run_ok on n2 overlayd stop
+	on n2 sh -c "cp $T/ca/ca.crt /etc/overlayd/pki/; cp $T/ca/n2.crt /etc/overlayd/pki/node.crt; cp $T/ca/n2.key /etc/overlayd/pki/node.key"
+	run_ok on n2 overlayd start
+	asked app n2
+	run_ok on n2 overlayd stop
+	on n2 sh -c "cp $T/pki/* /etc/overlayd/pki/"
+	run_ok on n2 overlayd start
+	answered 1 "n2.*certificate.*app goes on running on n1"
+	wait_for 20 on n1 ms-migrate app n2 --dry-run
+}
+
+@test "refused: the agents speak different versions" {
+	on n1 sh -c 'echo "src.version error" >/run/overlayd/fault'
+	refused 1 "n1 runs a version of overlayd that this one .* does not understand"
 }
