@@ -310,6 +310,17 @@ static void workload_watch(struct workload *w)
 	ev_io_start(w->ov->loop, &w->tunstack_gone);
 }
 
+/* one that serves already was started by a daemon that died before it could write that down; it would keep the hold TUN */
+static void workload_tunstack_quit(const char *sock)
+{
+	struct stackclient *old;
+
+	if (stackclient_open(sock, &old, NULL))
+		return;
+	stackclient_quit(old, NULL);
+	stackclient_close(old);
+}
+
 static int workload_tunstack_start(struct workload *w, struct oerr *err)
 {
 	char sock[WORKLOAD_PATH_MAX], logfile[WORKLOAD_PATH_MAX];
@@ -329,6 +340,7 @@ static int workload_tunstack_start(struct workload *w, struct oerr *err)
 
 	workload_path(sock, w->net.name, "tunstack.sock");
 	workload_path(logfile, w->net.name, "tunstack.log");
+	workload_tunstack_quit(sock);
 	ret = tunstack_spawn(&cfg, &pid, err);
 	if (ret)
 		return ret;
@@ -365,11 +377,14 @@ static int workload_read_inode(struct workload *w, struct oerr *err)
 	return ret ? oerr_set(err, ret, "namespace %s: %s", w->net.name, strerror(-ret)) : 0;
 }
 
-/* kernel, tunstack, state file; on error the kernel part is taken down again */
+/* State file first: a daemon that dies in the middle finds what it must complete, not a namespace of nobody's. Then kernel and
+ * tunstack; on error the kernel part is taken down again, the file is the caller's. */
 static int workload_build(struct workload *w, struct oerr *err)
 {
-	int ret = fabric_workload_ensure(w->ov->fabric, &w->net, err);
+	int ret = workload_save(w, err);
 
+	if (!ret)
+		ret = fabric_workload_ensure(w->ov->fabric, &w->net, err);
 	if (!ret)
 		ret = workload_read_inode(w, err);
 	if (!ret)
@@ -809,8 +824,11 @@ static int workload_adopt_kernel(struct workload *w, struct oerr *err)
 
 	if (w->net.nvips == 0)
 		return oerr_set(err, -EBADMSG, "its state file names no vIP");
-	if (w->state == WORKLOAD_LEFT)
-		return workload_read_inode(w, err);
+	if (w->state == WORKLOAD_LEFT) {
+		/* what is left of it will be discarded, maybe for the second time: it need not be whole */
+		workload_read_inode(w, NULL);
+		return 0;
+	}
 	ret = fabric_workload_ensure(w->ov->fabric, &w->net, err);
 	if (!ret)
 		ret = workload_read_inode(w, err);

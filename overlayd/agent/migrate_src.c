@@ -81,6 +81,7 @@ static void src_message(struct agent *a, const Ovl__MigMsg *msg)
 		m->new_pid = msg->running->pid;
 		m->peer_gap_us = msg->running->longest_gap_us;
 		m->peer_packets = msg->running->handed_packets;
+		m->peer_lost = msg->running->lost_datagrams;
 		break;
 	default:
 		break; /* Hello needs no answer; failures are agent.c's */

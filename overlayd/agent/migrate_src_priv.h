@@ -16,6 +16,7 @@
 #include "overlayd/agent/pages.h"
 #include "overlayd/agent/preflight.h"
 #include "overlayd/agent/scan.h"
+#include "overlayd/agent/udpqueue.h"
 #include "overlayd/agent/unixpath.h"
 #include "tunstack/sock_repair.h"
 #include "tunstack/stackclient.h"
@@ -59,6 +60,7 @@ struct migrate_src {
 	bool running;			/* Running came */
 	int64_t new_pid;
 	uint64_t peer_gap_us, peer_packets;
+	uint64_t peer_lost;		/* datagrams the copy's sockets did not take */
 
 	struct src_tree *trees;
 	size_t n_trees;
@@ -69,6 +71,7 @@ struct migrate_src {
 	struct unixpath *unixpath;
 	struct sock_list sockets;
 	struct sock_image *images;	/* one for each of sockets.refs */
+	struct udpqueue udp;		/* what their receive queues hold */
 	uint64_t old_generations[FABRIC_VIPS_MAX];
 
 	bool resuming;			/* CRIU is told to let go: every notification is answered with no */
@@ -76,6 +79,7 @@ struct migrate_src {
 	unsigned int stale_half_open, stale_orphans;	/* handshakes and closed connections that do not end: left behind */
 	bool sockets_busy;		/* a listener had connections nobody had accepted: try again */
 	bool in_doubt;			/* the swap may have happened */
+	bool settled;			/* it has not and cannot any more: control.w.generations are new ones of ours */
 	bool returned;			/* the vIPs were moved back, all runs here again */
 	bool unfinished;		/* leave the journal: recovery must go on trying */
 	struct src_times t;

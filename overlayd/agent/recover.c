@@ -299,6 +299,9 @@ static void recover_take_back(struct recover *r)
 	if (getrandom(id, sizeof(id), 0) != sizeof(id))
 		abort();
 	while (control_move(&r->control, id, r->control.host, r->agent.conf->node, r->agent.journal.id, &in_doubt, &err)) {
+		/* the request of a recovery before us may have been carried out only now */
+		if (err.code == -ESTALE && !recover_decide(r))
+			break;
 		recover_warn(r, &err);
 		oerr_clear(&err);
 		agent_pause(&r->agent, RECOVER_RETRY_MS);
