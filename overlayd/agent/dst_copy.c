@@ -11,6 +11,7 @@
  *              options is set again, and it is compared. One difference and the migration is called off.
  *   Open       in this order: packets from the source before our own, the network opened, then CRIU answered: it leaves repair
  *              mode right after, and the kernel's first probe must find an open network.
+ *              UDP sockets take more than their receive buffers while the held packets are delivered (udpqueue.c).
  *              A tree that has run may have been heard: from then on a failure of another tree, or an early end, is the
  *              workload's own misfortune; nothing is taken back.
  *   Gone       until ms_init_keep() the end of this process takes the whole copy with it, silently.
@@ -27,6 +28,7 @@
 #include "overlayd/agent/migrate_dst_priv.h"
 #include "overlayd/agent/sockmatch.h"
 #include "overlayd/agent/taskattr.h"
+#include "overlayd/agent/timerfds.h"
 #include "overlayd/common/cleanup.h"
 #include "overlayd/common/log.h"
 #include "overlayd/common/monotime.h"
@@ -306,6 +308,8 @@ static int copy_check_socket(struct migrate_dst *m, const struct sockmatch *sm, 
 		return oerr_wrap(err, "%s", label);
 	if (sock_repair_check(fd, img, text, sizeof(text)))
 		return oerr_set(err, -EBADMSG, "%s differs after the restore: %s", label, text);
+	if (img->kind == SOCK_KIND_UDP)
+		udproom_add(&m->room, steal_fd(&fd));
 	m->sockets_checked++;
 	return 0;
 }
@@ -364,6 +368,8 @@ int copy_check(struct migrate_dst *m, struct oerr *err)
 	if (!ret) {
 		copy_apply_attributes(m, &sm);
 		copy_note_pids(m, &sm);
+		if (m->plan->timerfds)
+			timerfds_rearm(m->host_pids, m->n_host_pids);
 		m->root_host_pid = sockmatch_host_pid(&sm, (pid_t)m->plan->trees[0]->root_pid);
 	}
 	sockmatch_fini(&sm);
@@ -390,12 +396,15 @@ int copy_open(struct migrate_dst *m, struct oerr *err)
 	m->kept = true;
 	if (fault_point("dst.kept", err))
 		return err->code;
+	udproom_open(&m->room);
+	udpqueue_deliver(&m->local, m->netns_fd);
 	/* the second way is for a tunstack that died meanwhile and has a successor */
 	if ((stackclient_fence(m->stack, false, NULL, err) || stackclient_release(m->stack, false, &state, err)) &&
 	    control_open_network(&m->control, COPY_NETWORK_MS, &state, err))
 		return oerr_wrap(err, "opening the network");
 	m->handed_packets = state.released_packets;
 	m->longest_gap_us = state.longest_gap_us;
+	m->lost_datagrams = m->local.lost + udproom_end(&m->room);
 	for (size_t i = 0; i < m->n_trees; i++)
 		criu_answer(m->trees[i].criu, true);
 	agent_wait_forever(&m->agent, copy_all_ended, m);

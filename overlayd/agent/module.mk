@@ -19,13 +19,13 @@ scan_SRC	:= overlayd/agent/scan.c overlayd/agent/scan_census.c overlayd/agent/sc
 		   overlayd/agent/procfs.c overlayd/agent/buildid.c
 preflight_SRC	:= overlayd/agent/preflight.c overlayd/agent/preflight_task.c overlayd/agent/preflight_fd.c \
 		   overlayd/agent/preflight_sock.c overlayd/agent/preflight_fs.c overlayd/agent/preflight_plan.c \
-		   overlayd/agent/preflight_dest.c overlayd/agent/flocks.c overlayd/agent/unixpath.c
+		   overlayd/agent/preflight_dest.c overlayd/agent/flocks.c overlayd/agent/unixpath.c overlayd/agent/timerfds.c
 
 PROGRAMS	+= ms-agent ms-migrate
 ms-agent_SRC	:= $(addprefix overlayd/agent/,ms_agent.c agent.c control.c journal.c fault.c migrate.c migrate_src.c freeze.c transfer.c \
-		   src_after.c report.c migrate_dst.c dst_copy.c pages.c recover.c) $(criu_SRC) $(scan_SRC) $(preflight_SRC) \
+		   src_after.c report.c udpqueue.c migrate_dst.c dst_copy.c pages.c recover.c) $(criu_SRC) $(scan_SRC) $(preflight_SRC) \
 		   overlayd/netlink.c overlayd/netns.c overlayd/conf.c overlayd/ctlclient.c overlayd/dirconf.c overlayd/dircache.c \
-		   overlayd/dirclient.c directory/binding.c directory/htab.c tunstack/stackclient.c tunstack/hold.c tunstack/sock_image.c \
+		   overlayd/dirclient.c directory/binding.c directory/htab.c tunstack/stackclient.c tunstack/hold.c tunstack/offload.c tunstack/sock_image.c \
 		   tunstack/sock_repair.c tunstack/sock_list.c tunstack/sock_diag.c $(conn_SRC) $(state_SRC) $(common_SRC)
 ms-agent_PB	:= ctl peer dir stack mig criurpc
 ms-agent_LIBS	:= $(LIBS_nl) $(LIBS_pb) $(LIBS_tls) $(LIBS_json) $(LIBS_ev) -lconfuse

@@ -127,6 +127,7 @@ static void plan_fd(struct builder *b, const struct scan_task *t, const struct s
 	Ovl__MigFile *f;
 
 	b->plan->inotify_watches += d->watches;
+	b->plan->timerfds += d->kind == SCAN_ANON && !strcmp(d->path, "[timerfd]");
 	if (d->kind == SCAN_FILE && d->deleted && !d->foreign)
 		plan_ghost(b, d->path);
 	if ((d->kind != SCAN_FILE && d->kind != SCAN_DIR && d->kind != SCAN_CHR &&

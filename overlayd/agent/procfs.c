@@ -244,6 +244,21 @@ void procfs_fdinfo_fini(struct procfs_fdinfo *info)
 	info->n_locks = 0;
 }
 
+/** procfs_parse_timerfd() - what fdinfo says of a timerfd; Return: 0, -EINVAL when it is none */
+int procfs_parse_timerfd(const char *text, struct procfs_timerfd *t)
+{
+	unsigned int seen = 0;
+
+	memset(t, 0, sizeof(*t));
+	for (const char *line = text; line; line = procfs_next_line(line)) {
+		seen += sscanf(line, "ticks: %" SCNu64, &t->ticks) == 1;
+		seen += sscanf(line, "it_value: (%" SCNu64 ", %" SCNu64, &t->value_s, &t->value_ns) == 2;
+		seen += sscanf(line, "it_interval: (%" SCNu64 ", %" SCNu64, &t->interval_s,
+			       &t->interval_ns) == 2;
+	}
+	return seen == 3 ? 0 : -EINVAL;
+}
+
 static enum procfs_map_kind map_kind(const struct procfs_map *m)
 {
 	const char *p = m->path;

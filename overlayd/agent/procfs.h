@@ -59,6 +59,13 @@ struct procfs_fdinfo {
 	size_t n_locks;
 };
 
+/* /proc/PID/fdinfo/N of a timerfd */
+struct procfs_timerfd {
+	uint64_t ticks;				/* expiries nobody has read */
+	uint64_t value_s, value_ns;		/* time left, 0 = stopped or expired */
+	uint64_t interval_s, interval_ns;	/* 0 = once */
+};
+
 enum procfs_map_kind {
 	PROCFS_MAP_ANON,		/* private memory, [heap], [stack], [vdso] ... */
 	PROCFS_MAP_FILE,
@@ -95,6 +102,7 @@ int procfs_parse_status(const char *text, struct procfs_status *st);
 int procfs_parse_lock(const char *line, struct procfs_lock *lock);
 int procfs_parse_fdinfo(const char *text, struct procfs_fdinfo *info);
 void procfs_fdinfo_fini(struct procfs_fdinfo *info);
+int procfs_parse_timerfd(const char *text, struct procfs_timerfd *t);
 int procfs_parse_map(const char **text, struct procfs_map *map);
 int procfs_parse_mountinfo(const char *text, struct procfs_mount **mounts, size_t *n);
 void procfs_mounts_free(struct procfs_mount *mounts, size_t n);

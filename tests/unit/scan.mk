@@ -14,5 +14,5 @@ UNIT_TESTS	+= test_preflight test_aside
 test_preflight_SRC	:= tests/unit/test_preflight.c $(scan_SRC) $(preflight_SRC) overlayd/netns.c $(common_SRC)
 test_preflight_PB	:= mig
 test_preflight_LIBS	:= $(LIBS_json) $(LIBS_pb)
-test_aside_SRC	:= tests/unit/test_aside.c overlayd/agent/flocks.c overlayd/agent/unixpath.c $(scan_SRC) overlayd/netns.c $(common_SRC)
+test_aside_SRC	:= tests/unit/test_aside.c overlayd/agent/flocks.c overlayd/agent/unixpath.c overlayd/agent/timerfds.c $(scan_SRC) overlayd/netns.c $(common_SRC)
 test_aside_LIBS	:= $(LIBS_json)

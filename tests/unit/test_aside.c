@@ -12,15 +12,18 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/timerfd.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
 #include "overlayd/agent/flocks.h"
+#include "overlayd/agent/timerfds.h"
 #include "overlayd/agent/unixpath.h"
 #include "overlayd/common/util.h"
 
@@ -330,6 +333,28 @@ static void test_rubbish(void **state)
 	assert_null(flocks_from_json(NULL));
 }
 
+/* as CRIU leaves a periodic timer that had expired: ticks, an interval, and stopped */
+static void test_timerfd(void **state)
+{
+	const pid_t self = getpid();
+	int fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC);
+	struct itimerspec spec = { .it_interval.tv_nsec = 1000000 };
+	uint64_t ticks = 3, got = 0;
+
+	(void)state;
+	need_syscalls();
+	assert_int_equal(timerfd_settime(fd, 0, &spec, NULL), 0);
+	assert_int_equal(timerfds_rearm(&self, 1), 0);	/* stopped by its owner: no ticks */
+	if (ioctl(fd, _IOW('T', 0, uint64_t), &ticks))
+		skip();
+	assert_int_equal(timerfds_rearm(&self, 1), 1);
+	assert_int_equal(read(fd, &got, sizeof(got)), sizeof(got));
+	assert_true(got >= 3);
+	for (int i = 0; i < 3; i++)	/* it goes on */
+		assert_int_equal(read(fd, &got, sizeof(got)), sizeof(got));
+	close(fd);
+}
+
 static int make_dir(void **state)
 {
 	(void)state;
@@ -348,7 +373,7 @@ int main(void)
 		cmocka_unit_test(test_flock),	    cmocka_unit_test(test_flock_refresh),
 		cmocka_unit_test(test_flock_taken), cmocka_unit_test(test_name),
 		cmocka_unit_test(test_name_taken),  cmocka_unit_test(test_name_gone),
-		cmocka_unit_test(test_rubbish),
+		cmocka_unit_test(test_rubbish), cmocka_unit_test(test_timerfd),
 	};
 
 	return cmocka_run_group_tests(tests, make_dir, remove_dir);

@@ -191,6 +191,24 @@ static void test_fdinfo(void **state)
 	assert_int_equal(i.n_locks, 0);
 }
 
+static void test_timerfd(void **state)
+{
+	struct procfs_timerfd t;
+
+	(void)state;
+	assert_int_equal(procfs_parse_timerfd(
+				 "pos:\t0\nflags:\t02\nclockid: 1\nticks: 3\nsettime flags: 00\n"
+				 "it_value: (0, 5)\nit_interval: (7, 20000000)\n",
+				 &t),
+			 0);
+	assert_int_equal(t.ticks, 3);
+	assert_int_equal(t.value_ns, 5);
+	assert_int_equal(t.interval_s, 7);
+	assert_int_equal(t.interval_ns, 20000000);
+	assert_int_equal(procfs_parse_timerfd("pos:\t0\nflags:\t02\nmnt_id:\t1\n", &t), -EINVAL);
+	assert_int_equal(procfs_parse_timerfd("ticks: 3\nit_value: 0\n", &t), -EINVAL);
+}
+
 static void test_map(void **state)
 {
 	static const struct {
@@ -412,11 +430,12 @@ static void test_elf(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_stat),	  cmocka_unit_test(test_stat_long_name),
-		cmocka_unit_test(test_status),	  cmocka_unit_test(test_lock),
-		cmocka_unit_test(test_fdinfo),	  cmocka_unit_test(test_map),
-		cmocka_unit_test(test_mountinfo), cmocka_unit_test(test_unescape),
-		cmocka_unit_test(test_notes),	  cmocka_unit_test(test_elf),
+		cmocka_unit_test(test_stat),	 cmocka_unit_test(test_stat_long_name),
+		cmocka_unit_test(test_status),	 cmocka_unit_test(test_lock),
+		cmocka_unit_test(test_fdinfo),	 cmocka_unit_test(test_timerfd),
+		cmocka_unit_test(test_map),	 cmocka_unit_test(test_mountinfo),
+		cmocka_unit_test(test_unescape), cmocka_unit_test(test_notes),
+		cmocka_unit_test(test_elf),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
