@@ -5,3 +5,7 @@ fuzz_tunnel_SRC		:= tests/fuzz/fuzz_tunnel.c overlayd/forward.c overlayd/icmp.c 
 			   tunstack/offload.c $(seal_SRC) $(common_SRC)
 fuzz_tunnel_LIBS	:= -lcrypto
 fuzz_offload_SRC	:= tests/fuzz/fuzz_offload.c tunstack/offload.c
+
+FUZZERS			+= fuzz_seal
+fuzz_seal_SRC		:= tests/fuzz/fuzz_seal.c $(filter-out tests/%,$(fuzz_tunnel_SRC))
+fuzz_seal_LIBS		:= -lcrypto

@@ -31,6 +31,9 @@ struct node {
 	char moved_text[128];
 	bool hold;			/* keep the request instead of answering it */
 	struct peer_call held;
+	struct seal_secret keys[64];	/* tunnel keys as they came */
+	unsigned int n_keys, seals;
+	const struct node *other;	/* whose opening keys ours to seal with must be */
 	unsigned int kill_first;	/* so many requests end with the connection's death instead of an answer */
 };
 
@@ -92,7 +95,33 @@ static void node_down(void *ctx, struct peer *p, const char *why)
 	snprintf(n->why, sizeof(n->why), "%s", why);
 }
 
-static const struct peer_ops node_ops = { .request = node_request, .moved = node_moved, .up = node_up, .down = node_down };
+/* the promise of tunnel keys: nothing is ever sealed that the other end cannot open by now */
+static void node_key(void *ctx, struct peer *p, const struct seal_secret *s)
+{
+	struct node *n = ctx;
+	unsigned int i = 0;
+
+	(void)p;
+	assert_true(n->n_keys < ARRAY_SIZE(n->keys));
+	n->keys[n->n_keys++] = *s;
+	assert_int_equal(s->node.sin_port, n->other->at.sin_port);
+	if (!s->seal)
+		return;
+	n->seals++;
+	for (; i < n->other->n_keys; i++) {
+		const struct seal_secret *o = &n->other->keys[i];
+
+		if (!o->seal && o->epoch == s->epoch && o->cipher == s->cipher &&
+		    !memcmp(&o->secret, &s->secret, sizeof(s->secret)))
+			break;
+	}
+	assert_true(i < n->other->n_keys);
+	/* and no key is used twice, or both ways */
+	for (i = 0; i + 1 < n->n_keys; i++)
+		assert_memory_not_equal(n->keys[i].secret.key, s->secret.key, CRYPTO_KEY_LEN);
+}
+
+static const struct peer_ops node_ops = { .request = node_request, .moved = node_moved, .up = node_up, .down = node_down, .key = node_key };
 
 static void node_accepted(int fd, enum conn_kind kind, const uint8_t id[CONN_ID_LEN], const struct sockaddr_in *from, void *arg)
 {
@@ -572,6 +601,77 @@ static void test_too_many(void **state)
 	node_stop(&a);
 }
 
+static const struct peers_cfg sealed_cfg = { .encrypt = true, .rekey_ms = 50,
+					     .ciphers = { CRYPTO_AES_128_GCM, CRYPTO_CHACHA20_POLY1305 } };
+
+static void test_tunnel_keys(void **state)
+{
+	struct node a = { 0 }, b = { 0 };
+	struct peer *p;
+
+	(void)state;
+	a.other = &b;
+	b.other = &a;
+	node_start(&a, loop, 0, sealed_cfg);
+	node_start(&b, loop, 1, sealed_cfg);
+	p = peer_get(a.ps, "n2", &b.at);
+	peer_rekey(p);
+	AWAIT(a.seals == 1 && b.seals == 1);
+	assert_int_equal(a.keys[0].cipher, CRYPTO_AES_128_GCM);
+	/* one is made at once if the last is not too young, more by time */
+	peer_rekey(p);
+	assert_int_equal(a.n_keys, 2);
+	AWAIT(a.seals == 4 && b.seals == 4);
+	assert_int_equal((uint16_t)(a.keys[0].epoch + 3), a.keys[a.n_keys - 1].epoch);
+	node_stop(&a);
+	node_stop(&b);
+}
+
+/* both dial: whichever connection wins, and whatever was agreed on the other */
+static void test_tunnel_keys_crossing(void **state)
+{
+	(void)state;
+	for (int round = 0; round < 5; round++) {
+		struct node a = { 0 }, b = { 0 };
+
+		a.other = &b;
+		b.other = &a;
+		node_start(&a, loop, 0, sealed_cfg);
+		node_start(&b, loop, 1, sealed_cfg);
+		peer_want(peer_get(a.ps, "n2", &b.at), true);
+		peer_want(peer_get(b.ps, "n1", &a.at), true);
+		AWAIT(a.seals >= 3 && b.seals >= 3 && links_of(a.ps) == 1 && links_of(b.ps) == 1);
+		assert_int_equal(a.keys[a.n_keys - 1].epoch, b.keys[b.n_keys - 1].epoch);
+		node_stop(&a);
+		node_stop(&b);
+	}
+}
+
+static void test_tunnel_mismatch(void **state)
+{
+	static const struct { struct peers_cfg a, b; const char *says; } cases[] = {
+		{ { .encrypt = true, .ciphers = { CRYPTO_AES_128_GCM } }, { 0 }, "tunnel encryption is " },
+		{ { 0 }, { .encrypt = true, .ciphers = { CRYPTO_AES_128_GCM } }, "tunnel encryption is " },
+		{ { .encrypt = true, .ciphers = { CRYPTO_AES_128_GCM } },
+		  { .encrypt = true, .ciphers = { CRYPTO_CHACHA20_POLY1305 } }, " have no tunnel cipher in common" },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct node a = { 0 }, b = { 0 };
+		struct answer r = { 0 };
+
+		node_start(&a, loop, 0, cases[i].a);
+		node_start(&b, loop, 1, cases[i].b);
+		ask(peer_get(a.ps, "n2", &b.at), 300, &r);
+		AWAIT(r.n == 1);
+		assert_non_null(strstr(r.text, cases[i].says));
+		assert_int_equal(a.ups + b.ups + a.n_keys + b.n_keys, 0);
+		node_stop(&a);
+		node_stop(&b);
+	}
+}
+
 static void test_backoff(void **state)
 {
 	static const struct { unsigned int failures, min, max; } cases[] = {
@@ -591,7 +691,8 @@ int main(void)
 		cmocka_unit_test(test_both_dial),	cmocka_unit_test(test_resend),			  cmocka_unit_test(test_restart),
 		cmocka_unit_test(test_replaces_forgotten), cmocka_unit_test(test_version_mismatch),	  cmocka_unit_test(test_wrong_node),
 		cmocka_unit_test(test_hello_lies),	cmocka_unit_test(test_keepalive),		  cmocka_unit_test(test_moved),
-		cmocka_unit_test(test_too_many),	cmocka_unit_test(test_backoff),
+		cmocka_unit_test(test_too_many),	cmocka_unit_test(test_backoff),			  cmocka_unit_test(test_tunnel_keys),
+		cmocka_unit_test(test_tunnel_keys_crossing), cmocka_unit_test(test_tunnel_mismatch),
 	};
 
 	log_set_level(LOG_LVL_ERROR);
