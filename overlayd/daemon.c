@@ -118,6 +118,8 @@ static void daemon_lost_cb(const struct dir_binding *b, void *arg)
 
 	if (w && w->migration[0])
 		return; /* its agents know better */
+	if (b->state == DIR_FREE && (workload_reclaim(ov, b->vip) || nodevip_reclaim(ov, b->vip)))
+		return;
 	log_error("directory", "%s, held here by %s, belongs to %s (%s) now: this copy must not be used any more",
 		  vip_fmt(b->vip).s, w ? w->net.name : "nobody", b->node[0] ? b->node : "nobody", dir_state_name(b->state));
 }

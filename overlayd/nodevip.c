@@ -80,6 +80,21 @@ int nodevip_start(struct overlayd *ov, struct oerr *err)
 	return 0;
 }
 
+/** nodevip_reclaim() - the directory says that nobody has @vip: if it is this node's own, register it again; Return: is it? */
+bool nodevip_reclaim(struct overlayd *ov, vip_t vip)
+{
+	for (unsigned int i = 0; i < ov->n_nodevips; i++) {
+		struct nodevip *nv = &ov->nodevips[i];
+
+		if (nv->vip != vip)
+			continue;
+		if (!nv->request && !ev_is_active(&nv->retry))
+			nodevip_register(nv);
+		return true;
+	}
+	return false;
+}
+
 static void nodevip_ignore_cb(const struct dirclient_result *res, void *arg)
 {
 	(void)arg;

@@ -3,11 +3,15 @@
 #ifndef OVERLAYD_NODEVIP_H
 #define OVERLAYD_NODEVIP_H
 
+#include <stdbool.h>
+
+#include "overlayd/common/addr.h"
 #include "overlayd/common/err.h"
 
 struct overlayd;
 
 int nodevip_start(struct overlayd *ov, struct oerr *err);
+bool nodevip_reclaim(struct overlayd *ov, vip_t vip);
 void nodevip_stop(struct overlayd *ov);
 
 #endif

@@ -524,6 +524,50 @@ static void workload_registered_cb(const struct dirclient_result *res, void *arg
 	workload_job_end(job, 0, "", w);
 }
 
+static void workload_reclaimed_cb(const struct dirclient_result *res, void *arg)
+{
+	struct workload_job *job = arg;
+	struct workload *w = workload_find_vip(job->ov, job->vips[0]);
+	struct oerr err = { 0 };
+
+	if (w)
+		w->reclaiming = false;
+	if (res->code) {
+		log_error("workload", "%s: %s lives here, but not in the directory: %s", job->name,
+			  vip_fmt(job->vips[0]).s, res->text);
+	} else if (!w || w->state != WORKLOAD_LIVE) {
+		workload_release_unused(job);
+	} else {
+		workload_take_generations(w, res);
+		if (workload_save(w, &err))
+			log_error("workload", "%s: %s", w->net.name, err.text);
+		workload_announce(w);
+		log_info("workload", "%s: %s is in the directory again", w->net.name,
+			 vip_fmt(job->vips[0]).s);
+	}
+	free(job);
+}
+
+/**
+ * workload_reclaim() - the directory says that nobody has @vip: if a workload here does, register it again
+ *
+ * So it is after a time longer than the directory's hold time without this daemon or without a way to the directory.
+ * Return: is it a workload's here, and live?
+ */
+bool workload_reclaim(struct overlayd *ov, vip_t vip)
+{
+	struct workload *w = workload_find_vip(ov, vip);
+
+	if (!w || w->state != WORKLOAD_LIVE || w->leaving)
+		return false;
+	if (w->reclaiming || w->migration[0])
+		return true;
+	w->reclaiming = true;
+	dirclient_register(ov->dirclient, w->net.name, &vip, 1, workload_reclaimed_cb,
+			   workload_job_new(ov, w->net.name, &vip, 1, NULL, NULL));
+	return true;
+}
+
 static int workload_check_vip(struct overlayd *ov, vip_t vip, struct oerr *err)
 {
 	const struct workload *other = workload_find_vip(ov, vip);

@@ -42,6 +42,7 @@ struct workload {
 	struct workload_process tunstack;
 	struct workload_process init;	/* its ms-init; pid 0: it uses the host's PID namespace */
 	char migration[WORKLOAD_HEX_LEN];	/* the one it is part of, or "" */
+	bool reclaiming;		/* a vIP the directory had freed is being registered again */
 	ino_t netns;			/* inode of its network namespace */
 	struct ev_io tunstack_gone;	/* readable pidfd: the process has died */
 	struct ev_timer tunstack_retry;	/* it died too soon, or could not be started: once more */
@@ -63,6 +64,7 @@ void workload_add(struct overlayd *ov, const char *name, const vip_t *vips, size
 		  workload_done_fn done, void *arg);
 void workload_delete(struct overlayd *ov, struct workload *w, bool force, workload_done_fn done,
 		     void *arg);
+bool workload_reclaim(struct overlayd *ov, vip_t vip);
 int workload_set_pinned(struct workload *w, bool on, struct oerr *err);
 int workload_set_init(struct workload *w, pid_t init, struct oerr *err);
 int workload_set_migration(struct workload *w, const char *migration, struct oerr *err);
