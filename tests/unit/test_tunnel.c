@@ -165,6 +165,26 @@ static void test_header(void **state)
 	assert_true(back.partial);
 }
 
+static void test_sealed_header(void **state)
+{
+	const struct tunnel_hdr hdr = { .type = TUNNEL_DATA, .sealed = true, .epoch = 0x1234,
+					.counter = 0x0102030405060708 };
+	uint8_t wire[TUNNEL_SEALED_MIN] = { 0 };
+	struct tunnel_hdr back;
+
+	(void)state;
+	tunnel_hdr_encode(&hdr, wire);
+	assert_memory_equal(wire, "\x01\x01\x02\0\0\0\x12\x34\x01\x02\x03\x04\x05\x06\x07\x08", TUNNEL_HDR_LEN);
+	assert_int_equal(tunnel_hdr_decode(wire, sizeof(wire), &back), 0);
+	assert_true(back.sealed);
+	assert_int_equal(back.epoch, 0x1234);
+	assert_true(back.counter == hdr.counter);
+	/* no room for a packet and its tag */
+	assert_int_equal(tunnel_hdr_decode(wire, sizeof(wire) - 1, &back), -EBADMSG);
+	wire[2] = 0;
+	assert_int_equal(tunnel_hdr_decode(wire, sizeof(wire), &back), -EBADMSG);
+}
+
 /* every packet arrives once, in order, with all four settings of the two offloads */
 static void test_order(void **state)
 {
@@ -430,23 +450,25 @@ static void test_garbage(void **state)
 }
 
 /* UDP_GRO is switched off while whole runs wait in the socket */
-static void test_gro_off_with_a_full_queue(void **state)
+static void gro_off_with_a_full_queue(bool sealed)
 {
 	enum { N = 300 };
 	struct packet_spec spec = { .proto = IPPROTO_UDP };
-	const struct tunnel_hdr hdr = { .type = TUNNEL_DATA };
+	struct tunnel_hdr hdr = { .type = TUNNEL_DATA, .sealed = sealed, .epoch = sealed ? 77 : 0 };
 	struct virtio_net_hdr vnet;
 	struct tunnel_rx rx;
 	struct end a, b;
 	unsigned int got = 0;
 
-	(void)state;
 	end_open(&a, true, true);
 	end_open(&b, true, true);
 	for (unsigned int i = 0; i < N; i++) {
 		spec.id = (uint16_t)i;
 		spec.payload = i % 40 == 39 ? 100 : 900;
+		hdr.counter = sealed ? 250 + i : 0;
 		tunnel_queue(a.t, &b.at, &hdr, packet_make(&spec, tunnel_slot(a.t), &vnet));
+		if (sealed) /* as good as encrypted: the inner lengths say nothing */
+			memset(tunnel_slot(a.t) - TUNNEL_HDR_LEN - spec.payload - 28 + 2, 0xee, 2);
 	}
 	assert_int_equal(tunnel_flush(a.t), 0);
 	tunnel_set_offloads(b.t, true, false);
@@ -454,11 +476,21 @@ static void test_gro_off_with_a_full_queue(void **state)
 		for (assert_true(tunnel_recv(b.t) > 0); tunnel_next(b.t, &rx); got++) {
 			assert_int_equal(rx.len, 28 + (got % 40 == 39 ? 100 : 900));
 			assert_int_equal(rx.packet[4] << 8 | rx.packet[5], got);
+			assert_int_equal(rx.hdr.sealed, sealed);
+			assert_int_equal(rx.hdr.counter, sealed ? 250 + got : 0);
+			assert_int_equal(rx.packet[2] == 0xee, sealed);
 		}
 	assert_int_equal(got, N);
 	assert_int_equal(tunnel_recv(b.t), 0);
 	end_close(&a);
 	end_close(&b);
+}
+
+static void test_gro_off_with_a_full_queue(void **state)
+{
+	(void)state;
+	gro_off_with_a_full_queue(false);
+	gro_off_with_a_full_queue(true);
 }
 
 static void test_switches(void **state)
@@ -497,6 +529,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_header),
+		cmocka_unit_test(test_sealed_header),
 		cmocka_unit_test(test_order),
 		cmocka_unit_test(test_runs),
 		cmocka_unit_test(test_path_smaller_than_segments),
