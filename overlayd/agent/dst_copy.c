@@ -455,6 +455,7 @@ void copy_destroy(struct migrate_dst *m)
 {
 	struct oerr err = { 0 };
 
+	udproom_end(&m->room);
 	if (m->init && !m->init_gone) {
 		copy_give_up(m);
 		/* what is promised afterwards is that it is gone, so there is no time limit */

@@ -362,7 +362,20 @@ void src_forget_sockets(struct migrate_src *m)
 		sock_image_fini(&m->images[i]);
 	free(m->images);
 	m->images = NULL;
+	udpqueue_fini(&m->udp);
 	sock_list_fini(&m->sockets);
+}
+
+/* before the images are made: their count of datagrams is a walk as well, and a datagram of no bytes shows in the first one only */
+static void src_read_udp(struct migrate_src *m)
+{
+	udpqueue_init(&m->udp, m->control.w.vips, m->control.w.nvips, m->agent.conf->migration.hold_limit_bytes, monotime_us());
+	for (size_t i = 0; i < m->sockets.n; i++)
+		if (m->sockets.refs[i].kind == SOCK_KIND_UDP)
+			udpqueue_read(&m->udp, m->sockets.refs[i].fd);
+	if (m->udp.lost || m->udp.cut_short)
+		log_warn("migrate", "%.8s: %s%llu queued datagrams cannot be carried", m->agent.journal.hex,
+			 m->udp.cut_short ? "at least " : "", (unsigned long long)m->udp.lost);
 }
 
 static int src_read_sockets(struct migrate_src *m, struct oerr *err)
@@ -377,6 +390,7 @@ static int src_read_sockets(struct migrate_src *m, struct oerr *err)
 	ret = sock_repair_list(pids, n, &m->sockets, err);
 	if (ret)
 		return ret;
+	src_read_udp(m);
 	m->images = xcalloc(m->sockets.n, sizeof(*m->images));
 	ret = sock_repair_export_all(&m->sockets, SOCK_EXPORT_HASH, m->images, err);
 	/* kept open here, a socket that the program closes would live on, in the program's epoll sets as well */

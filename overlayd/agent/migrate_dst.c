@@ -136,7 +136,9 @@ static void dst_held_packet(struct migrate_dst *m, const uint8_t *data, size_t l
 
 	if (!m->stack)
 		return;
-	if (stackclient_import(m->stack, data, len, &err))
+	if (!m->kept && udpqueue_is_local(&m->local, data, len))
+		udpqueue_add(&m->local, data, len);
+	else if (stackclient_import(m->stack, data, len, &err))
 		LOG_LIMITED(LOG_LVL_WARN, "migrate", monotime_us(), "%.8s: held packet: %s", m->agent.journal.hex, err.text);
 }
 
@@ -255,6 +257,7 @@ static int dst_take_workload(struct migrate_dst *m, struct oerr *err)
 	memcpy(w->generations, m->plan->generations, w->nvips * sizeof(*w->generations));
 	snprintf(m->control.host, sizeof(m->control.host), "%s", m->opts->source);
 	journal_set_str(&m->agent.journal, "workload", w->name);
+	udpqueue_init(&m->local, w->vips, w->nvips, m->agent.conf->migration.hold_limit_bytes, 0);
 	return 0;
 }
 
@@ -436,6 +439,7 @@ static void dst_tell_running(struct migrate_dst *m)
 	running.pid = m->root_host_pid;
 	running.handed_packets = m->handed_packets;
 	running.longest_gap_us = m->longest_gap_us;
+	running.lost_datagrams = m->lost_datagrams;
 	msg.body_case = OVL__MIG_MSG__BODY_RUNNING;
 	msg.running = &running;
 	if (agent_send(&m->agent, &msg))
@@ -526,6 +530,8 @@ static void dst_fini(struct migrate_dst *m)
 	for (size_t i = 0; i < m->n_externals; i++)
 		free(m->externals[i].key);
 	free(m->externals);
+	udproom_end(&m->room);
+	udpqueue_fini(&m->local);
 	if (m->init)
 		ms_init_free(m->init);
 	if (m->stack)

@@ -11,6 +11,7 @@
 #include "overlayd/agent/ms_init.h"
 #include "overlayd/agent/pages.h"
 #include "overlayd/agent/preflight.h"
+#include "overlayd/agent/udpqueue.h"
 #include "tunstack/sock_image.h"
 #include "tunstack/stackclient.h"
 
@@ -60,6 +61,9 @@ struct migrate_dst {
 	int netns_fd;
 	struct stackclient *stack;
 	uint32_t sockets_checked;
+	struct udproom room;		/* the copy's UDP sockets */
+	struct udpqueue local;		/* datagrams the workload had sent to itself */
+	uint64_t lost_datagrams;
 	uint64_t restore_us;
 	bool kept;			/* ms-init outlives us from here on */
 	bool ran;			/* at least one tree has been let run: there is no way back */

@@ -49,11 +49,12 @@ static json_t *report_json(const struct migrate_src *m)
 {
 	const struct src_times *t = &m->t;
 
-	return json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:o}", "migration",
+	return json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:o}", "migration",
 			 m->agent.journal.hex, "workload", m->control.w.name, "from", m->agent.conf->node, "to", m->control.host,
 			 "pid", (json_int_t)m->new_pid, "processes", (json_int_t)m->scan->n_tasks, "connections",
 			 (json_int_t)report_connections(m), "sockets_checked", (json_int_t)m->sockets_checked, "bytes",
-			 (json_int_t)m->bytes_sent, "held_packets", (json_int_t)(m->held_packets + m->peer_packets), "frozen_ms",
+			 (json_int_t)m->bytes_sent, "held_packets", (json_int_t)(m->held_packets + m->peer_packets), "queued_datagrams",
+			 (json_int_t)m->udp.datagrams, "lost_datagrams", (json_int_t)(m->udp.lost + m->peer_lost), "frozen_ms",
 			 report_ms(t->frozen, t->running), "longest_gap_ms", (double)m->peer_gap_us / 1000.0, "stop_ms",
 			 report_ms(t->frozen, t->captured), "dump_ms", report_ms(t->captured, t->dumped), "transfer_ms",
 			 report_ms(t->dumped, t->sent), "restore_ms", report_ms(t->sent, t->restored), "commit_ms",
@@ -71,18 +72,32 @@ static void report_send(struct migrate_src *m, int code, uint32_t status, const 
 	agent_done(&m->agent, code, status, text, json);
 }
 
+/* datagrams that were queued in sockets, and what became of them */
+static void report_datagrams(const struct migrate_src *m, char text[128])
+{
+	uint64_t lost = m->udp.lost + m->peer_lost;
+
+	text[0] = '\0';
+	if (m->udp.datagrams)
+		snprintf(text, 128, ", %llu unread datagrams carried", (unsigned long long)m->udp.datagrams);
+	if (lost || m->udp.cut_short)
+		snprintf(text + strlen(text), 128 - strlen(text), ", %s%llu datagrams did not fit and are lost",
+			 m->udp.cut_short ? "at least " : "", (unsigned long long)lost);
+}
+
 /** report_done() - it runs at the destination */
 void report_done(struct migrate_src *m)
 {
-	char text[512];
+	char text[512], datagrams[128];
 
+	report_datagrams(m, datagrams);
 	snprintf(text, sizeof(text),
 		 "%s runs on %s, pid %lld: %zu process%s, %zu connection%s, %.1f MB, frozen %.0f ms, longest gap %.0f ms, "
-		 "%llu packets held and delivered, %u sockets checked",
+		 "%llu packets held and delivered%s, %u sockets checked",
 		 m->control.w.name, m->control.host, (long long)m->new_pid, m->scan->n_tasks, m->scan->n_tasks == 1 ? "" : "es",
 		 report_connections(m), report_connections(m) == 1 ? "" : "s", (double)m->bytes_sent / 1e6,
 		 report_ms(m->t.frozen, m->t.running), (double)m->peer_gap_us / 1000.0,
-		 (unsigned long long)(m->held_packets + m->peer_packets), m->sockets_checked);
+		 (unsigned long long)(m->held_packets + m->peer_packets), datagrams, m->sockets_checked);
 	report_send(m, 0, OVL__MIG_EXIT__MIG_EXIT_OK, text, report_json(m));
 }
 

@@ -135,13 +135,27 @@ static int transfer_held(const uint8_t *frame, size_t len, uint64_t seq, void *a
 	return conn_send(m->agent.link, MIG_CHAN_HELD, frame, len);
 }
 
-/** src_send_held() - everything held so far, then HeldDone; what still arrives follows through stackclient_pump() */
+/* first what the sockets had received already, in the form of held packets: it is older than those */
+static int transfer_queued(struct migrate_src *m, struct oerr *err)
+{
+	const uint8_t *frame;
+	size_t at = 0, len;
+	int ret = 0;
+
+	while (!ret && udpqueue_next(&m->udp, &at, &frame, &len))
+		ret = agent_send_bulk(&m->agent, MIG_CHAN_HELD, frame, len, err);
+	return ret;
+}
+
+/** src_send_held() - queued datagrams, everything held so far, then HeldDone; what still arrives follows through stackclient_pump() */
 int src_send_held(struct migrate_src *m, struct oerr *err)
 {
 	Ovl__MigMsg msg = OVL__MIG_MSG__INIT;
 	Ovl__MigHeldDone done = OVL__MIG_HELD_DONE__INIT;
-	int ret = stackclient_export(m->stack, true, transfer_held, m, &m->stack_state, err);
+	int ret = transfer_queued(m, err);
 
+	if (!ret)
+		ret = stackclient_export(m->stack, true, transfer_held, m, &m->stack_state, err);
 	done.packets = m->held_packets;
 	done.bytes = m->held_bytes;
 	msg.body_case = OVL__MIG_MSG__BODY_HELD_DONE;

@@ -70,3 +70,103 @@ pinged() {
 	pinged pings
 	pinged beside
 }
+
+# ---- datagrams -------------------------------------------------------------------------------------------------------
+
+KEEP="python3 $BATS_TEST_DIRNAME/../lib/udpkeep.py"
+
+keep() { # the program whose sockets fill up
+	start $KEEP serve "$T" $VIP
+	wait_for 10 grep -q ready "$T/app.out" || { cat "$T/app.err" >&2; return 1; }
+}
+send() { run_ok far $KEEP send $VIP "$@"; }
+
+# read_all TURN: the program reads; what it read in this turn is in $T/turn
+read_all() {
+	touch "$T/read.$1"
+	wait_for 10 grep -q "^end $1\$" "$T/app.out" || { cat "$T/app.out" "$T/app.err" >&2; return 1; }
+	awk -v n=$(($1 - 1)) '$1 == "end" { at = $2; next } at + 0 == n && $1 != "ready"' "$T/app.out" >"$T/turn"
+}
+
+# got FROM TO SKIP...: numbers FROM..TO-1 in order but those of SKIP, from the right ports, to the vIP, on both sockets
+got() {
+	local from=$1 to=$2 i
+	shift 2
+	for i in $(seq "$from" $((to - 1))); do
+		case " $* " in *" $i "*) continue ;; esac
+		case $i in
+		10) echo "192.168.5.5:$((9000 + i % 3)) 0 " ;;
+		20) echo "192.168.5.5:$((9000 + i % 3)) 4993 $i ............." ;;
+		*) echo "192.168.5.5:$((9000 + i % 3)) $((20 + ${#i} + 1)) $(printf '%.16s' "$i ....................")" ;;
+		esac
+	done >"$T/want"
+	sed -n "s,^any4 \([^>]*\)>$VIP ,\1 ,p" "$T/turn" | diff "$T/want" - || return 1
+	sed -n "s,^any6 ::ffff:\([^>]*\)>- ,\1 ,p" "$T/turn" | diff "$T/want" -
+}
+got_own() { # the program's own, over lo
+	assert_eq "$(grep '^loop' "$T/turn")" "$(for i in 0 1 2; do echo "loop 127.0.0.1:7001>- 6 loop $i"; done)"
+	assert_eq "$(grep '^own' "$T/turn")" "$(for i in 0 1 2; do echo "own $VIP:7002>- 5 own $i"; done)"
+}
+
+@test "udp: queued, arrived during the freeze, arrived later: all, in order, from whom they came" {
+	keep
+	send 0 50
+	arm n2 "dst.stands pause"
+	move_paused n1 n2
+	send 50 100
+	go_on n2
+	moved
+	assert_eq "$(json '"\(.queued_datagrams) \(.lost_datagrams)"')" "106 0"
+	assert_match "$(json .text)" "106 unread datagrams carried"
+	send 100 110
+	read_all 1
+	got 0 110
+	got_own
+	send 200 205
+	read_all 2
+	got 200 205
+}
+
+@test "udp: a roll-back leaves the queue as it was; the next move carries it" {
+	keep
+	send 0 12
+	arm n2 "dst.stands error"
+	TIMEOUT=60 run_rc 1 on n1 ms-migrate app n2
+	read_all 1
+	got 0 12
+	got_own
+	send 30 40
+	arm n2 "dst.stands error"
+	TIMEOUT=60 run_rc 1 on n1 ms-migrate app n2
+	move n1 app n2
+	read_all 2
+	got 30 40
+}
+
+@test "udp: moved twice before it reads" {
+	keep
+	send 0 30
+	move n1 app n2
+	send 30 60
+	move n2 app n1
+	send 60 70
+	read_all 1
+	got 0 70
+	got_own
+}
+
+@test "udp: more than the receive buffers take arrives during the freeze; nothing is lost, the buffers are as before" {
+	local before
+	keep
+	before=$(on n1 ip netns exec app ss -uanmH | grep -oE '[^ ]*:70.*|rb[0-9]+' | sort)
+	send 0 200
+	arm n2 "dst.stands pause"
+	move_paused n1 n2
+	send 200 750
+	go_on n2
+	moved
+	assert_eq "$(json .lost_datagrams)" 0
+	assert_eq "$(on n2 ip netns exec app ss -uanmH | grep -oE '[^ ]*:70.*|rb[0-9]+' | sort)" "$before" "buffers"
+	read_all 1
+	got 0 750
+}

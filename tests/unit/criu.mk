@@ -13,3 +13,6 @@ test_criu_LIBS	:= $(LIBS_ev)
 test_image_SRC	:= tests/unit/test_image.c overlayd/agent/image.c $(common_SRC)
 test_relay_SRC	:= tests/unit/test_relay.c overlayd/agent/relay.c $(common_SRC)
 test_cgroup_SRC	:= tests/unit/test_cgroup.c overlayd/agent/cgroup.c overlayd/agent/taskattr.c $(common_SRC)
+UNIT_TESTS		+= test_udpqueue
+test_udpqueue_SRC	:= tests/unit/test_udpqueue.c overlayd/agent/udpqueue.c overlayd/netns.c tunstack/hold.c tunstack/offload.c \
+			   $(common_SRC)
