@@ -102,7 +102,7 @@ in_clear() { # name
 	sniffer n1 wire
 	run_ok on n1 ip netns exec one ping -c 3 -i 0.05 -W 2 192.168.5.3
 	finish wire
-	local before delivered
+	local before
 	before=$(drops n2 no-key)
 	# without rekeys in between: its own newest datagrams, sent once more
 	cat >"$BATS_TEST_TMPDIR/forge.py" <<-'PY'
