@@ -37,7 +37,7 @@ class Node:
         self.name = name
         self.root = "/proc/%s/root" % read("/tmp/ms-lab-%s/holders/%s" % (lab, name)).split()[0]
         mounts = [line.split() for line in read("/proc/mounts").splitlines()]
-        top = next(m[1] for m in mounts if m[2] == "cgroup2")
+        top = os.environ.get("LAB_CGROUP") or next(m[1] for m in mounts if m[2] == "cgroup2")
         self.cgroup = "%s/ms-lab-%s/%s" % (top, lab, name)
 
     def workload(self):
