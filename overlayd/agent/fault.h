@@ -11,7 +11,8 @@
  *   killall both
  *   pause   the agent writes /run/overlayd/fault.reached and waits until that file is removed
  *
- * Points: the stages, "src.NAME" and "dst.NAME", before each; src.captured (network captured, tasks stopped), src.swapped (the commit
+ * Points: the stages, "src.NAME" and "dst.NAME", before each; src.captured (network captured, tasks stopped),
+ * src.reading (sockets may be in repair mode), src.swapped (the commit
  * was answered), src.handed (held packets sent); dst.stands (restored, not checked), dst.kept (the copy outlives its agent, nothing
  * answered), dst.running (outcome on file, source not told). Recovery: rec.begin, rec.settled (the directory was asked), rec.back
  * (the vIPs were moved back), rec.killed (the source's tasks are), rec.returned (active again, not thawed), rec.runs, rec.ended (a

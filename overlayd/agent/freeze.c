@@ -26,6 +26,7 @@
 
 #include "overlayd/agent/fault.h"
 #include "overlayd/agent/migrate_src_priv.h"
+#include "overlayd/agent/sockguard.h"
 #include "overlayd/common/cleanup.h"
 #include "overlayd/common/log.h"
 #include "overlayd/common/monotime.h"
@@ -381,6 +382,7 @@ static void src_read_udp(struct migrate_src *m)
 static int src_read_sockets(struct migrate_src *m, struct oerr *err)
 {
 	cleanup_free pid_t *pids = NULL;
+	struct sockguard *guard;
 	size_t n = 0;
 	int ret = scan_pids(m->control.w.netns, &pids, &n);
 
@@ -392,7 +394,11 @@ static int src_read_sockets(struct migrate_src *m, struct oerr *err)
 		return ret;
 	src_read_udp(m);
 	m->images = xcalloc(m->sockets.n, sizeof(*m->images));
-	ret = sock_repair_export_all(&m->sockets, SOCK_EXPORT_HASH, m->images, err);
+	guard = sockguard_start(&m->sockets, err);
+	ret = guard ? fault_point("src.reading", err) : err->code;
+	if (!ret)
+		ret = sock_repair_export_all(&m->sockets, SOCK_EXPORT_HASH, m->images, err);
+	sockguard_stop(guard);
 	/* kept open here, a socket that the program closes would live on, in the program's epoll sets as well */
 	for (size_t i = 0; i < m->sockets.n; i++) {
 		close(m->sockets.refs[i].fd);

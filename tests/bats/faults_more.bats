@@ -231,6 +231,33 @@ server_in() { # INODE of a network namespace
 	ended
 }
 
+repair_on() { # PID: every TCP socket of it is in repair mode, as if whoever reads them had just begun
+	python3 -S -E -c '
+import ctypes, os, socket, sys
+pid, libc, n = int(sys.argv[1]), ctypes.CDLL(None, use_errno=True), 0
+p = os.pidfd_open(pid)
+for name in os.listdir("/proc/%d/fd" % pid):
+    if not os.readlink("/proc/%d/fd/%s" % (pid, name)).startswith("socket:"):
+        continue
+    s = socket.socket(fileno=libc.syscall(438, p, int(name), 0))
+    if s.family == socket.AF_INET and s.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) != b"\x0a":
+        s.setsockopt(socket.IPPROTO_TCP, 19, 1)
+        n += 1
+assert n == 3, n' "$1"
+}
+
+@test "faults: the agent is killed while it reads sockets in repair mode" {
+	paused_move src.reading
+	repair_on "$(server_in "$(state "$FROM" .netns)")"
+	kill -KILL "$(agent "$FROM")"
+	go_on
+	mover_ends 5
+	settled "killed while reading sockets"
+	assert_eq "$(holder)" "$FROM"
+	again
+	ended
+}
+
 # ---- the operator ------------------------------------------------------------------------------------------------------------
 
 @test "faults: Ctrl-C before the commit rolls back, after it changes nothing" {
