@@ -13,6 +13,7 @@
 #include "overlayd/common/cleanup.h"
 #include "overlayd/common/util.h"
 #include "overlayd/conf.h"
+#include "overlayd/netns.h"
 
 static double report_ms(uint64_t from, uint64_t to)
 {
@@ -61,12 +62,27 @@ static json_t *report_json(const struct migrate_src *m)
 			 report_ms(t->restored, t->committed), "total_ms", report_ms(t->begun, t->ended), "ledger", report_ledger(m));
 }
 
+/* JSON is UTF-8, a path in a message need not be; what is not becomes '?', rather than that the message is lost; new reference */
+static json_t *report_string(const char *text)
+{
+	cleanup_free char *ascii = NULL;
+	json_t *v = json_string(text);
+
+	if (v)
+		return v;
+	ascii = xstrdup(text);
+	for (char *c = ascii; *c; c++)
+		if ((unsigned char)*c >= 0x80)
+			*c = '?';
+	return json_string(ascii);
+}
+
 static void report_send(struct migrate_src *m, int code, uint32_t status, const char *text, json_t *v)
 {
 	cleanup_free char *json = NULL;
 
 	json_object_set_new(v, "exit_status", json_integer(status));
-	json_object_set_new(v, "text", json_string(text));
+	json_object_set_new(v, "text", report_string(text));
 	json = json_dumps(v, JSON_COMPACT | JSON_REAL_PRECISION(6));
 	json_decref(v);
 	agent_done(&m->agent, code, status, text, json);
@@ -101,16 +117,28 @@ void report_done(struct migrate_src *m)
 	report_send(m, 0, OVL__MIG_EXIT__MIG_EXIT_OK, text, report_json(m));
 }
 
+/* does anything run in the workload here? Its own end may be why it did not move */
+static bool report_is_empty(const struct migrate_src *m)
+{
+	cleanup_free pid_t *pids = NULL;
+	size_t n = 0;
+
+	if (!m->control.w.netns || netns_pids((ino_t)m->control.w.netns, &pids, &n))
+		return false;
+	return n == 0 || (n == 1 && pids[0] == m->control.w.init);
+}
+
 /** report_failed() - it did not come about (or, @committed, came about and was taken back); it runs here as before */
 void report_failed(struct migrate_src *m, const struct oerr *err, bool committed)
 {
 	bool cancelled = err->code == -ECANCELED;
 	char text[OERR_TEXT_MAX + 160];
 
-	snprintf(text, sizeof(text), "%s; %s goes on running on %s%s", err->text, m->control.w.name[0] ? m->control.w.name : "it",
-		 m->agent.conf->node, committed ? ", its vIPs were moved back" : "");
+	snprintf(text, sizeof(text), "%s; %s %s on %s%s", err->text, m->control.w.name[0] ? m->control.w.name : "it",
+		 report_is_empty(m) ? "has no process" : "goes on running", m->agent.conf->node,
+		 committed ? ", its vIPs were moved back" : "");
 	report_send(m, err->code, cancelled ? OVL__MIG_EXIT__MIG_EXIT_CANCELLED : OVL__MIG_EXIT__MIG_EXIT_FAILED, text,
-		    json_pack("{s:s, s:s}", "migration", m->agent.journal.hex, "error", err->text));
+		    json_pack("{s:s, s:o}", "migration", m->agent.journal.hex, "error", report_string(err->text)));
 }
 
 /** report_unfinished() - we stop, and whoever goes by the journal next brings it to its end, here or there */
@@ -120,7 +148,7 @@ void report_unfinished(struct migrate_src *m, const struct oerr *err)
 
 	snprintf(text, sizeof(text), "%s; it is being finished without us: see overlayd status", err->text);
 	report_send(m, err->code, OVL__MIG_EXIT__MIG_EXIT_IN_DOUBT, text,
-		    json_pack("{s:s, s:s}", "migration", m->agent.journal.hex, "error", err->text));
+		    json_pack("{s:s, s:o}", "migration", m->agent.journal.hex, "error", report_string(err->text)));
 }
 
 /* every reason of one severity of both nodes; returns how many */
@@ -128,15 +156,18 @@ static size_t report_reasons(const struct migrate_src *m, enum preflight_severit
 {
 	size_t n = 0;
 
-	for (size_t i = 0; i < m->reasons.n; i++)
+	for (size_t i = 0; i < m->reasons.n; i++) {
+		cleanup_free char *text = xasprintf("%s: %s", m->agent.conf->node, m->reasons.v[i].text);
+
 		if (m->reasons.v[i].severity == severity)
-			n += !json_array_append_new(list, json_sprintf("%s: %s", m->agent.conf->node, m->reasons.v[i].text));
+			n += !json_array_append_new(list, report_string(text));
+	}
 	if (!m->ready)
 		return n;
 	for (size_t i = 0; severity == PREFLIGHT_REFUSE && i < m->ready->n_refusals; i++)
-		n += !json_array_append_new(list, json_string(m->ready->refusals[i]));
+		n += !json_array_append_new(list, report_string(m->ready->refusals[i]));
 	for (size_t i = 0; severity == PREFLIGHT_WARN && i < m->ready->n_warnings; i++)
-		n += !json_array_append_new(list, json_string(m->ready->warnings[i]));
+		n += !json_array_append_new(list, report_string(m->ready->warnings[i]));
 	return n;
 }
 

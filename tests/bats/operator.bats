@@ -47,6 +47,12 @@ is_state() { [ "$(state_of "$1" "$2")" = "$3" ]; }
 	run_ok on n1 ip netns exec A.b-C_d.0 ping -c 1 -W 5 192.168.5.45
 }
 
+@test "operator: a workload without a process does not move, and is not said to run" {
+	workload n1 app 192.168.5.2
+	run_rc 1 on n1 ms-migrate app n2
+	assert_match "$output" "app has no process on n1"
+}
+
 @test "operator: two nodes, one address, one moment: exactly one has it" {
 	local i got
 	for i in 1 2 3; do
