@@ -14,7 +14,7 @@ VIP=192.168.5.2
 
 setup_file() {
 	[ -x "$BUILD/faults/bin/overlayd" ] || fail "no build with fault points: make BUILD=$BUILD/faults FAULTS=1"
-	export BUILD=$BUILD/faults PATH=$BUILD/faults/bin:$PATH
+	export PATH=$BUILD/faults/bin:$PATH BUILD=$BUILD/faults
 	lab_up 3
 }
 teardown_file() { lab_down; }
@@ -73,13 +73,13 @@ pinged() {
 
 # ---- datagrams -------------------------------------------------------------------------------------------------------
 
-KEEP="python3 $BATS_TEST_DIRNAME/../lib/udpkeep.py"
+KEEP=(python3 "$BATS_TEST_DIRNAME/../lib/udpkeep.py")
 
 keep() { # the program whose sockets fill up
-	start $KEEP serve "$T" $VIP
+	start "${KEEP[@]}" serve "$T" $VIP
 	wait_for 10 grep -q ready "$T/app.out" || { cat "$T/app.err" >&2; return 1; }
 }
-send() { run_ok far $KEEP send $VIP "$@"; }
+send() { run_ok far "${KEEP[@]}" send $VIP "$@"; }
 
 # read_all TURN: the program reads; what it read in this turn is in $T/turn
 read_all() {
