@@ -121,7 +121,7 @@ heard() { said talk "$1"; }
 # ---- system calls ----------------------------------------------------------------------------------------------------
 
 @test "handled: interrupted system calls go on after a roll-back and after a move" {
-	start_exec calls criuprobe calls 8
+	start_exec calls criuprobe calls 7
 	said calls up
 	roll_back n1 app n2
 	move n1 app n2
