@@ -46,6 +46,8 @@
 #define WORKLOAD_PATH_MAX 160
 #define WORKLOAD_TUNSTACK_LIFE_S 1
 #define WORKLOAD_TUNSTACK_RETRY_S 0.5
+#define WORKLOAD_UNDO_RETRY_S 2.
+#define WORKLOAD_UNDO_TRIES 100	/* then the directory's cleaner, or an operator's release, does it */
 
 static const char *const workload_state_names[] = {
 	[WORKLOAD_LIVE] = "live",
@@ -437,6 +439,8 @@ struct workload_job {
 	size_t nvips;
 	workload_done_fn done;
 	void *arg;
+	struct ev_timer undo;		/* give the vIPs back once more */
+	unsigned int undo_tries;
 };
 
 static struct workload_job *workload_job_new(struct overlayd *ov, const char *name,
@@ -492,6 +496,40 @@ static void workload_release_unused(const struct workload_job *job)
 			workload_release_vips(job->ov, job->name, &job->vips[i], 1);
 }
 
+static void workload_undo_send(struct workload_job *job);
+
+static void workload_undo_timer_cb(struct ev_loop *loop, struct ev_timer *timer, int revents)
+{
+	(void)loop;
+	(void)revents;
+	workload_undo_send(container_of(timer, struct workload_job, undo));
+}
+
+static void workload_undone_cb(const struct dirclient_result *res, void *arg)
+{
+	struct workload_job *job = arg;
+
+	if (res->code != -ETIMEDOUT || ++job->undo_tries >= WORKLOAD_UNDO_TRIES) {
+		free(job);
+		return;
+	}
+	ev_timer_init(&job->undo, workload_undo_timer_cb, WORKLOAD_UNDO_RETRY_S, 0.);
+	ev_timer_start(job->ov->loop, &job->undo);
+}
+
+/* A registration without an answer may have been carried out: its vIPs are given back as soon as the directory can be asked,
+ * unless they have been made here meanwhile. Takes @job */
+static void workload_undo_send(struct workload_job *job)
+{
+	for (size_t i = 0; i < job->nvips; i++) {
+		if (workload_find_vip(job->ov, job->vips[i])) {
+			free(job);
+			return;
+		}
+	}
+	dirclient_release(job->ov->dirclient, job->name, job->vips, (unsigned int)job->nvips, false, workload_undone_cb, job);
+}
+
 static void workload_registered_cb(const struct dirclient_result *res, void *arg)
 {
 	struct workload_job *job = arg;
@@ -499,6 +537,11 @@ static void workload_registered_cb(const struct dirclient_result *res, void *arg
 	struct oerr err = { 0 };
 	struct workload *w;
 
+	if (res->code == -ETIMEDOUT && res->sent) {
+		job->done(job->arg, res->code, res->text, NULL);
+		workload_undo_send(job);
+		return;
+	}
 	if (res->code) {
 		workload_job_end(job, res->code, res->text, NULL);
 		return;
@@ -795,6 +838,11 @@ int workload_deactivate(struct workload *w, const uint64_t *generations, const c
 	}
 	if (!ret)
 		ret = fabric_workload_deactivate(w->ov->fabric, &w->net, err);
+	if (ret == -ENODEV) {
+		/* a daemon before us died while it discarded it: rules and routes went first */
+		oerr_clear(err);
+		ret = 0;
+	}
 	log_info("workload", "%s: its vIPs live at %s (%s) now", w->net.name, node, addr);
 	return ret;
 }

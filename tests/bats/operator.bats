@@ -140,6 +140,16 @@ print('status', p.wait())"
 	assert_eq "$(where n1 app)" n3 holder
 }
 
+@test "operator: netns add that got no answer leaves no address taken" {
+	local pid
+	pid=$(on n1 cat /run/overlayd/directoryd.pid)
+	kill -STOP "$pid"
+	run_rc 1 on n2 overlayd netns add late 192.168.5.9
+	kill -CONT "$pid"
+	assert_match "$output" "does not answer"
+	wait_for 15 on n3 overlayd netns add other 192.168.5.9
+}
+
 @test "operator: stop --purge in the middle of a move takes everything down, the other side too" {
 	workload n1 app 192.168.5.2
 	ballast n1 app 150
