@@ -145,6 +145,7 @@ static int main_stop(const struct main_options *o)
 	req.body_case = OVL__CTL_MSG__BODY_STOP;
 	req.stop = &stop;
 	stop.purge = o->purge;
+	stop.force = o->force;
 	status = main_ask_silent(&req);
 	return status || pid <= 0 ? status : main_await_end(pid);
 }
@@ -357,7 +358,7 @@ static int main_exec(const struct main_options *o)
 
 static const struct main_command main_commands[] = {
 	{ "start", NULL, "[-c FILE] [--foreground]", "bring this node up", "cf", 0, 0, main_start },
-	{ "stop", NULL, "[--purge]", "stop the daemon; workloads stay, unless --purge takes everything down", "p", 0, 0, main_stop },
+	{ "stop", NULL, "[--purge] [--force]", "stop the daemon; workloads stay, unless --purge takes everything down", "pF", 0, 0, main_stop },
 	{ "status", NULL, "[--json]", "this node, its workloads, peers and migrations", "j", 0, 0, main_status },
 	{ "check-config", NULL, "[-c FILE]", "read the configuration and say what is wrong with it", "c", 0, 0, main_check_config },
 	{ "reload", NULL, "", "take over a changed configuration", "", 0, 0, main_reload },

@@ -104,8 +104,15 @@ static int requests_reload(void *ctx, struct ctl_request *req)
 
 static int requests_stop(void *ctx, struct ctl_request *req)
 {
-	bool purge = req->msg->stop->purge;
+	const Ovl__CtlStop *m = req->msg->stop;
+	struct overlayd *ov = ctx;
+	bool purge = m->purge;
 
+	if (ov->migrations && !purge && !m->force) {
+		ctl_reply(req, -EBUSY, "a migration is under way on this node, and both copies might stand still until overlayd "
+			  "is started again: wait for it, or use --force", NULL);
+		return 0;
+	}
 	ctl_reply(req, 0, "", NULL);
 	daemon_stop(ctx, purge);
 	return 0;
