@@ -404,6 +404,7 @@ int copy_open(struct migrate_dst *m, struct oerr *err)
 		return oerr_wrap(err, "opening the network");
 	m->handed_packets = state.released_packets;
 	m->longest_gap_us = state.longest_gap_us;
+	m->dropped_packets = state.dropped_packets;	/* this tunstack is as old as the migration */
 	m->lost_datagrams = m->local.lost + udproom_end(&m->room);
 	for (size_t i = 0; i < m->n_trees; i++)
 		criu_answer(m->trees[i].criu, true);

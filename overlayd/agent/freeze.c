@@ -211,6 +211,7 @@ static int src_capture(struct migrate_src *m, struct oerr *err)
 
 	m->captured = true;
 	ret = stackclient_capture(m->stack, &m->stack_state, err);
+	m->dropped_before = m->stack_state.dropped_packets;
 	if (!ret)
 		ret = stackclient_fence(m->stack, true, &m->stack_state, err);
 	if (!ret)

@@ -440,6 +440,7 @@ static void dst_tell_running(struct migrate_dst *m)
 	running.handed_packets = m->handed_packets;
 	running.longest_gap_us = m->longest_gap_us;
 	running.lost_datagrams = m->lost_datagrams;
+	running.dropped_packets = m->dropped_packets;
 	msg.body_case = OVL__MIG_MSG__BODY_RUNNING;
 	msg.running = &running;
 	if (agent_send(&m->agent, &msg))

@@ -63,7 +63,7 @@ struct migrate_dst {
 	uint32_t sockets_checked;
 	struct udproom room;		/* the copy's UDP sockets */
 	struct udpqueue local;		/* datagrams the workload had sent to itself */
-	uint64_t lost_datagrams;
+	uint64_t lost_datagrams, dropped_packets;
 	uint64_t restore_us;
 	bool kept;			/* ms-init outlives us from here on */
 	bool ran;			/* at least one tree has been let run: there is no way back */

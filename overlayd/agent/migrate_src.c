@@ -82,6 +82,7 @@ static void src_message(struct agent *a, const Ovl__MigMsg *msg)
 		m->peer_gap_us = msg->running->longest_gap_us;
 		m->peer_packets = msg->running->handed_packets;
 		m->peer_lost = msg->running->lost_datagrams;
+		m->peer_dropped = msg->running->dropped_packets;
 		break;
 	default:
 		break; /* Hello needs no answer; failures are agent.c's */

@@ -61,6 +61,7 @@ struct migrate_src {
 	int64_t new_pid;
 	uint64_t peer_gap_us, peer_packets;
 	uint64_t peer_lost;		/* datagrams the copy's sockets did not take */
+	uint64_t peer_dropped;		/* packets the destination could not hold */
 
 	struct src_tree *trees;
 	size_t n_trees;
@@ -85,6 +86,7 @@ struct migrate_src {
 	struct src_times t;
 	uint64_t bytes_sent;		/* images and pages */
 	uint64_t held_packets, held_bytes, held_seq;
+	uint64_t dropped_before, dropped_packets;	/* by tunstack: when the capture was set; since then */
 	struct stackclient_state stack_state;	/* as last told */
 };
 

@@ -50,12 +50,13 @@ static json_t *report_json(const struct migrate_src *m)
 {
 	const struct src_times *t = &m->t;
 
-	return json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:o}", "migration",
+	return json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:o}", "migration",
 			 m->agent.journal.hex, "workload", m->control.w.name, "from", m->agent.conf->node, "to", m->control.host,
 			 "pid", (json_int_t)m->new_pid, "processes", (json_int_t)m->scan->n_tasks, "connections",
 			 (json_int_t)report_connections(m), "sockets_checked", (json_int_t)m->sockets_checked, "bytes",
 			 (json_int_t)m->bytes_sent, "held_packets", (json_int_t)(m->held_packets + m->peer_packets), "queued_datagrams",
-			 (json_int_t)m->udp.datagrams, "lost_datagrams", (json_int_t)(m->udp.lost + m->peer_lost), "frozen_ms",
+			 (json_int_t)m->udp.datagrams, "lost_datagrams", (json_int_t)(m->udp.lost + m->peer_lost),
+			 "dropped_packets", (json_int_t)(m->dropped_packets + m->peer_dropped), "frozen_ms",
 			 report_ms(t->frozen, t->running), "longest_gap_ms", (double)m->peer_gap_us / 1000.0, "stop_ms",
 			 report_ms(t->frozen, t->captured), "dump_ms", report_ms(t->captured, t->dumped), "transfer_ms",
 			 report_ms(t->dumped, t->sent), "restore_ms", report_ms(t->sent, t->restored), "commit_ms",
@@ -88,23 +89,25 @@ static void report_send(struct migrate_src *m, int code, uint32_t status, const 
 	agent_done(&m->agent, code, status, text, json);
 }
 
-/* datagrams that were queued in sockets, and what became of them */
-static void report_datagrams(const struct migrate_src *m, char text[128])
+/* datagrams that were queued in sockets and what became of them, packets beyond the hold limit */
+static void report_datagrams(const struct migrate_src *m, char text[192])
 {
-	uint64_t lost = m->udp.lost + m->peer_lost;
+	uint64_t lost = m->udp.lost + m->peer_lost, dropped = m->dropped_packets + m->peer_dropped;
 
 	text[0] = '\0';
 	if (m->udp.datagrams)
-		snprintf(text, 128, ", %llu unread datagrams carried", (unsigned long long)m->udp.datagrams);
+		snprintf(text, 192, ", %llu unread datagrams carried", (unsigned long long)m->udp.datagrams);
 	if (lost || m->udp.cut_short)
-		snprintf(text + strlen(text), 128 - strlen(text), ", %s%llu datagrams did not fit and are lost",
+		snprintf(text + strlen(text), 192 - strlen(text), ", %s%llu datagrams did not fit and are lost",
 			 m->udp.cut_short ? "at least " : "", (unsigned long long)lost);
+	if (dropped)
+		snprintf(text + strlen(text), 192 - strlen(text), ", %llu packets could not be held", (unsigned long long)dropped);
 }
 
 /** report_done() - it runs at the destination */
 void report_done(struct migrate_src *m)
 {
-	char text[512], datagrams[128];
+	char text[512], datagrams[192];
 
 	report_datagrams(m, datagrams);
 	snprintf(text, sizeof(text),

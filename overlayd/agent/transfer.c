@@ -156,6 +156,7 @@ int src_send_held(struct migrate_src *m, struct oerr *err)
 
 	if (!ret)
 		ret = stackclient_export(m->stack, true, transfer_held, m, &m->stack_state, err);
+	m->dropped_packets = m->stack_state.dropped_packets - m->dropped_before;
 	done.packets = m->held_packets;
 	done.bytes = m->held_bytes;
 	msg.body_case = OVL__MIG_MSG__BODY_HELD_DONE;

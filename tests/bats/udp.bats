@@ -170,3 +170,32 @@ got_own() { # the program's own, over lo
 	read_all 1
 	got 0 750
 }
+
+# A bound of what is held that is reached: what is missing is said, to the last packet. Last in this file: the daemons keep
+# their small bound.
+@test "udp: what could not be held is counted" {
+	local n
+	for n in n1 n2; do
+		on $n sh -c 'cp /etc/overlayd/overlayd.conf /run/conf.before && printf "migration {\n\thold-limit = 64K\n}\n" >>/etc/overlayd/overlayd.conf'
+		on $n overlayd stop && on $n overlayd start >"$T/$n.start" 2>&1 3>&-
+	done
+	on n1 overlayd netns del app --force
+	workload n1 app $VIP
+	keep
+	wait_for 20 on n1 ms-migrate app n2 --dry-run
+	send 0 5
+	arm n2 "dst.stands pause"
+	move_paused n1 n2
+	send 100 500
+	go_on n2
+	moved
+	for n in n1 n2; do
+		on $n sh -c 'cat /run/conf.before >/etc/overlayd/overlayd.conf && rm /run/conf.before'
+	done
+	n=$(json .dropped_packets)
+	assert_match "$(json .text)" ", $n packets could not be held"
+	read_all 1
+	assert_le 100 "$n"
+	assert_eq "$(grep -c '^any' "$T/turn")" $((10 + 800 - n)) "datagrams read"
+	assert_eq "$(sort -u "$T/turn" | grep -c '^any')" $((10 + 800 - n)) "different ones"
+}
