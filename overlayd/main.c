@@ -29,6 +29,8 @@
 
 #define MAIN_TIMEOUT_MS 15000
 #define MAIN_STOP_TIMEOUT_MS 20000
+#define MAIN_BUSY_MS 3000		/* how long a migration may take to end before stop is refused */
+#define MAIN_BUSY_POLL_MS 50
 
 enum { EXIT_USAGE = 2, EXIT_NO_DAEMON = 6 };
 
@@ -131,6 +133,24 @@ static bool main_daemon_answers(void)
 	return cc;
 }
 
+/* an agent that has just said its last word is gone a moment later: "busy" counts only when it stays so */
+static int main_stop_ask(Ovl__CtlMsg *req, struct oerr *err)
+{
+	Ovl__CtlMsg *msg = NULL;
+	int ret;
+
+	for (int ms = 0;; ms += MAIN_BUSY_POLL_MS) {
+		oerr_clear(err);
+		ret = ctlclient_call_once(CTLCLIENT_SOCKET, req, &msg, MAIN_TIMEOUT_MS, err);
+		if (msg)
+			ovl__ctl_msg__free_unpacked(msg, NULL);
+		msg = NULL;
+		if (ret != -EBUSY || ms >= MAIN_BUSY_MS)
+			return ret;
+		nanosleep(&(struct timespec){ .tv_nsec = MAIN_BUSY_POLL_MS * 1000000 }, NULL);
+	}
+}
+
 static int main_stop(const struct main_options *o)
 {
 	Ovl__CtlMsg req = OVL__CTL_MSG__INIT;
@@ -138,7 +158,7 @@ static int main_stop(const struct main_options *o)
 	cleanup_free char *text = NULL;
 	pid_t pid = util_read_file(OVERLAYD_PID_PATH, &text, NULL) ? 0 : atoi(text);
 	struct oerr err = { 0 };
-	int status;
+	int ret;
 
 	if (o->purge && !main_daemon_answers())
 		return purge_node(&err) ? main_fail(&err, 1) : 0;
@@ -146,8 +166,10 @@ static int main_stop(const struct main_options *o)
 	req.stop = &stop;
 	stop.purge = o->purge;
 	stop.force = o->force;
-	status = main_ask_silent(&req);
-	return status || pid <= 0 ? status : main_await_end(pid);
+	ret = main_stop_ask(&req, &err);
+	if (ret)
+		return main_fail(&err, main_daemon_answers() ? 1 : EXIT_NO_DAEMON);
+	return pid <= 0 ? 0 : main_await_end(pid);
 }
 
 static int main_check_config(const struct main_options *o)

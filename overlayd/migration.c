@@ -547,6 +547,15 @@ int migration_recover_all(struct overlayd *ov, struct oerr *err)
 	return 0;
 }
 
+/** migration_any_active() - does an agent work on this node, or must one that died be recovered? */
+bool migration_any_active(const struct overlayd *ov)
+{
+	for (const struct migration *m = ov->migrations; m; m = m->next)
+		if (m->state != MIGRATION_EXPECTED)
+			return true;
+	return false;
+}
+
 /** migration_json() - for `status`; new reference */
 json_t *migration_json(const struct overlayd *ov)
 {

@@ -4,6 +4,7 @@
 #define OVERLAYD_MIGRATION_H
 
 #include <jansson.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -17,6 +18,7 @@ struct workload;
 
 int migration_recover_all(struct overlayd *ov, struct oerr *err);
 void migration_free_all(struct overlayd *ov);
+bool migration_any_active(const struct overlayd *ov);
 
 int migration_start(struct overlayd *ov, struct workload *w, const Ovl__CtlMigrate *request, pid_t self, int fd,
 		    struct oerr *err);

@@ -108,7 +108,7 @@ static int requests_stop(void *ctx, struct ctl_request *req)
 	struct overlayd *ov = ctx;
 	bool purge = m->purge;
 
-	if (ov->migrations && !purge && !m->force) {
+	if (migration_any_active(ov) && !purge && !m->force) {
 		ctl_reply(req, -EBUSY, "a migration is under way on this node, and both copies might stand still until overlayd "
 			  "is started again: wait for it, or use --force", NULL);
 		return 0;
