@@ -13,7 +13,8 @@ CLIENTS="pings streams idles"
 
 fault_setup_file() {
 	[ -x "$BUILD/faults/bin/overlayd" ] || fail "no build with fault points: make BUILD=$BUILD/faults FAULTS=1"
-	export BUILD=$BUILD/faults PATH=$BUILD/faults/bin:$PATH
+	export PATH=$BUILD/faults/bin:$PATH
+	export BUILD=$BUILD/faults
 	lab_up 3 --subnet 192.168.5.0/24=n3
 }
 
