@@ -159,6 +159,7 @@ struct peer {
 };
 
 struct peers {
+	char *node;			/* what cfg.node points to */
 	struct peers_cfg cfg;
 	struct peer *list;
 	struct peer_link *links;
@@ -979,13 +980,15 @@ static void peer_retry_cb(struct ev_loop *loop, ev_timer *w, int revents)
 
 /**
  * peers_new() - begin, with nobody
- * @cfg: copied; node, software and ops are kept by reference
+ * @cfg: copied, with the node's name (a reload replaces the configuration it came from); software and ops are kept by reference
  */
 struct peers *peers_new(const struct peers_cfg *cfg)
 {
 	struct peers *ps = xcalloc(1, sizeof(*ps));
 
 	ps->cfg = *cfg;
+	ps->node = xstrdup(cfg->node);
+	ps->cfg.node = ps->node;
 	if (!ps->cfg.version)
 		ps->cfg.version = PEER_VERSION;
 	if (!ps->cfg.min_version)
@@ -1019,6 +1022,7 @@ void peers_free(struct peers *ps)
 		ps->list = p->next;
 		free(p);
 	}
+	free(ps->node);
 	free(ps);
 }
 

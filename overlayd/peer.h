@@ -60,7 +60,7 @@ struct peer_ops {
 struct peers_cfg {
 	struct ev_loop *loop;
 	SSL_CTX *tls;			/* not owned; peers_set_tls() replaces it */
-	const char *node;		/* our name, kept by reference */
+	const char *node;		/* our name; copied */
 	struct sockaddr_in addr;	/* where we are reached */
 	const char *software;		/* for people */
 	unsigned int keepalive_ms;	/* 0 = 5000 */

@@ -87,6 +87,17 @@ as_nobody() {
 	run_ok on n1 overlayd status
 }
 
+# what a reload replaces must not be what the connections live on
+@test "control: after a reload a node that was away is recognised" {
+	talk
+	run_ok on n1 sh -c "cp $CONF $CONF.was && echo 'keepalive = 2s' >>$CONF && overlayd reload"
+	run_ok on n2 overlayd stop
+	run_ok on n2 overlayd start
+	wait_for 20 peer_is n1 n2 up
+	wait_for 20 peer_is n2 n1 up
+	run_ok on n1 sh -c "mv $CONF.was $CONF && overlayd reload"
+}
+
 @test "control: whoever is no node is shown the door, and the daemon does not mind" {
 	run_ok on n2 timeout 10 bash -c 'exec 3<>/dev/tcp/10.77.0.1/7470; printf "GET / HTTP/1.0\r\n\r\nfiller" >&3; cat <&3'
 	# a right beginning, and then no TLS
