@@ -105,7 +105,8 @@ daemon() { cat "$(root "$1")/run/overlayd/overlayd.pid"; }
 	for point in src.commit src.swapped dst.running; do
 		for what in agents all; do
 			paused_move $point
-			victims="$(agent n1) $(agent n2)"
+			# the destination first: left alone for some milliseconds it learns of the commit and goes on, which is right, too
+			victims="$(agent "$TO") $(agent "$FROM")"
 			[ $what = agents ] || victims+=" $(daemon n1) $(daemon n2)"
 			# shellcheck disable=SC2086
 			kill -KILL $victims
