@@ -29,6 +29,7 @@
 #include "overlayd/agent/sockmatch.h"
 #include "overlayd/agent/taskattr.h"
 #include "overlayd/agent/timerfds.h"
+#include "overlayd/agent/ttyimage.h"
 #include "overlayd/common/cleanup.h"
 #include "overlayd/common/log.h"
 #include "overlayd/common/monotime.h"
@@ -273,6 +274,8 @@ static int copy_restore_tree(struct dst_tree *t, struct oerr *err)
 	for (size_t i = 0; i < m->n_externals; i++)
 		if (m->externals[i].tree == t->index)
 			inherits[opts.n_inherits++] = (struct criu_inherit){ m->externals[i].key, m->externals[i].fd };
+	if (ttyimage_forget_leaders(t->images.fd, err))
+		return err->code;
 	return criu_restore(t->criu, &opts, err);
 }
 
