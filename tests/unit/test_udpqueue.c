@@ -217,7 +217,7 @@ static void test_deliver(void **state)
 	struct udproom room = { 0 };
 	struct sockaddr_in to, from;
 	struct udpqueue q;
-	char text[16];
+	char text[32];
 	int fd, other, ns, small = 4096, before, after, lock = -1;
 	socklen_t len = sizeof(int);
 
