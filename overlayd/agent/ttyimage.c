@@ -67,6 +67,30 @@ static int ttyimage_read(int fd, uint8_t **data, size_t *size, struct oerr *err)
 }
 
 /**
+ * ttyimage_mend() - the same file without leaders of external terminals
+ * @in:  @size bytes of it
+ * @out: room for @size bytes; what is written never is longer
+ *
+ * Return: bytes in @out, or -EBADMSG.
+ */
+ssize_t ttyimage_mend(const uint8_t *in, size_t size, uint8_t *out)
+{
+	size_t at = TTYIMAGE_HEAD, written = TTYIMAGE_HEAD;
+
+	if (size < TTYIMAGE_HEAD)
+		return -EBADMSG;
+	memcpy(out, in, TTYIMAGE_HEAD);
+	while (at < size) {
+		ssize_t n = ttyimage_entry(in + at, size - at, out, &written);
+
+		if (n < 0)
+			return n;
+		at += (size_t)n;
+	}
+	return (ssize_t)written;
+}
+
+/**
  * ttyimage_forget_leaders() - let external terminals of the images in @images_fd be restored without their session's leader
  *
  * Return: 0, also when there is no such file; -EBADMSG it is none of CRIU's; -errno. On error nothing is changed.
@@ -75,7 +99,8 @@ int ttyimage_forget_leaders(int images_fd, struct oerr *err)
 {
 	cleanup_close int fd = openat(images_fd, TTYIMAGE_NAME, O_RDWR | O_CLOEXEC);
 	cleanup_free uint8_t *in = NULL, *out = NULL;
-	size_t size = 0, at = TTYIMAGE_HEAD, written = TTYIMAGE_HEAD;
+	size_t size = 0;
+	ssize_t written;
 	int ret;
 
 	if (fd < 0)
@@ -84,15 +109,10 @@ int ttyimage_forget_leaders(int images_fd, struct oerr *err)
 	if (ret)
 		return ret;
 	out = xmalloc(size);
-	memcpy(out, in, TTYIMAGE_HEAD);
-	while (at < size) {
-		ssize_t n = ttyimage_entry(in + at, size - at, out, &written);
-
-		if (n < 0)
-			return oerr_set(err, (int)n, "%s cannot be understood", TTYIMAGE_NAME);
-		at += (size_t)n;
-	}
-	if (pwrite(fd, out, written, 0) != (ssize_t)written || ftruncate(fd, (off_t)written))
+	written = ttyimage_mend(in, size, out);
+	if (written < 0)
+		return oerr_set(err, (int)written, "%s cannot be understood", TTYIMAGE_NAME);
+	if (pwrite(fd, out, (size_t)written, 0) != written || ftruncate(fd, written))
 		return oerr_set(err, -EIO, "%s: %s", TTYIMAGE_NAME, strerror(errno));
 	return 0;
 }

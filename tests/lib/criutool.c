@@ -40,6 +40,7 @@
 #include "overlayd/agent/ms_init.h"
 #include "overlayd/agent/sockmatch.h"
 #include "overlayd/agent/taskattr.h"
+#include "overlayd/agent/ttyimage.h"
 #include "overlayd/common/cleanup.h"
 #include "overlayd/common/log.h"
 #include "overlayd/common/monotime.h"
@@ -671,6 +672,8 @@ static bool restore(void)
 			ev_run(T.loop, EVRUN_ONCE);
 		if (image_dir_each(&t->src_images, copy_image, t, &err))
 			fail("images", &err);
+		if (ttyimage_forget_leaders(t->dst_images.fd, &err))
+			fail("tty-info", &err);
 		if (criu_restore(t->dst.p, &o, &err))
 			fail("restore", &err);
 	}

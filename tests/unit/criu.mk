@@ -2,8 +2,8 @@
 PROGRAMS	+= criutool criuprobe
 criuprobe_SRC	:= tests/lib/criuprobe.c
 criuprobe_LIBS	:= -lpthread
-criutool_SRC	:= tests/lib/criutool.c $(criu_SRC) $(common_SRC)
-criutool_PB	:= $(criu_PB)
+criutool_SRC	:= tests/lib/criutool.c overlayd/agent/ttyimage.c $(criu_SRC) $(common_SRC)
+criutool_PB	:= $(criu_PB) criuimg
 criutool_LIBS	:= $(LIBS_ev) $(LIBS_pb)
 
 UNIT_TESTS	+= test_criu test_image test_relay test_cgroup
