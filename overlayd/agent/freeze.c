@@ -34,10 +34,11 @@
 #include "overlayd/conf.h"
 #include "overlayd/netns.h"
 
-#define FREEZE_ATTEMPTS 8
+#define FREEZE_ATTEMPTS 24
 #define FREEZE_DRAIN_MS 20
 #define FREEZE_QUIET_MS 500		/* a handshake or an end that takes longer has a peer that does not answer */
-#define FREEZE_PAUSE_MS 40		/* between two attempts, times their number */
+#define FREEZE_PAUSE_MS 40		/* between two attempts, times their number ... */
+#define FREEZE_PAUSE_MAX_MS 200	/* ... up to this */
 #define FREEZE_READY_MS 20000
 #define FREEZE_STOP_MS 15000
 #define FREEZE_RESUME_MS 30000
@@ -468,7 +469,7 @@ int src_freeze(struct migrate_src *m, struct oerr *err)
 		log_info("migrate", "%.8s: attempt %u: %s", m->agent.journal.hex, attempt, err->text);
 		src_resume(m);
 		src_release(m);
-		agent_pause(&m->agent, attempt * FREEZE_PAUSE_MS);
+		agent_pause(&m->agent, attempt < FREEZE_PAUSE_MAX_MS / FREEZE_PAUSE_MS ? attempt * FREEZE_PAUSE_MS : FREEZE_PAUSE_MAX_MS);
 		ret = src_restart_criu(m, err);
 		if (ret)
 			return ret;
