@@ -37,7 +37,9 @@ in_a() { nsenter --net="/run/netns/$TAG-a" -- "$@"; }
 # shellcheck disable=SC2120
 zoo_up() {
 	mkfifo "$DIR/stop"
-	spawn zoo nsenter --net="/run/netns/$TAG-a" -- sh -c "exec '${PYTHON:-python3}' -S '$TOP/tests/lib/statezoo.py' server '$DIR' <>'$DIR/stop'"
+	# CRIU takes no descriptor that was opened in another mount namespace: what a runner above us left open stays outside
+	spawn zoo nsenter --net="/run/netns/$TAG-a" -- \
+		bash -c "exec '${PYTHON:-python3}' -S '$TOP/tests/lib/statezoo.py' server '$DIR' <>'$DIR/stop' 10>&- 11>&- 12>&-"
 	ZOO=$SPAWNED
 	spawn peer nsenter --net="/run/netns/$TAG-b" -- "${PYTHON:-python3}" -S "$TOP/tests/lib/statezoo.py" peer "$DIR"
 	wait_for 20 test -e "$DIR/ready"
