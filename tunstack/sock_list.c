@@ -2,8 +2,9 @@
 /* sock_list.c - the TCP and UDP sockets of a set of processes, through /proc/PID/fd and pidfd_getfd(2)
  *
  * Works on stopped and running processes alike. A socket that several descriptors or processes
- * share (dup, fork, SCM_RIGHTS) is listed once, under the first one found: pids in the order given,
- * descriptors by number. Needs PTRACE_MODE_ATTACH access.
+ * share (dup, fork, SCM_RIGHTS) is listed once, under the first one found: the oldest process first
+ * (pids wrap around, so a child may have a smaller one than its parent), descriptors by number.
+ * Needs PTRACE_MODE_ATTACH access.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -146,21 +147,35 @@ static int list_one(struct sock_list *list, struct inode_set *seen, pid_t pid, i
 	return 0;
 }
 
-static int list_process(struct sock_list *list, struct inode_set *seen, pid_t pid)
+struct process {
+	pid_t pid;
+	int32_t inner;
+	uint64_t started;	/* ticks since boot */
+};
+
+static int compare_process(const void *a, const void *b)
 {
-	cleanup_close int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+	const struct process *x = a, *y = b;
+
+	if (x->started != y->started)
+		return (x->started > y->started) - (x->started < y->started);
+	return (x->inner > y->inner) - (x->inner < y->inner);
+}
+
+static int list_process(struct sock_list *list, struct inode_set *seen, const struct process *p)
+{
+	cleanup_close int pidfd = (int)syscall(SYS_pidfd_open, p->pid, 0);
 	cleanup_free int *numbers = NULL;
-	int32_t inner = inner_pid(pid);
 	size_t n = 0;
 	int r;
 
 	if (pidfd < 0)
 		return errno == ESRCH || errno == ENOENT ? 0 : -errno;	/* ENOENT: gone, since 6.15 */
-	r = fd_numbers(pid, &numbers, &n);
+	r = fd_numbers(p->pid, &numbers, &n);
 	if (r == -ENOENT || r == -ESRCH)
 		return 0;
 	for (size_t i = 0; !r && i < n; i++)
-		r = list_one(list, seen, pid, pidfd, inner, numbers[i]);
+		r = list_one(list, seen, p->pid, pidfd, p->inner, numbers[i]);
 	return r;
 }
 
@@ -172,14 +187,21 @@ static int list_process(struct sock_list *list, struct inode_set *seen, pid_t pi
  */
 int sock_repair_list(const pid_t *pids, size_t n_pids, struct sock_list *list, struct oerr *err)
 {
+	cleanup_free struct process *procs = xcalloc(n_pids, sizeof(*procs));
 	struct inode_set seen = { 0 };
 	int r = 0;
 
 	*list = (struct sock_list){ 0 };
+	for (size_t i = 0; i < n_pids; i++) {
+		procs[i] = (struct process){ .pid = pids[i], .inner = inner_pid(pids[i]) };
+		util_pid_start_time(pids[i], &procs[i].started);
+	}
+	if (n_pids)
+		qsort(procs, n_pids, sizeof(*procs), compare_process);
 	for (size_t i = 0; !r && i < n_pids; i++) {
-		r = list_process(list, &seen, pids[i]);
+		r = list_process(list, &seen, &procs[i]);
 		if (r)
-			oerr_set(err, r, "sockets of pid %d: %s", (int)pids[i], strerror(-r));
+			oerr_set(err, r, "sockets of pid %d: %s", (int)procs[i].pid, strerror(-r));
 	}
 	free(seen.slots);
 	if (r)
