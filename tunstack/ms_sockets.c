@@ -113,6 +113,7 @@ static json_t *flags_json(uint32_t flags)
 		"fin-queued", "fin-received", "timestamps", "sack", "window-scaling", "ecn",
 		"exact", "queues-read", "bytes", "urgent", "at-mark", "in-repair",
 		"timestamps-us", "read-shut", "write-shut", "fin-unsent",
+		"stand-in", "reset-received", "not-accepted", "sent-bytes",
 	};
 	json_t *list = json_array();
 
@@ -142,8 +143,9 @@ static json_t *field_json(const struct sock_image *img, const struct sock_field 
 	return json_string(hex);
 }
 
-/* fields that are shown in a form of their own, or mean nothing to a reader */
-static bool field_is_special(const char *name)
+/* fields that are shown in a form of their own, or mean nothing to a reader; a socket of the
+ * kernel is no record */
+static bool field_is_special(const struct sock_field *field)
 {
 	static const char *const special[] = {
 		"kind", "family", "state", "flags", "laddr", "raddr", "lport", "rport",
@@ -151,9 +153,9 @@ static bool field_is_special(const char *name)
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(special); i++)
-		if (!strcmp(name, special[i]))
+		if (!strcmp(field->name, special[i]))
 			return true;
-	return false;
+	return field->wire >= SOCK_IMAGE_HEADER_V1;
 }
 
 static json_t *image_json(const struct sock_image *img)
@@ -172,7 +174,7 @@ static json_t *image_json(const struct sock_image *img)
 	json_object_set_new(o, "fd", img->owner_fd >= 0 ? json_integer(img->owner_fd) : json_null());
 	json_object_set_new(o, "flags", flags_json(img->flags));
 	for (size_t i = 0; i < sock_fields_count; i++)
-		if (!field_is_special(sock_fields[i].name))
+		if (!field_is_special(&sock_fields[i]))
 			json_object_set_new(o, sock_fields[i].name, field_json(img, &sock_fields[i]));
 	if (img->congestion[0])
 		json_object_set_new(opts, "TCP_CONGESTION", json_string(img->congestion));

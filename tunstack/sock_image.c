@@ -53,6 +53,9 @@ const struct sock_field sock_fields[] = {
 	FIELD(backlog), FIELD(accept_queue), FIELD(dgrams), FIELD(rcvq_mem), FIELD(sndq_len),
 	FIELD(rcvq_len), FIELD(sndq_hash), FIELD(rcvq_hash), FIELD(congestion),
 	FIELD(opt_known),
+	FIELD(k_rcv_nxt), FIELD(k_snd_una), FIELD(k_rcv_right), FIELD(max_right), FIELD(peer_wnd),
+	FIELD(peer_tsval), FIELD(taken_len), FIELD(oos_len), FIELD(n_oos), FIELD(sent_len),
+	FIELD(k_fin_rcvd),
 };
 const size_t sock_fields_count = ARRAY_SIZE(sock_fields);
 
@@ -150,16 +153,51 @@ void sock_image_fini(struct sock_image *img)
 {
 	free(img->sndq);
 	free(img->rcvq);
+	free(img->taken);
+	free(img->oos);
 	sock_image_init(img);
 }
 
-/** sock_image_drop_bytes() - keep of the queues only lengths and hashes */
+/** sock_image_drop_bytes() - keep of the queues only lengths and hashes; a record keeps what it took */
 void sock_image_drop_bytes(struct sock_image *img)
 {
 	free(img->sndq);
 	free(img->rcvq);
 	img->sndq = img->rcvq = NULL;
-	img->flags &= ~(uint32_t)SOCK_F_BYTES;
+	img->sent_len = 0;
+	img->flags &= ~(uint32_t)(SOCK_F_BYTES | SOCK_F_SENT_BYTES);
+}
+
+/**
+ * sock_image_keep_sent() - of an image with SOCK_F_BYTES keep only what a stand-in needs: the bytes
+ * between snd_una and snd_nxt (SOCK_F_SENT_BYTES); nothing happens to one without
+ */
+void sock_image_keep_sent(struct sock_image *img)
+{
+	uint32_t sent = img->snd_nxt - img->snd_una;
+
+	if (!(img->flags & SOCK_F_BYTES))
+		return;
+	free(img->rcvq);
+	img->rcvq = NULL;
+	img->sent_len = sent < img->sndq_len ? sent : img->sndq_len;	/* a FIN is not a byte */
+	if (!img->sent_len) {
+		free(img->sndq);
+		img->sndq = NULL;
+	} else {
+		img->sndq = xrealloc(img->sndq, img->sent_len);
+	}
+	img->flags = (img->flags & ~(uint32_t)SOCK_F_BYTES) | SOCK_F_SENT_BYTES;
+}
+
+/** sock_image_set_taken() - a record's bytes taken in; @bytes: allocated, taken over, may be NULL */
+void sock_image_set_taken(struct sock_image *img, uint8_t *bytes, uint32_t len)
+{
+	free(img->taken);
+	img->taken = len ? bytes : NULL;
+	img->taken_len = len;
+	if (!len)
+		free(bytes);
 }
 
 /**
@@ -275,16 +313,80 @@ static void take_le(void *to, const uint8_t *from, size_t size)
 	}
 }
 
+/**
+ * sock_image_add_oos() - append an out-of-order segment to a record
+ * @seq: its first byte; segments come in ascending order and do not overlap
+ *
+ * Return: 0; -ENOSPC when SOCK_IMAGE_OOS_MAX would be passed: leaving it out is harmless, the peer
+ * sends it again.
+ */
+int sock_image_add_oos(struct sock_image *img, uint32_t seq, const uint8_t *bytes, uint32_t len)
+{
+	if (!len || len > SOCK_IMAGE_OOS_MAX || img->oos_len + 8 + len > SOCK_IMAGE_OOS_MAX)
+		return -ENOSPC;
+	img->oos = xrealloc(img->oos, img->oos_len + 8 + len);
+	put_uint(img->oos + img->oos_len, seq, 4);
+	put_uint(img->oos + img->oos_len + 4, len, 4);
+	memcpy(img->oos + img->oos_len + 8, bytes, len);
+	img->oos_len += 8 + len;
+	img->n_oos++;
+	return 0;
+}
+
+/**
+ * sock_image_next_oos() - walk over a record's out-of-order segments
+ * @off: 0 at first; moved on
+ *
+ * Return: the segment's bytes; NULL behind the last one, or when the rest is malformed.
+ */
+const uint8_t *sock_image_next_oos(const struct sock_image *img, size_t *off, uint32_t *seq,
+				   uint32_t *len)
+{
+	const uint8_t *p = img->oos + *off;
+
+	if (!img->oos || img->oos_len - *off < 8)
+		return NULL;
+	*seq = (uint32_t)get_le(p, 4);
+	*len = (uint32_t)get_le(p + 4, 4);
+	if (!*len || *len > img->oos_len - *off - 8)
+		return NULL;
+	*off += 8 + *len;
+	return p + 8;
+}
+
+static size_t sndq_here(const struct sock_image *img)
+{
+	if (img->flags & SOCK_F_SENT_BYTES)
+		return img->sent_len;
+	return img->flags & SOCK_F_BYTES ? img->sndq_len : 0;
+}
+
+static size_t rcvq_here(const struct sock_image *img)
+{
+	return img->flags & SOCK_F_BYTES ? img->rcvq_len : 0;
+}
+
+/* what follows the header */
+static size_t body_size(const struct sock_image *img)
+{
+	return sndq_here(img) + rcvq_here(img) + img->taken_len + img->oos_len;
+}
+
 /** sock_image_size() - bytes sock_image_encode() will write */
 size_t sock_image_size(const struct sock_image *img)
 {
-	size_t bytes = img->flags & SOCK_F_BYTES ? (size_t)img->sndq_len + img->rcvq_len : 0;
-
-	return sizeof(struct sock_image_wire) + bytes;
+	return sizeof(struct sock_image_wire) + body_size(img);
 }
 
 #define PUT(buf, f, v) put_uint((buf) + offsetof(struct sock_image_wire, f), (v), WIRE_SIZE(f))
 #define GET(buf, f) get_le((buf) + offsetof(struct sock_image_wire, f), WIRE_SIZE(f))
+
+static uint8_t *append(uint8_t *to, const uint8_t *from, size_t n)
+{
+	if (n)
+		memcpy(to, from, n);
+	return to + n;
+}
 
 /**
  * sock_image_encode() - the wire form
@@ -319,10 +421,10 @@ int sock_image_encode(const struct sock_image *img, uint64_t now_us, uint8_t *bu
 	}
 	for (size_t i = 0; i < SOCK_OPT_MAX; i++)
 		put_le(buf + offsetof(struct sock_image_wire, opt) + 8 * i, &img->opt[i], 8);
-	if ((img->flags & SOCK_F_BYTES) && img->sndq_len)
-		memcpy(p, img->sndq, img->sndq_len);
-	if ((img->flags & SOCK_F_BYTES) && img->rcvq_len)
-		memcpy(p + img->sndq_len, img->rcvq, img->rcvq_len);
+	p = append(p, img->sndq, sndq_here(img));
+	p = append(p, img->rcvq, rcvq_here(img));
+	p = append(p, img->taken, img->taken_len);
+	append(p, img->oos, img->oos_len);
 	return (int)total;
 }
 
@@ -334,19 +436,48 @@ static bool all_zero(const uint8_t *p, size_t n)
 	return true;
 }
 
-/* values that later code indexes tables with, prints or allocates by; @known: written by a
- * version we know all flags of */
-static bool fields_are_sane(const struct sock_image *img, bool known)
+static bool seq_before(uint32_t a, uint32_t b)
 {
+	return (int32_t)(a - b) < 0;
+}
+
+/* what a stand-in answered must follow from what the kernel had */
+static bool record_is_sane(const struct sock_image *img)
+{
+	bool fin = (img->flags & SOCK_F_FIN_RCVD) && !img->k_fin_rcvd;
+
+	if (!(img->flags & SOCK_F_STANDIN))
+		return !img->k_rcv_nxt && !img->k_snd_una && !img->k_rcv_right && !img->max_right &&
+		       !img->peer_wnd && !img->peer_tsval && !img->taken_len && !img->oos_len &&
+		       !img->n_oos && !img->k_fin_rcvd;
+	if (img->kind != SOCK_KIND_TCP || !(img->flags & SOCK_F_SEQ) || img->k_fin_rcvd > 1)
+		return false;
+	if (img->taken_len > SOCK_IMAGE_QUEUE_MAX || img->oos_len > SOCK_IMAGE_OOS_MAX)
+		return false;
+	return img->rcv_nxt - img->k_rcv_nxt == img->taken_len + (fin ? 1 : 0) &&
+	       !seq_before(img->snd_una, img->k_snd_una);
+}
+
+/* values that later code indexes tables with, prints or allocates by; @version: the writer's */
+static bool fields_are_sane(const struct sock_image *img, unsigned int version)
+{
+	uint32_t flags = version == 1 ? SOCK_F_VERSION1 : SOCK_F_ALL;
+	bool known = version <= SOCK_IMAGE_VERSION;
+
 	if (img->kind != SOCK_KIND_TCP && img->kind != SOCK_KIND_UDP)
 		return false;
 	if ((img->family != 4 && img->family != 6) || img->state >= SOCK_STATE_COUNT)
 		return false;
 	if (img->family == 4 && (!all_zero(img->laddr + 4, 12) || !all_zero(img->raddr + 4, 12)))
 		return false;
-	if (known && (img->flags & ~(uint32_t)SOCK_F_ALL || img->opt_known >> SOCK_OPT_COUNT))
+	if (known && (img->flags & ~flags || img->opt_known >> SOCK_OPT_COUNT))
 		return false;
 	if ((img->flags & SOCK_F_BYTES) && !(img->flags & SOCK_F_QUEUES))
+		return false;
+	if (img->flags & SOCK_F_SENT_BYTES ? img->flags & SOCK_F_BYTES || img->sent_len > img->sndq_len :
+	    img->sent_len)
+		return false;
+	if (!record_is_sane(img))
 		return false;
 	if (img->sndq_len > SOCK_IMAGE_QUEUE_MAX || img->rcvq_len > SOCK_IMAGE_QUEUE_MAX)
 		return false;
@@ -375,10 +506,49 @@ static int take_queue(struct sock_image *img, bool send, const uint8_t *p, uint3
 	return memcmp(want, send ? img->sndq_hash : img->rcvq_hash, sizeof(want)) ? -EBADMSG : 0;
 }
 
+static uint8_t *take_bytes(const uint8_t **p, uint32_t len)
+{
+	uint8_t *bytes = NULL;
+
+	if (len) {
+		bytes = xmalloc(len);
+		memcpy(bytes, *p, len);
+		*p += len;
+	}
+	return bytes;
+}
+
+/* what follows the header; its lengths have been checked */
+static int take_body(struct sock_image *img, const uint8_t *p)
+{
+	uint32_t seq, len, n = 0, end = img->rcv_nxt;
+	size_t off = 0;
+	int r = 0;
+
+	if (img->flags & SOCK_F_BYTES) {
+		r = take_queue(img, true, p, img->sndq_len);
+		p += img->sndq_len;
+		if (!r)
+			r = take_queue(img, false, p, img->rcvq_len);
+		p += img->rcvq_len;
+	} else if (img->flags & SOCK_F_SENT_BYTES) {
+		img->sndq = take_bytes(&p, img->sent_len);
+	}
+	img->taken = take_bytes(&p, img->taken_len);
+	img->oos = take_bytes(&p, img->oos_len);
+	while (sock_image_next_oos(img, &off, &seq, &len)) {
+		if (seq_before(seq, end) || seq_before(seq + len, seq))
+			return -EBADMSG;
+		end = seq + len;
+		n++;
+	}
+	return r ? r : off == img->oos_len && n == img->n_oos ? 0 : -EBADMSG;
+}
+
 /* header and lengths: 0 and how long header and record are */
 static int decode_frame(const uint8_t *buf, size_t len, size_t *header, size_t *total)
 {
-	if (len < sizeof(struct sock_image_wire) || GET(buf, magic) != SOCK_IMAGE_MAGIC)
+	if (len < SOCK_IMAGE_HEADER_V1 || GET(buf, magic) != SOCK_IMAGE_MAGIC)
 		return -EBADMSG;
 	if (!GET(buf, compat) || GET(buf, compat) > SOCK_IMAGE_VERSION || GET(buf,
 									      version) < GET(buf,
@@ -386,11 +556,22 @@ static int decode_frame(const uint8_t *buf, size_t len, size_t *header, size_t *
 		return -EPROTONOSUPPORT;
 	*header = GET(buf, header_len);
 	*total = GET(buf, total_len);
-	if (*header < sizeof(struct sock_image_wire) || *header > HEADER_MAX || *header > *total ||
-	    *total > len)
+	if (*header > HEADER_MAX || *header > *total || *total > len)
 		return -EBADMSG;
-	if (GET(buf, version) == SOCK_IMAGE_VERSION && *header != sizeof(struct sock_image_wire))
-		return -EBADMSG;
+	switch (GET(buf, version)) {
+	case 1:
+		if (*header != SOCK_IMAGE_HEADER_V1)
+			return -EBADMSG;
+		break;
+	case SOCK_IMAGE_VERSION:
+		if (*header != sizeof(struct sock_image_wire) ||
+		    !all_zero(buf + offsetof(struct sock_image_wire, reserved3), WIRE_SIZE(reserved3)))
+			return -EBADMSG;
+		break;
+	default:
+		if (*header < sizeof(struct sock_image_wire))
+			return -EBADMSG;
+	}
 	return GET(buf, reserved) || GET(buf, reserved2) ? -EBADMSG : 0;
 }
 
@@ -407,8 +588,7 @@ static int decode_frame(const uint8_t *buf, size_t len, size_t *header, size_t *
 int sock_image_decode(const uint8_t *buf, size_t len, uint64_t now_us, struct sock_image *img,
 		      size_t *used)
 {
-	bool known = len >= sizeof(struct sock_image_wire) && GET(buf, version) == SOCK_IMAGE_VERSION;
-	size_t header, total, bytes;
+	size_t header, total;
 	uint64_t age;
 	int r;
 
@@ -420,6 +600,8 @@ int sock_image_decode(const uint8_t *buf, size_t len, uint64_t now_us, struct so
 		const struct sock_field *f = &sock_fields[i];
 		uint8_t *live = (uint8_t *)img + f->live;
 
+		if ((size_t)f->wire + f->size > header)	/* appended by a version after its writer's */
+			continue;
 		if (f->size > 8)
 			memcpy(live, buf + f->wire, f->size);
 		else
@@ -429,14 +611,12 @@ int sock_image_decode(const uint8_t *buf, size_t len, uint64_t now_us, struct so
 		take_le(&img->opt[i], buf + offsetof(struct sock_image_wire, opt) + 8 * i, 8);
 	age = GET(buf, age_us);
 	img->taken_us = age < now_us ? now_us - age : 0;
-	bytes = img->flags & SOCK_F_BYTES ? (size_t)img->sndq_len + img->rcvq_len : 0;
-	r = fields_are_sane(img, known) && total == header + bytes ? 0 : -EBADMSG;
+	r = fields_are_sane(img, (unsigned int)GET(buf, version)) && total == header + body_size(img) ?
+	    0 : -EBADMSG;
 	img->flags &= SOCK_F_ALL;
 	img->opt_known &= (1ull << SOCK_OPT_COUNT) - 1;
-	if (!r && (img->flags & SOCK_F_BYTES))
-		r = take_queue(img, true, buf + header, img->sndq_len);
-	if (!r && (img->flags & SOCK_F_BYTES))
-		r = take_queue(img, false, buf + header + img->sndq_len, img->rcvq_len);
+	if (!r)
+		r = take_body(img, buf + header);
 	if (r)
 		sock_image_fini(img);
 	else if (used)
@@ -472,11 +652,6 @@ static void ledger_u32(struct ledger *l, const char *what, uint32_t before, uint
 {
 	if (before != after)
 		ledger_add(l, "%s was %u, is %u", what, before, after);
-}
-
-static bool seq_before(uint32_t a, uint32_t b)
-{
-	return (int32_t)(a - b) < 0;
 }
 
 static void compare_identity(struct ledger *l, const struct sock_image *b, const struct sock_image *a)
@@ -591,7 +766,8 @@ static void compare_options(struct ledger *l, const struct sock_image *b, const 
  * queue counts as sent); the receive window and TCP_WINDOW_CLAMP may be larger; buffer sizes that
  * the kernel tunes by itself; SO_REUSEADDR while repair mode occupies it; ECN and the current MSS,
  * cwnd and RTT, which no interface restores; a connecting socket's numbers (it sends a new SYN);
- * the unread data of a socket with pending urgent data (pre-flight names those); inode and cookie.
+ * the unread data of a socket with pending urgent data (pre-flight names those); inode and cookie;
+ * the fields of a record.
  *
  * Return: how many differences.
  */

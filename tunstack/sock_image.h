@@ -2,7 +2,9 @@
 /* sock_image.h - one socket as plain data
  *
  * The same record is filled from a kernel socket (sock_repair.c), sent along with a migration,
- * checked against the restored socket before the commit (the ledger) and shown by ms-sockets.
+ * checked against the restored socket before the commit (the ledger) and shown by ms-sockets. A
+ * stand-in (tunstack/stack.h) takes one and gives one back that says what it answered meanwhile: an
+ * image with SOCK_F_STANDIN is called a record.
  * docs/sock-image.md describes the wire form byte by byte.
  *
  * struct sock_image is the live form, host byte order, times as monotonic microseconds; struct
@@ -16,9 +18,10 @@
 #include <stdint.h>
 
 #define SOCK_IMAGE_MAGIC 0x474d4953u	/* "SIMG" as bytes */
-#define SOCK_IMAGE_VERSION 1		/* what sock_image_encode() writes */
+#define SOCK_IMAGE_VERSION 2		/* what sock_image_encode() writes */
 #define SOCK_IMAGE_COMPAT 1		/* oldest reader that understands it */
 #define SOCK_IMAGE_QUEUE_MAX (256u << 20)	/* bytes of one queue; more is refused */
+#define SOCK_IMAGE_OOS_MAX (1u << 20)	/* bytes of a record's out-of-order segments, their heads included */
 #define SOCK_IMAGE_HASH_LEN 32		/* SHA-256 */
 #define SOCK_IMAGE_CC_LEN 16		/* TCP_CA_NAME_MAX */
 #define SOCK_OPT_MAX 56			/* option slots in the record */
@@ -59,7 +62,12 @@ enum sock_image_flag {
 	SOCK_F_RX_SHUT = 1 << 13,	/* shutdown(SHUT_RD), as sock_diag tells */
 	SOCK_F_TX_SHUT = 1 << 14,
 	SOCK_F_UNSENT_FIN = 1 << 15,	/* FIN_QUEUED, and it has not been sent yet */
-	SOCK_F_ALL = (1 << 16) - 1,
+	SOCK_F_STANDIN = 1 << 16,	/* a record: the fields of a stand-in are valid */
+	SOCK_F_RST_RCVD = 1 << 17,	/* the peer has reset it */
+	SOCK_F_NEW = 1 << 18,		/* nobody has accepted it: belongs to the listener at laddr:lport */
+	SOCK_F_SENT_BYTES = 1 << 19,	/* instead of BYTES: only what was sent, sndq holds sent_len bytes */
+	SOCK_F_ALL = (1 << 20) - 1,
+	SOCK_F_VERSION1 = (1 << 16) - 1,	/* those a version 1 record may have */
 };
 
 /* options by our own numbers (the wire's: never renumber); sock_opt_name() has their names */
@@ -171,12 +179,28 @@ struct sock_image {
 	char congestion[SOCK_IMAGE_CC_LEN];	/* NUL-terminated, "" = unknown */
 	uint64_t opt_known;		/* bit per enum sock_opt that could be read */
 	int64_t opt[SOCK_OPT_MAX];
-	uint8_t *sndq;			/* owned; NULL without SOCK_F_BYTES or when empty */
-	uint8_t *rcvq;
+	uint8_t *sndq;			/* owned; NULL without SOCK_F_BYTES or SENT_BYTES, or when empty */
+	uint8_t *rcvq;			/* owned; NULL without SOCK_F_BYTES or when empty */
+	/* with SOCK_F_STANDIN, else zero. snd_una is then what the peer has acknowledged by now,
+	 * rcv_nxt what was acknowledged to the peer; snd_nxt and write_seq are the kernel's */
+	uint32_t k_rcv_nxt;		/* the kernel socket's at the capture; hand-overs keep it */
+	uint32_t k_snd_una;		/* likewise */
+	uint32_t k_rcv_right;		/* right edge the kernel had promised */
+	uint32_t max_right;		/* right edge announced to the peer by now */
+	uint32_t peer_wnd;		/* the peer's last window, scaled */
+	uint32_t peer_tsval;		/* the peer's last timestamp, 0 = unknown */
+	uint32_t taken_len;		/* rcv_nxt - k_rcv_nxt, less a FIN the kernel does not have */
+	uint32_t oos_len;		/* bytes of oos */
+	uint32_t n_oos;			/* segments in it */
+	uint8_t k_fin_rcvd;		/* 1: the peer's FIN was in the kernel already */
+	uint32_t sent_len;		/* with SOCK_F_SENT_BYTES: bytes of sndq, snd_una to snd_nxt */
+	uint8_t *taken;			/* owned: the bytes from k_rcv_nxt on, NULL when none */
+	uint8_t *oos;			/* owned: segments beyond rcv_nxt, each as le32 sequence number, le32
+					 * length, bytes; ascending, disjoint; sock_image_next_oos() */
 };
 
 /* what is sent: little-endian; sndq_len then rcvq_len bytes follow the header when SOCK_F_BYTES
- * is set */
+ * is set (or sent_len when SOCK_F_SENT_BYTES is), then taken_len and oos_len bytes */
 struct sock_image_wire {
 	uint32_t magic;
 	uint16_t version;
@@ -233,8 +257,23 @@ struct sock_image_wire {
 	uint8_t congestion[SOCK_IMAGE_CC_LEN];
 	uint64_t opt_known;
 	int64_t opt[SOCK_OPT_MAX];
+	/* version 1 ends here */
+	uint32_t k_rcv_nxt;
+	uint32_t k_snd_una;
+	uint32_t k_rcv_right;
+	uint32_t max_right;
+	uint32_t peer_wnd;
+	uint32_t peer_tsval;
+	uint32_t taken_len;
+	uint32_t oos_len;
+	uint32_t n_oos;
+	uint32_t sent_len;
+	uint8_t k_fin_rcvd;
+	uint8_t reserved3[7];		/* zero */
 } __attribute__((packed));
-_Static_assert(sizeof(struct sock_image_wire) == 736, "wire size");
+#define SOCK_IMAGE_HEADER_V1 offsetof(struct sock_image_wire, k_rcv_nxt)
+_Static_assert(sizeof(struct sock_image_wire) == 784, "wire size");
+_Static_assert(SOCK_IMAGE_HEADER_V1 == 736, "wire size of version 1");
 _Static_assert(offsetof(struct sock_image_wire, laddr) == 24, "wire layout");
 _Static_assert(offsetof(struct sock_image_wire, inode) == 72, "wire layout");
 _Static_assert(offsetof(struct sock_image_wire, snd_una) == 88, "wire layout");
@@ -251,6 +290,12 @@ void sock_image_init(struct sock_image *img);
 void sock_image_fini(struct sock_image *img);
 void sock_image_drop_bytes(struct sock_image *img);
 void sock_image_set_queue(struct sock_image *img, bool send, uint8_t *bytes, uint32_t len, bool keep);
+
+void sock_image_keep_sent(struct sock_image *img);
+void sock_image_set_taken(struct sock_image *img, uint8_t *bytes, uint32_t len);
+int sock_image_add_oos(struct sock_image *img, uint32_t seq, const uint8_t *bytes, uint32_t len);
+const uint8_t *sock_image_next_oos(const struct sock_image *img, size_t *off, uint32_t *seq,
+				   uint32_t *len);
 
 size_t sock_image_size(const struct sock_image *img);
 int sock_image_encode(const struct sock_image *img, uint64_t now_us, uint8_t *buf, size_t size);

@@ -19,14 +19,26 @@ static void fix_hashes(uint8_t *buf, size_t size)
 	struct sock_image_wire *w = (struct sock_image_wire *)(void *)buf;
 	size_t head = sizeof(*w);
 
-	if (size < head || (uint64_t)w->sndq_len + w->rcvq_len != size - head)
+	if (size < head || (uint64_t)w->sndq_len + w->rcvq_len + w->taken_len + w->oos_len !=
+	    size - head)
 		return;
 	w->magic = SOCK_IMAGE_MAGIC;
-	w->version = w->version ? w->version : SOCK_IMAGE_VERSION;
+	w->version = w->version > 1 ? w->version : SOCK_IMAGE_VERSION;
 	w->compat = SOCK_IMAGE_COMPAT;
 	w->header_len = (uint32_t)head;
 	w->total_len = (uint32_t)size;
 	w->flags |= SOCK_F_QUEUES | SOCK_F_BYTES;
+	w->flags &= ~(uint32_t)SOCK_F_SENT_BYTES;
+	w->sent_len = 0;
+	memset(w->reserved3, 0, sizeof(w->reserved3));
+	if (w->flags & SOCK_F_STANDIN) {	/* numbers that fit, too */
+		w->kind = SOCK_KIND_TCP;
+		w->flags |= SOCK_F_SEQ;
+		w->k_fin_rcvd &= 1;
+		w->rcv_nxt = w->k_rcv_nxt + w->taken_len +
+			     ((w->flags & SOCK_F_FIN_RCVD) && !w->k_fin_rcvd ? 1 : 0);
+		w->snd_una = w->k_snd_una;
+	}
 	memset(w->sndq_hash, 0, sizeof(w->sndq_hash));
 	memset(w->rcvq_hash, 0, sizeof(w->rcvq_hash));
 	if (w->sndq_len)

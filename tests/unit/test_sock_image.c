@@ -34,7 +34,7 @@ static void sample(struct sock_image *img)
 {
 	sock_image_init(img);
 	for (size_t i = 0; i < sock_fields_count; i++)
-		if (sock_fields[i].size <= 8)
+		if (sock_fields[i].size <= 8 && sock_fields[i].wire < SOCK_IMAGE_HEADER_V1)
 			memset((uint8_t *)img + sock_fields[i].live, (int)(0x21 + i),
 			       sock_fields[i].size);
 	img->kind = SOCK_KIND_TCP;
@@ -57,6 +57,32 @@ static void sample(struct sock_image *img)
 	img->opt[SOCK_OPT_MAX_PACING_RATE] = -1;
 	sock_image_set_queue(img, true, bytes(272, 1), 272, true);
 	sock_image_set_queue(img, false, bytes(100, 2), 100, true);
+}
+
+/* what a stand-in makes of it: 300 bytes and a FIN taken in, two segments beyond, 16 of its bytes
+ * acknowledged */
+static void sample_record(struct sock_image *img)
+{
+	uint8_t *p;
+
+	sample(img);
+	img->flags |= SOCK_F_STANDIN | SOCK_F_FIN_RCVD;
+	img->k_rcv_nxt = img->rcv_nxt = 0xffffff80;
+	img->rcv_nxt += 301;
+	img->k_snd_una = img->snd_una;
+	img->snd_una += 0x10;
+	img->sndq_len -= 0x10;
+	img->k_rcv_right = img->k_rcv_nxt + 65536;
+	img->max_right = img->k_rcv_nxt + 70000;
+	img->peer_wnd = 123456;
+	img->peer_tsval = 0x12345678;
+	sock_image_set_queue(img, true, bytes(img->sndq_len, 3), img->sndq_len, true);
+	sock_image_set_taken(img, bytes(300, 4), 300);
+	p = bytes(50, 5);
+	assert_int_equal(sock_image_add_oos(img, img->rcv_nxt + 10, p, 20), 0);
+	assert_int_equal(sock_image_add_oos(img, img->rcv_nxt + 100, p + 20, 30), 0);
+	free(p);
+	sock_image_keep_sent(img);
 }
 
 static void same(const struct sock_image *a, const struct sock_image *b)
@@ -100,14 +126,106 @@ static void test_round_trip(void **state)
 	sock_image_fini(&back);
 }
 
-static void test_every_length(void **state)
+static void test_record(void **state)
 {
 	struct sock_image img, back;
-	uint8_t buf[2048];
+	uint8_t buf[4096];
+	uint32_t seq, len;
+	const uint8_t *seg;
+	size_t off = 0;
+	char text[256];
+	int n;
+
+	(void)state;
+	sample_record(&img);
+	assert_int_equal(img.sent_len, 0x10);
+	n = sock_image_encode(&img, NOW, buf, sizeof(buf));
+	assert_int_equal(n, sizeof(struct sock_image_wire) + 0x10 + 300 + 8 + 20 + 8 + 30);
+	assert_int_equal(sock_image_decode(buf, sizeof(buf), NOW, &back, NULL), 0);
+	same(&img, &back);
+	assert_memory_equal(back.sndq, img.sndq, 0x10);
+	assert_null(back.rcvq);
+	assert_memory_equal(back.taken, img.taken, 300);
+	seg = sock_image_next_oos(&back, &off, &seq, &len);
+	assert_int_equal(seq, img.rcv_nxt + 10);
+	assert_int_equal(len, 20);
+	assert_int_equal(seg[0], 5);
+	seg = sock_image_next_oos(&back, &off, &seq, &len);
+	assert_int_equal(seq, img.rcv_nxt + 100);
+	assert_int_equal(len, 30);
+	assert_int_equal(seg[0], (uint8_t)(5 + 20 * 7));
+	assert_null(sock_image_next_oos(&back, &off, &seq, &len));
+	/* the ledger looks at the socket, not at what a stand-in did */
+	back.k_rcv_nxt++;
+	back.peer_wnd++;
+	back.flags &= ~(uint32_t)(SOCK_F_STANDIN | SOCK_F_SENT_BYTES);
+	assert_int_equal(sock_image_compare(&img, &back, text, sizeof(text)), 0);
+	sock_image_fini(&img);
+	sock_image_fini(&back);
+}
+
+static void test_oos_bound(void **state)
+{
+	uint8_t *p = bytes(SOCK_IMAGE_OOS_MAX / 2, 9);
+	struct sock_image img;
+
+	(void)state;
+	sock_image_init(&img);
+	assert_int_equal(sock_image_add_oos(&img, 1, p, 0), -ENOSPC);
+	assert_int_equal(sock_image_add_oos(&img, 1, p, SOCK_IMAGE_OOS_MAX / 2 - 8), 0);
+	assert_int_equal(sock_image_add_oos(&img, 1 << 20, p, SOCK_IMAGE_OOS_MAX / 2 - 7), -ENOSPC);
+	assert_int_equal(sock_image_add_oos(&img, 1 << 20, p, SOCK_IMAGE_OOS_MAX / 2 - 8), 0);
+	assert_int_equal(img.oos_len, SOCK_IMAGE_OOS_MAX);
+	assert_int_equal(sock_image_add_oos(&img, 2 << 20, p, 1), -ENOSPC);
+	assert_int_equal(img.n_oos, 2);
+	sock_image_fini(&img);
+	free(p);
+}
+
+/* a record of version 1 is a header without the appended fields */
+static void test_older(void **state)
+{
+	const size_t head = sizeof(struct sock_image_wire), old = SOCK_IMAGE_HEADER_V1;
+	struct sock_image img, back;
+	uint8_t buf[2048], v1[2048];
+	uint32_t v;
 	size_t n;
 
 	(void)state;
 	sample(&img);
+	n = (size_t)sock_image_encode(&img, NOW, buf, sizeof(buf));
+	memcpy(v1, buf, old);
+	memcpy(v1 + old, buf + head, n - head);
+	n -= head - old;
+	v1[offsetof(struct sock_image_wire, version)] = 1;
+	v = htole32((uint32_t)old);
+	memcpy(v1 + offsetof(struct sock_image_wire, header_len), &v, 4);
+	v = htole32((uint32_t)n);
+	memcpy(v1 + offsetof(struct sock_image_wire, total_len), &v, 4);
+	for (size_t len = 0; len < n; len++) {
+		uint8_t *exact = xmalloc(len);
+
+		memcpy(exact, v1, len);
+		assert_int_equal(sock_image_decode(exact, len, NOW, &back, NULL), -EBADMSG);
+		free(exact);
+	}
+	assert_int_equal(sock_image_decode(v1, n, NOW, &back, NULL), 0);
+	same(&img, &back);
+	assert_memory_equal(back.rcvq, img.rcvq, 100);
+	sock_image_fini(&back);
+	v1[offsetof(struct sock_image_wire, flags) + 2] = 1;	/* STANDIN is none of its flags */
+	assert_int_equal(sock_image_decode(v1, n, NOW, &back, NULL), -EBADMSG);
+	sock_image_fini(&img);
+}
+
+static void test_every_length(void **state)
+{
+	struct sock_image img, back;
+	uint8_t buf[4096];
+	size_t n;
+
+	(void)state;
+	sample_record(&img);
 	n = (size_t)sock_image_encode(&img, NOW, buf, sizeof(buf));
 	for (size_t len = 0; len < n; len++) {
 		uint8_t *exact = xmalloc(len);	/* so that ASan and valgrind see a read beyond it */
@@ -125,7 +243,7 @@ static void test_foreign(void **state)
 {
 	static const struct { size_t at; uint8_t value; int ret; } bad[] = {
 		{ AT(magic), 0, -EBADMSG },
-		{ AT(compat), 2, -EPROTONOSUPPORT },
+		{ AT(compat), SOCK_IMAGE_VERSION + 1, -EPROTONOSUPPORT },
 		{ AT(compat), 0, -EPROTONOSUPPORT },
 		{ AT(version), 0, -EPROTONOSUPPORT },
 		{ AT(header_len), 8, -EBADMSG },
@@ -146,6 +264,12 @@ static void test_foreign(void **state)
 		{ AT(sndq_hash), 1, -EBADMSG },
 		{ AT(rcvq_hash) + 31, 1, -EBADMSG },
 		{ AT(opt_known) + 7, 0x80, -EBADMSG },
+		{ AT(flags) + 2, SOCK_F_SENT_BYTES >> 16, -EBADMSG },
+		{ AT(k_rcv_nxt), 1, -EBADMSG },
+		{ AT(max_right), 1, -EBADMSG },
+		{ AT(taken_len), 1, -EBADMSG },
+		{ AT(sent_len), 1, -EBADMSG },
+		{ AT(reserved3) + 6, 1, -EBADMSG },
 		{ sizeof(struct sock_image_wire), 0xee, -EBADMSG },
 	};
 	struct sock_image img, back;
@@ -167,6 +291,53 @@ static void test_foreign(void **state)
 	sock_image_fini(&img);
 }
 
+static void test_foreign_record(void **state)
+{
+	const size_t oos = sizeof(struct sock_image_wire) + 0x10 + 300;
+	const struct { size_t at; uint8_t value; } bad[] = {
+		{ AT(kind), SOCK_KIND_UDP },
+		{ AT(flags), SOCK_F_TS | SOCK_F_FIN_RCVD },	/* no SEQ */
+		{ AT(flags), SOCK_F_SEQ },			/* no FIN: one byte too many */
+		{ AT(flags) + 2, (SOCK_F_STANDIN | SOCK_F_RST_RCVD) >> 16 },	/* bytes too many */
+		{ AT(rcv_nxt), 0xff },
+		{ AT(k_rcv_nxt), 0x81 },
+		{ AT(k_snd_una) + 3, 0x7f },
+		{ AT(taken_len), 1 },
+		{ AT(taken_len) + 3, 0xff },
+		{ AT(oos_len), 1 },
+		{ AT(oos_len) + 2, 0x20 },
+		{ AT(n_oos), 3 },
+		{ AT(sent_len), 0x11 },
+		{ AT(sent_len) + 1, 1 },
+		{ AT(k_fin_rcvd), 1 },
+		{ AT(k_fin_rcvd), 2 },
+		{ oos, 0xa0 },			/* a segment behind rcv_nxt */
+		{ oos + 3, 0xff },
+		{ oos + 4, 21 },		/* its length */
+		{ oos + 7, 0x80 },
+		{ oos + 4, 0 },
+		{ oos + 29, 0 },		/* the second before the end of the first */
+	};
+	struct sock_image img, back;
+	uint8_t buf[4096];
+	size_t n;
+
+	(void)state;
+	sample_record(&img);
+	n = (size_t)sock_image_encode(&img, NOW, buf, sizeof(buf));
+	assert_int_equal(sock_image_decode(buf, n, NOW, &back, NULL), 0);
+	sock_image_fini(&back);
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		n = (size_t)sock_image_encode(&img, NOW, buf, sizeof(buf));
+		assert_int_not_equal(buf[bad[i].at], bad[i].value);
+		buf[bad[i].at] = bad[i].value;
+		if (sock_image_decode(buf, n, NOW, &back, NULL) != -EBADMSG)
+			fail_msg("byte %zu = %u", bad[i].at, bad[i].value);
+		assert_null(back.taken);
+	}
+	sock_image_fini(&img);
+}
+
 /* a later version with a longer header is read as far as we know it */
 static void test_newer(void **state)
 {
@@ -181,7 +352,7 @@ static void test_newer(void **state)
 	memcpy(later, buf, head);
 	memset(later + head, 0xab, 24);
 	memcpy(later + head + 24, buf + head, n - head);
-	later[AT(version)] = 2;
+	later[AT(version)] = 3;
 	later[AT(flags) + 3] = 0x40;
 	v = htole32((uint32_t)head + 24);
 	memcpy(later + AT(header_len), &v, 4);
@@ -368,8 +539,12 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_round_trip),
+		cmocka_unit_test(test_record),
+		cmocka_unit_test(test_oos_bound),
+		cmocka_unit_test(test_older),
 		cmocka_unit_test(test_every_length),
 		cmocka_unit_test(test_foreign),
+		cmocka_unit_test(test_foreign_record),
 		cmocka_unit_test(test_newer),
 		cmocka_unit_test(test_compare_notices),
 		cmocka_unit_test(test_compare_allows),
