@@ -5,8 +5,8 @@
  *   Purpose    turn the file into a struct conf whose every field has been checked, or say in one
  *              line where it is wrong and what was expected there. Nothing outside this file looks
  *              at libconfuse.
- *   Not here   what the machine looks like (a subnet that overlaps a real network: fabric.c;
- *              certificates: tls.c). Only account names and the presence of a criu program are
+ *   Not here   what changed between two of them (conf_diff.c); what the machine looks like (a subnet
+ *              that overlaps a real network: fabric.c; certificates: tls.c). Only account names and the presence of a criu program are
  *              looked up.
  *   How        libconfuse does the grammar and knows every option as a string; conf_items[] is the
  *              one table of options with the parser and the words of each. libconfuse calls
@@ -336,6 +336,12 @@ SIMPLE(set_hold_limit,
 SIMPLE(set_encryption, conf_set_bool(&x->conf->tunnel.encryption, text))
 SIMPLE(set_rekey, conf_set_duration(&x->conf->tunnel.rekey_ms, text, 1000, 3600000))
 
+SIMPLE(set_tso, conf_set_bool(&x->conf->offload.tso, text))
+SIMPLE(set_uso, conf_set_bool(&x->conf->offload.uso, text))
+SIMPLE(set_gso, conf_set_bool(&x->conf->offload.gso, text))
+SIMPLE(set_gro, conf_set_bool(&x->conf->offload.gro, text))
+SIMPLE(set_metrics_listen, endpoint_parse(text, CONF_METRICS_PORT, &x->conf->metrics.listen))
+
 SETTER(set_cipher)
 {
 	static const char *const names[] = {
@@ -449,6 +455,11 @@ static const struct conf_item conf_items[] = {
 	{ "tunnel", "cipher", "auto, aes-128-gcm or chacha20-poly1305", set_cipher },
 	{ "tunnel", "rekey", "a time 1s..60m", set_rekey },
 	{ "migration", "hold-limit", "a size 64K..4G", set_hold_limit },
+	{ "offload", "tso", "on or off", set_tso },
+	{ "offload", "uso", "on or off", set_uso },
+	{ "offload", "gso", "on or off", set_gso },
+	{ "offload", "gro", "on or off", set_gro },
+	{ "metrics", "listen", ENDPOINT_TEXT, set_metrics_listen },
 	{ "subnet", "directory", "at most 8 of " ENDPOINT_TEXT, set_subnet_directory, CFGF_LIST },
 	{ "subnet", "node-vip", "a host address inside of the subnet", set_node_vip },
 	{ "peer", "address", ENDPOINT_TEXT, set_peer_address },
@@ -462,6 +473,8 @@ static const struct { const char *name; cfg_flag_t flags; } conf_sections[] = {
 	{ "directory", CFGF_NONE },
 	{ "migration", CFGF_NONE },
 	{ "tunnel", CFGF_NONE },
+	{ "offload", CFGF_NONE },
+	{ "metrics", CFGF_NONE },
 	{ "subnet", CFGF_MULTI | CFGF_TITLE | CFGF_NO_TITLE_DUPES },
 	{ "peer", CFGF_MULTI | CFGF_TITLE | CFGF_NO_TITLE_DUPES },
 };
@@ -601,6 +614,7 @@ static struct conf *conf_new(const char *name)
 	c->keepalive_ms = DEFAULT_KEEPALIVE_MS;
 	c->tunnel.encryption = true;
 	c->tunnel.rekey_ms = DEFAULT_REKEY_MS;
+	c->offload.tso = c->offload.uso = c->offload.gso = c->offload.gro = true;
 	return c;
 }
 
@@ -616,11 +630,6 @@ static char *conf_find_criu(void)
 		if (!access(places[i], X_OK))
 			return xstrdup(places[i]);
 	return NULL;
-}
-
-static bool same_endpoint(const struct sockaddr_in *a, const struct sockaddr_in *b)
-{
-	return a->sin_addr.s_addr == b->sin_addr.s_addr && a->sin_port == b->sin_port;
 }
 
 static int conf_complete_subnet(struct conf_ctx *x, unsigned int i)
@@ -641,7 +650,7 @@ static int conf_complete_subnet(struct conf_ctx *x, unsigned int i)
 		s->directory[s->directories++] = c->directory.listen;
 	for (unsigned int d = 0; d < s->directories; d++)
 		s->embedded |= c->directory.embedded &&
-			       same_endpoint(&s->directory[d], &c->directory.listen);
+			       endpoint_equal(&s->directory[d], &c->directory.listen);
 	return 0;
 }
 
@@ -830,112 +839,4 @@ bool conf_is_operator(const struct conf *c, uid_t uid)
 			if (c->operator_groups[i] == groups[j])
 				return true;
 	return false;
-}
-
-static bool same_text(const char *a, const char *b)
-{
-	return a == b || (a && b && !strcmp(a, b));
-}
-
-static bool same_bytes(const void *a, unsigned int na, const void *b, unsigned int nb, size_t size)
-{
-	return na == nb && (na == 0 || !memcmp(a, b, na * size));
-}
-
-static bool same_subnets(const struct conf *a, const struct conf *b)
-{
-	if (a->n_subnets != b->n_subnets)
-		return false;
-	for (unsigned int i = 0; i < a->n_subnets; i++) {
-		const struct conf_subnet *s = &a->subnets[i], *t = conf_subnet_of(b, s->prefix.net);
-
-		if (!t || t->prefix.len != s->prefix.len || t->node_vip != s->node_vip ||
-		    t->directories != s->directories)
-			return false;
-		for (unsigned int j = 0; j < s->directories; j++)
-			if (!same_endpoint(&s->directory[j], &t->directory[j]))
-				return false;
-	}
-	return true;
-}
-
-static bool same_peers(const struct conf *a, const struct conf *b)
-{
-	if (a->n_peers != b->n_peers)
-		return false;
-	for (unsigned int i = 0; i < a->n_peers; i++) {
-		const struct conf_peer *p = conf_find_peer(b, a->peers[i].name);
-
-		if (!p || !same_endpoint(&a->peers[i].addr, &p->addr))
-			return false;
-	}
-	return true;
-}
-
-static bool same_operators(const struct conf *a, const struct conf *b)
-{
-	return same_bytes(a->operators, a->n_operators, b->operators, b->n_operators,
-			  sizeof(uid_t)) &&
-	       same_bytes(a->operator_groups, a->n_operator_groups, b->operator_groups,
-			  b->n_operator_groups, sizeof(gid_t));
-}
-
-/**
- * conf_diff_reloadable() - what a changed configuration asks for
- * @a, @b: old and new
- * @what:  names of what needs a restart, or else of what has changed, comma separated; "" when
- *         nothing has
- *
- * Certificates are read again on every reload, so a new file at the old path needs no change here.
- */
-enum conf_change conf_diff_reloadable(const struct conf *a, const struct conf *b, char *what,
-				      size_t size)
-{
-	const struct {
-		const char *name;
-		enum conf_change need;
-		bool same;
-	} parts[] = {
-		{ "node", CONF_RESTART, same_text(a->node, b->node) },
-		{ "address", CONF_RESTART, a->addr.sin_addr.s_addr == b->addr.sin_addr.s_addr },
-		{ "port", CONF_RESTART, a->addr.sin_port == b->addr.sin_port },
-		{ "mtu", CONF_RESTART, a->mtu == b->mtu },
-		{ "log-file", CONF_RESTART, same_text(a->log_file, b->log_file) },
-		{ "subnet", CONF_RESTART, same_subnets(a, b) },
-		{ "directory", CONF_RESTART,
-		  a->directory.embedded == b->directory.embedded &&
-			  (!a->directory.embedded ||
-			   (same_endpoint(&a->directory.listen, &b->directory.listen) &&
-			    same_text(a->directory.database, b->directory.database))) },
-		{ "tunnel", CONF_RESTART,
-		  a->tunnel.encryption == b->tunnel.encryption &&
-			  a->tunnel.cipher == b->tunnel.cipher &&
-			  a->tunnel.rekey_ms == b->tunnel.rekey_ms },
-		{ "log-level", CONF_RELOADABLE, a->log_level == b->log_level },
-		{ "keepalive", CONF_RELOADABLE, a->keepalive_ms == b->keepalive_ms },
-		{ "pki", CONF_RELOADABLE,
-		  same_text(a->pki.ca, b->pki.ca) && same_text(a->pki.cert, b->pki.cert) &&
-			  same_text(a->pki.key, b->pki.key) },
-		{ "criu", CONF_RELOADABLE,
-		  same_text(a->criu.path, b->criu.path) &&
-			  same_text(a->criu.preload, b->criu.preload) },
-		{ "migration", CONF_RELOADABLE,
-		  a->migration.timeout_ms == b->migration.timeout_ms &&
-			  a->migration.standin_after_ms == b->migration.standin_after_ms &&
-			  a->migration.hold_limit_bytes == b->migration.hold_limit_bytes },
-		{ "peer", CONF_RELOADABLE, same_peers(a, b) },
-		{ "operators", CONF_RELOADABLE, same_operators(a, b) },
-	};
-	enum conf_change worst = CONF_SAME;
-	size_t n = 0;
-
-	what[0] = '\0';
-	for (size_t i = 0; i < ARRAY_SIZE(parts); i++)
-		if (!parts[i].same && parts[i].need > worst)
-			worst = parts[i].need;
-	for (size_t i = 0; i < ARRAY_SIZE(parts) && n < size; i++)
-		if (!parts[i].same && parts[i].need == worst)
-			n += (size_t)snprintf(what + n, size - n, "%s%s", n ? ", " : "",
-					      parts[i].name);
-	return worst;
 }

@@ -18,6 +18,7 @@
 #define CONF_PATH OVERLAYD_CONF_DIR "/overlayd.conf"
 #define CONF_PORT 7470
 #define CONF_DIRECTORY_PORT 7471
+#define CONF_METRICS_PORT 7472
 #define CONF_MTU_MIN 576
 #define CONF_MTU_MAX 65000
 #define CONF_DIRECTORIES_MAX 8		/* directory servers of one subnet */
@@ -66,6 +67,12 @@ struct conf {
 		enum crypto_cipher cipher;	/* CRYPTO_NONE = auto: what this machine does fastest */
 		unsigned int rekey_ms;		/* a key is replaced so often */
 	} tunnel;
+	struct {
+		bool tso, uso, gso, gro;	/* may be used; see struct tunnel_offloads */
+	} offload;
+	struct {
+		struct sockaddr_in listen;	/* sin_family 0 = nowhere */
+	} metrics;
 	unsigned int keepalive_ms;	/* ping of peers; three unanswered = down */
 	struct conf_subnet *subnets;
 	unsigned int n_subnets;

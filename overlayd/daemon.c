@@ -198,12 +198,18 @@ static int daemon_start_fabric(struct overlayd *ov, struct oerr *err)
 	return fabric_up(&cfg, &ov->fabric, err);
 }
 
+static struct tunnel_offloads daemon_offloads(const struct conf *conf)
+{
+	return (struct tunnel_offloads){ .tso = conf->offload.tso, .uso = conf->offload.uso, .gso = conf->offload.gso,
+					 .gro = conf->offload.gro };
+}
+
 static int daemon_start_fastpath(struct overlayd *ov, struct oerr *err)
 {
 	cleanup_free struct addr_prefix *subnets = xcalloc(ov->conf->n_subnets, sizeof(*subnets));
 	cleanup_close int tun = -1, udp = -1;
 	struct fp_cfg cfg = { .loop = ov->loop, .subnets = subnets, .n_subnets = ov->conf->n_subnets, .mtu = ov->conf->mtu,
-			      .offloads = TUNNEL_OFFLOADS_ALL, .encrypt = ov->conf->tunnel.encryption };
+			      .offloads = daemon_offloads(ov->conf), .encrypt = ov->conf->tunnel.encryption };
 
 	/* a key outlives two failed renewals, then its node has to be reached again */
 	cfg.seal.max_age_us = ov->conf->tunnel.rekey_ms * 3000ull;
@@ -394,6 +400,7 @@ int daemon_reload(struct overlayd *ov, struct oerr *err)
 	}
 	log_set_level(conf->log_level);
 	peers_set_keepalive(ov->peers, conf->keepalive_ms);
+	fastpath_post(ov->fastpath, &(struct fp_update){ .kind = FP_OFFLOADS, .offloads = daemon_offloads(conf) });
 	conf_free(ov->conf);
 	ov->conf = conf;
 	log_info("daemon", "configuration reloaded");

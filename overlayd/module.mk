@@ -9,7 +9,7 @@ path_SRC	:= overlayd/fastpath.c overlayd/forward.c overlayd/icmp.c overlayd/fib.
 
 # the daemon, and the command that starts and asks it
 net_SRC		:= overlayd/netlink.c overlayd/netns.c overlayd/fabric.c
-conf_SRC	:= overlayd/conf.c
+conf_SRC	:= overlayd/conf.c overlayd/conf_diff.c
 ctlclient_SRC	:= overlayd/ctlclient.c
 
 PROGRAMS	+= overlayd

@@ -135,3 +135,9 @@ struct addr_buf endpoint_fmt(const struct sockaddr_in *sin)
 	snprintf(b.s + n, sizeof(b.s) - n, ":%u", ntohs(sin->sin_port));
 	return b;
 }
+
+/** endpoint_equal() - the same address and port? */
+bool endpoint_equal(const struct sockaddr_in *a, const struct sockaddr_in *b)
+{
+	return a->sin_addr.s_addr == b->sin_addr.s_addr && a->sin_port == b->sin_port;
+}

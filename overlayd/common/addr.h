@@ -29,6 +29,7 @@ struct addr_buf prefix_fmt(struct addr_prefix prefix);
 bool prefix_has(struct addr_prefix prefix, vip_t vip);
 bool prefix_overlaps(struct addr_prefix a, struct addr_prefix b);
 int endpoint_parse(const char *text, uint16_t default_port, struct sockaddr_in *sin);
+bool endpoint_equal(const struct sockaddr_in *a, const struct sockaddr_in *b);
 struct addr_buf endpoint_fmt(const struct sockaddr_in *sin);
 
 #endif

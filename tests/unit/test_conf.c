@@ -47,6 +47,8 @@ static void test_defaults(void **state)
 	assert_true(c->tunnel.encryption);
 	assert_int_equal(c->tunnel.cipher, CRYPTO_NONE);
 	assert_int_equal(c->tunnel.rekey_ms, 120000);
+	assert_true(c->offload.tso && c->offload.uso && c->offload.gso && c->offload.gro);
+	assert_int_equal(c->metrics.listen.sin_family, 0);
 	assert_int_equal(c->migration.standin_after_ms, 50);
 	assert_int_equal(c->migration.hold_limit_bytes, 16 << 20);
 	assert_int_equal(c->n_subnets, 0);
@@ -64,6 +66,8 @@ static void test_everything(void **state)
 				    "directory { embedded = yes listen = 10.77.0.9 database = /tmp/d.db }\n"
 				    "migration { timeout = 2m standin-after = 0 hold-limit = 3G }\n"
 				    "tunnel { encryption = off cipher = ChaCha20-Poly1305 rekey = 5s }\n"
+				    "offload { tso = off gro = no }\n"
+				    "metrics { listen = 127.0.0.1 }\n"
 				    "subnet \"192.168.5.0/24\" { directory = {\"10.77.0.1\", \"10.77.0.2:99\"} node-vip = 192.168.5.101 }\n"
 				    "subnet \"192.168.1.0/24\" {}\n"
 				    "peer \"n2\" { address = 10.77.0.2 }\npeer n3 { address = \"10.77.0.3:1\" }\n");
@@ -92,6 +96,8 @@ static void test_everything(void **state)
 	assert_false(c->tunnel.encryption);
 	assert_int_equal(c->tunnel.cipher, CRYPTO_CHACHA20_POLY1305);
 	assert_int_equal(c->tunnel.rekey_ms, 5000);
+	assert_true(!c->offload.tso && c->offload.uso && c->offload.gso && !c->offload.gro);
+	assert_string_equal(endpoint_fmt(&c->metrics.listen).s, "127.0.0.1:7472");
 	assert_int_equal(c->n_subnets, 2);
 	assert_int_equal(c->subnets[0].directories, 2);
 	assert_string_equal(endpoint_fmt(&c->subnets[0].directory[0]).s, "10.77.0.1:7471");
@@ -252,6 +258,8 @@ static const struct diff_case diff_cases[] = {
 	{ "", "port = 1\nlog-file = /x\n", CONF_RESTART, "port, log-file" },
 	{ "", "tunnel { encryption = off }\n", CONF_RESTART, "tunnel" },
 	{ "tunnel { cipher = auto }\n", "tunnel { encryption = on rekey = 2m }\n", CONF_SAME, "" },
+	{ "", "offload { gso = off }\nmetrics { listen = 127.0.0.1 }\n", CONF_RELOADABLE, "offload, metrics" },
+	{ "offload { gso = on }\n", "", CONF_SAME, "" },
 	{ NET5, "", CONF_RESTART, "subnet" },
 	{ NET5, "subnet \"192.168.5.0/24\" { directory = {\"10.77.0.2\"} }\n", CONF_RESTART, "subnet" },
 	{ "", "directory { embedded = yes }\n", CONF_RESTART, "directory" },
