@@ -3,6 +3,7 @@
 
 stackclient_SRC	:= tunstack/stackclient.c
 sock_image_SRC	:= tunstack/sock_image.c tunstack/sock_repair.c tunstack/sock_list.c tunstack/sock_diag.c
+handback_SRC	:= tunstack/handback.c
 tun_SRC		:= tunstack/tun.c
 
 PROGRAMS	+= tunstack

@@ -134,14 +134,6 @@ struct reading {
 	int outq, outq_nsd, inq;
 };
 
-/* how a socket was before we touched it */
-struct repair_guard {
-	bool was_on;
-	int queue;	/* its selection, when it was on */
-	int reuse;	/* SO_REUSEADDR, when it was off */
-	int peek_off;	/* SO_PEEK_OFF; -1 = off */
-};
-
 static int get_int(int fd, int level, int name, int *value)
 {
 	socklen_t len = sizeof(*value);
@@ -317,11 +309,12 @@ static bool is_in_repair(int fd)
 	return !get_int(fd, IPPROTO_TCP, TCP_REPAIR, &on) && on == TCP_REPAIR_ON;
 }
 
-static int repair_enter(int fd, struct repair_guard *g)
+/** sock_repair_enter() - switch repair mode on, if it is not; sock_repair_leave() makes all as it was. Return: 0 or -errno */
+int sock_repair_enter(int fd, struct sock_repair_guard *g)
 {
 	int r = 0;
 
-	*g = (struct repair_guard){ .was_on = is_in_repair(fd), .peek_off = -1 };
+	*g = (struct sock_repair_guard){ .was_on = is_in_repair(fd), .peek_off = -1 };
 	get_int(fd, SOL_SOCKET, SO_PEEK_OFF, &g->peek_off);
 	if (g->was_on) {
 		r = get_int(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, &g->queue);
@@ -335,7 +328,8 @@ static int repair_enter(int fd, struct repair_guard *g)
 	return r;
 }
 
-static int repair_leave(int fd, const struct repair_guard *g)
+/** sock_repair_leave() - repair mode off, or back to the queue that was selected; Return: 0 or -errno */
+int sock_repair_leave(int fd, const struct sock_repair_guard *g)
 {
 	int r;
 
@@ -349,8 +343,8 @@ static int repair_leave(int fd, const struct repair_guard *g)
 	return r;
 }
 
-/* select @queue (TCP_SEND_QUEUE or TCP_RECV_QUEUE) and read its number */
-static int queue_seq(int fd, int queue, uint32_t *seq)
+/** sock_repair_seq() - select @queue (TCP_SEND_QUEUE or TCP_RECV_QUEUE) of a socket in repair mode and read its number */
+int sock_repair_seq(int fd, int queue, uint32_t *seq)
 {
 	int r = set_int(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, queue);
 
@@ -362,9 +356,9 @@ static int read_numbers(int fd, struct reading *n)
 	int r;
 
 	*n = (struct reading){ 0 };
-	r = queue_seq(fd, TCP_RECV_QUEUE, &n->rcv_nxt);
+	r = sock_repair_seq(fd, TCP_RECV_QUEUE, &n->rcv_nxt);
 	if (!r)
-		r = queue_seq(fd, TCP_SEND_QUEUE, &n->write_seq);
+		r = sock_repair_seq(fd, TCP_SEND_QUEUE, &n->write_seq);
 	if (!r && (ioctl(fd, SIOCOUTQ, &n->outq) || ioctl(fd, SIOCOUTQNSD, &n->outq_nsd) ||
 		   ioctl(fd, SIOCINQ, &n->inq)))
 		r = -errno;
@@ -418,7 +412,7 @@ static int read_queues(int fd, const struct reading *n, enum sock_export_mode mo
 	r = read_queue(fd, TCP_SEND_QUEUE, n->outq, &bytes, &len);
 	if (r)
 		return r;
-	sock_image_set_queue(img, true, bytes, len, mode == SOCK_EXPORT_BYTES);
+	sock_image_set_queue(img, true, bytes, len, mode != SOCK_EXPORT_HASH);
 	return 0;
 }
 
@@ -486,7 +480,9 @@ static int read_repair(int fd, enum sock_export_mode mode, struct sock_image *im
 	if (!get_int(fd, IPPROTO_TCP, TCP_MAXSEG, &clamp))
 		img->mss_clamp = (uint16_t)clamp;
 	read_timestamp(fd, img);
-	img->flags |= SOCK_F_SEQ | SOCK_F_QUEUES | (mode == SOCK_EXPORT_BYTES ? SOCK_F_BYTES : 0);
+	img->flags |= SOCK_F_SEQ | SOCK_F_QUEUES | (mode != SOCK_EXPORT_HASH ? SOCK_F_BYTES : 0);
+	if (mode == SOCK_EXPORT_SENT)
+		sock_image_keep_sent(img);
 	return 0;
 }
 
@@ -510,7 +506,7 @@ static void read_remote(int fd, struct sock_image *img)
 /* TCP socket, its identity already read */
 static int export_tcp(int fd, enum sock_export_mode mode, struct sock_image *img)
 {
-	struct repair_guard g;
+	struct sock_repair_guard g;
 	int inq = 0, outq = 0, r, r2;
 
 	read_tcp_info(fd, img);
@@ -526,11 +522,11 @@ static int export_tcp(int fd, enum sock_export_mode mode, struct sock_image *img
 		img->sndq_len = ioctl(fd, SIOCOUTQ, &outq) ? 0 : (uint32_t)outq;
 		return 0;
 	}
-	r = repair_enter(fd, &g);
+	r = sock_repair_enter(fd, &g);
 	if (r)
 		return r;
 	r = read_repair(fd, mode, img);
-	r2 = repair_leave(fd, &g);
+	r2 = sock_repair_leave(fd, &g);
 	return r ? r : r2;
 }
 
@@ -579,7 +575,7 @@ static void export_udp(int fd, enum sock_export_mode mode, struct sock_image *im
 /**
  * sock_repair_export() - one socket as plain data
  * @fd:   a descriptor of it (ours or a duplicate); the socket is as before afterwards
- * @mode: INFO does not touch the socket at all; HASH and BYTES need CAP_NET_ADMIN in its namespace,
+ * @mode: INFO does not touch the socket at all; the others need CAP_NET_ADMIN in its namespace,
  *        and read only the options that CRIU loses (a migration waits for this: every call counts)
  *        unless SOCK_EXPORT_ALL_OPTIONS is or-ed in
  * @img:  filled; the caller sock_image_fini()s it. Empty on error.

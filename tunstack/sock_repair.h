@@ -29,6 +29,7 @@ enum sock_export_mode {
 	SOCK_EXPORT_INFO,	/* what can be read without touching the socket: no numbers, no queues */
 	SOCK_EXPORT_HASH,	/* everything; of the queues lengths and hashes */
 	SOCK_EXPORT_BYTES,	/* everything, queue bytes included */
+	SOCK_EXPORT_SENT,	/* as HASH, and the bytes that were sent and are not acknowledged: for a stand-in */
 	SOCK_EXPORT_ALL_OPTIONS = 1 << 4,	/* with HASH or BYTES: those CRIU keeps as well */
 };
 
@@ -59,6 +60,18 @@ int sock_repair_export_all(const struct sock_list *list, enum sock_export_mode m
 			   struct sock_image *imgs, struct oerr *err);
 int sock_repair_apply_options(int fd, const struct sock_image *img, struct oerr *err);
 int sock_repair_check(int fd, const struct sock_image *before, char *text, size_t size);
+
+/* how a TCP socket was before it was put into repair mode */
+struct sock_repair_guard {
+	bool was_on;
+	int queue;	/* its selection, when it was on */
+	int reuse;	/* SO_REUSEADDR, when it was off */
+	int peek_off;	/* SO_PEEK_OFF; -1 = off */
+};
+
+int sock_repair_enter(int fd, struct sock_repair_guard *g);
+int sock_repair_leave(int fd, const struct sock_repair_guard *g);
+int sock_repair_seq(int fd, int queue, uint32_t *seq);
 
 /* what sock_diag knows of a namespace's TCP sockets, those without a descriptor included; @netns_fd -1 = the caller's. In the
  * images: addresses, state, inode, cookie, backlog, accept_queue, queue lengths as the kernel
