@@ -2,6 +2,8 @@
 # the hold queue and the capture of one workload, and the plain data of its sockets
 
 stackclient_SRC	:= tunstack/stackclient.c
+# what is asked of the stand-in; wants sock_image.c and -lcrypto
+standinclient_SRC	:= tunstack/stackclient_standin.c tunstack/imgstream.c
 sock_image_SRC	:= tunstack/sock_image.c tunstack/sock_repair.c tunstack/sock_list.c tunstack/sock_diag.c
 handback_SRC	:= tunstack/handback.c
 tun_SRC		:= tunstack/tun.c

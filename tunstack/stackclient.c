@@ -4,7 +4,8 @@
  * Theory of operation
  *   Purpose    the blocking end of stack.proto, for programs that do one thing after the other.
  *              stackclient.h has the order of calls.
- *   Not here   what tunstack does with it (server.c, capture.c).
+ *   Not here   what tunstack does with it (server.c, capture.c); what is asked of its stand-in
+ *              (stackclient_standin.c).
  *   Storage    struct stackclient, owned by the caller; one connection, one request at a time.
  *   Time       each call has a deadline on the monotonic clock; poll(2) waits for no longer.
  *   Failure    a broken, silent or nonsensical peer makes the client dead: every later call says so
@@ -33,21 +34,9 @@
 #include "overlayd/common/util.h"
 #include "stack.pb-c.h"
 #include "tunstack/hold.h"
+#include "tunstack/stackclient_priv.h"
 
-#define CHANNEL_CONTROL 0
-#define CHANNEL_PACKETS 1
 #define READY_FD 3	/* in the started process */
-
-struct stackclient {
-	int fd;
-	bool dead;
-	unsigned int timeout_ms;
-	uint32_t last_id;
-	struct conn_framer rx;
-	stackclient_packet_fn packet;	/* of the running export, NULL = none */
-	void *packet_arg;
-	int packet_ret;			/* first nonzero answer of @packet */
-};
 
 /* ---- starting the process ---- */
 
@@ -189,7 +178,8 @@ int tunstack_spawn(const struct tunstack_spawn_cfg *cfg, pid_t *pid, struct oerr
 
 /* ---- the connection ---- */
 
-static int client_die(struct stackclient *c, int code, const char *what, struct oerr *err)
+/** stackclient_die() - the connection is of no use any more; Return: @code, told */
+int stackclient_die(struct stackclient *c, int code, const char *what, struct oerr *err)
 {
 	c->dead = true;
 	return oerr_set(err, code, "tunstack: %s", what);
@@ -267,8 +257,9 @@ static int client_wait(const struct stackclient *c, short events, uint64_t until
 	}
 }
 
-static int client_send(struct stackclient *c, uint8_t channel, const void *data, size_t len,
-		       struct oerr *err)
+/** stackclient_send() - one frame, within the client's time limit; Return: 0 or -errno */
+int stackclient_send(struct stackclient *c, uint8_t channel, const void *data, size_t len,
+		     struct oerr *err)
 {
 	uint64_t until = monotime_us() + (uint64_t)c->timeout_ms * 1000;
 	struct conn_frame_wire head;
@@ -285,11 +276,11 @@ static int client_send(struct stackclient *c, uint8_t channel, const void *data,
 		if (n < 0 && errno == EAGAIN) {
 			r = client_wait(c, POLLOUT, until);
 			if (r)
-				return client_die(c, r, strerror(-r), err);
+				return stackclient_die(c, r, strerror(-r), err);
 			continue;
 		}
 		if (n < 0 && errno != EINTR)
-			return client_die(c, -EPIPE, strerror(errno), err);
+			return stackclient_die(c, -EPIPE, strerror(errno), err);
 		for (int i = 0; n > 0 && i < 2; i++) {
 			size_t part = (size_t)n < iov[i].iov_len ? (size_t)n : iov[i].iov_len;
 
@@ -308,7 +299,7 @@ static int client_packet(struct stackclient *c, const uint8_t *data, size_t len,
 	enum hold_dir dir;
 
 	if (stack_packet_decode(data, len, 0, &dir, &pkt))
-		return client_die(c, -EPROTO, "a malformed packet", err);
+		return stackclient_die(c, -EPROTO, "a malformed packet", err);
 	if (c->packet && !c->packet_ret)
 		c->packet_ret = c->packet(data, len, pkt.seq, c->packet_arg);
 	return 0;
@@ -333,13 +324,13 @@ static int client_fill(struct stackclient *c, uint64_t until_us, struct oerr *er
 		return 0;
 	}
 	if (!n)
-		return client_die(c, -EPIPE, "it has gone", err);
+		return stackclient_die(c, -EPIPE, "it has gone", err);
 	if (errno == EINTR)
 		return 0;
 	if (errno != EAGAIN)
-		return client_die(c, -EPIPE, strerror(errno), err);
+		return stackclient_die(c, -EPIPE, strerror(errno), err);
 	r = client_wait(c, POLLIN, until_us);
-	return r ? client_die(c, r, r == -ETIMEDOUT ? "no answer in time" : strerror(-r), err) : 0;
+	return r ? stackclient_die(c, r, r == -ETIMEDOUT ? "no answer in time" : strerror(-r), err) : 0;
 }
 
 /* the next control message, packets on the way given to the export's function; the caller frees it */
@@ -353,7 +344,7 @@ static Ovl__StackMsg *client_receive(struct stackclient *c, uint64_t until_us, s
 		int r = conn_framer_next(&c->rx, &channel, &data, &len);
 
 		if (r < 0) {
-			client_die(c, -EPROTO, "a malformed frame", err);
+			stackclient_die(c, -EPROTO, "a malformed frame", err);
 			return NULL;
 		}
 		if (!r && client_fill(c, until_us, err))
@@ -365,9 +356,14 @@ static Ovl__StackMsg *client_receive(struct stackclient *c, uint64_t until_us, s
 				return NULL;
 			continue;
 		}
+		if (channel == CHANNEL_IMAGES && c->images) {
+			if (c->images(c, data, len, c->images_arg, err))
+				return NULL;
+			continue;
+		}
 		msg = channel == CHANNEL_CONTROL ? ovl__stack_msg__unpack(NULL, len, data) : NULL;
 		if (!msg)
-			client_die(c, -EPROTO, "a malformed message", err);
+			stackclient_die(c, -EPROTO, "a malformed message", err);
 		return msg;
 	}
 }
@@ -387,12 +383,21 @@ static void state_take(struct stackclient_state *state, const Ovl__StackReply *r
 		.longest_gap_us = r->longest_gap_us,
 		.exported_seq = r->exported,
 		.echoed = r->echoed,
+		.standin = r->standin < STACK_STANDIN_STATE_COUNT ? (enum stack_standin_state)r->standin
+			: STACK_STANDIN_OFF,
+		.standin_sockets = r->standin_sockets,
+		.standin_us = r->standin_us,
+		.answered_segments = r->answered_segments,
+		.taken_bytes = r->taken_bytes,
+		.limit_hits = r->limit_hits,
+		.new_connections = r->new_connections,
+		.behind = r->behind,
 	};
 }
 
-/* send @msg and wait for its reply */
-static int client_request(struct stackclient *c, Ovl__StackMsg *msg,
-			  struct stackclient_state *state, struct oerr *err)
+/** stackclient_request() - send @msg and wait for its reply; Return: its code, or why there is none */
+int stackclient_request(struct stackclient *c, Ovl__StackMsg *msg, struct stackclient_state *state,
+			struct oerr *err)
 {
 	uint64_t until = monotime_us() + (uint64_t)c->timeout_ms * 1000;
 	size_t len;
@@ -404,7 +409,7 @@ static int client_request(struct stackclient *c, Ovl__StackMsg *msg,
 		cleanup_free uint8_t *buf = xmalloc(len);
 
 		ovl__stack_msg__pack(msg, buf);
-		r = client_send(c, CHANNEL_CONTROL, buf, len, err);
+		r = stackclient_send(c, CHANNEL_CONTROL, buf, len, err);
 	}
 	while (!r) {
 		Ovl__StackMsg *in = client_receive(c, until, err);
@@ -438,7 +443,7 @@ int stackclient_capture(struct stackclient *c, struct stackclient_state *state, 
 
 	msg.body_case = OVL__STACK_MSG__BODY_CAPTURE;
 	msg.capture = &body;
-	return client_request(c, &msg, state, err);
+	return stackclient_request(c, &msg, state, err);
 }
 
 /**
@@ -460,7 +465,7 @@ int stackclient_release(struct stackclient *c, bool drop_egress, struct stackcli
 	msg.release = &body;
 	if (c->timeout_ms < STACKCLIENT_RELEASE_MS)
 		c->timeout_ms = STACKCLIENT_RELEASE_MS;
-	r = client_request(c, &msg, state, err);
+	r = stackclient_request(c, &msg, state, err);
 	c->timeout_ms = usual_ms;
 	return r;
 }
@@ -474,7 +479,7 @@ int stackclient_fence(struct stackclient *c, bool on, struct stackclient_state *
 	body.on = on;
 	msg.body_case = OVL__STACK_MSG__BODY_FENCE;
 	msg.fence = &body;
-	return client_request(c, &msg, state, err);
+	return stackclient_request(c, &msg, state, err);
 }
 
 /** stackclient_status() - how things are; Return: 0 or -errno */
@@ -485,7 +490,7 @@ int stackclient_status(struct stackclient *c, struct stackclient_state *state, s
 
 	msg.body_case = OVL__STACK_MSG__BODY_STATUS;
 	msg.status = &body;
-	return client_request(c, &msg, state, err);
+	return stackclient_request(c, &msg, state, err);
 }
 
 /**
@@ -500,7 +505,7 @@ int stackclient_quit(struct stackclient *c, struct oerr *err)
 
 	msg.body_case = OVL__STACK_MSG__BODY_QUIT;
 	msg.quit = &body;
-	return client_request(c, &msg, NULL, err);
+	return stackclient_request(c, &msg, NULL, err);
 }
 
 /**
@@ -529,7 +534,7 @@ int stackclient_export(struct stackclient *c, bool follow, stackclient_packet_fn
 	body.follow = follow;
 	msg.body_case = OVL__STACK_MSG__BODY_EXPORT;
 	msg.export = &body;
-	r = client_request(c, &msg, state, err);
+	r = stackclient_request(c, &msg, state, err);
 	return r ? r : client_taker(c, err);
 }
 
@@ -551,7 +556,7 @@ int stackclient_pump(struct stackclient *c, struct oerr *err)
 			return oerr_set(err, -EPIPE, "tunstack: the connection is over");
 		r = conn_framer_next(&c->rx, &channel, &data, &len);
 		if (r < 0)
-			return client_die(c, -EPROTO, "a malformed frame", err);
+			return stackclient_die(c, -EPROTO, "a malformed frame", err);
 		if (r && channel == CHANNEL_PACKETS)
 			r = client_packet(c, data, len, err);
 		else if (!r && poll(&p, 1, 0) > 0)
@@ -580,7 +585,7 @@ int stackclient_export_ack(struct stackclient *c, uint64_t through_seq, bool sto
 	body.stop = stop;
 	msg.body_case = OVL__STACK_MSG__BODY_EXPORT_ACK;
 	msg.export_ack = &body;
-	return client_request(c, &msg, state, err);
+	return stackclient_request(c, &msg, state, err);
 }
 
 /**
@@ -593,7 +598,7 @@ int stackclient_export_ack(struct stackclient *c, uint64_t through_seq, bool sto
  */
 int stackclient_import(struct stackclient *c, const uint8_t *frame, size_t len, struct oerr *err)
 {
-	return client_send(c, CHANNEL_PACKETS, frame, len, err);
+	return stackclient_send(c, CHANNEL_PACKETS, frame, len, err);
 }
 
 /**
@@ -608,5 +613,5 @@ int stackclient_imported(struct stackclient *c, struct stackclient_state *state,
 
 	msg.body_case = OVL__STACK_MSG__BODY_IMPORTED;
 	msg.imported = &body;
-	return client_request(c, &msg, state, err);
+	return stackclient_request(c, &msg, state, err);
 }

@@ -8,19 +8,33 @@
  * In call order:
  *
  *   tunstack_spawn()        once per workload (overlayd): starts the process in the fabric
- *   namespace; it outlives its starter. stackclient_open()      each party that wants to talk;
- *   several may be connected at once. stackclient_capture()   from its return on nothing reaches or
- *   leaves the workload; everything is held. Repeatable. stackclient_fence()     blackhole behind
- *   the capture, so that a tunstack that dies cannot open the network. ... freeze, dump, restore,
- *   commit ... source:                 stackclient_export() gives every held ingress packet, in
- *   order, to a function; what the other side
- *                           has safely got is then forgotten with stackclient_export_ack(). Packets
- *                           not acknowledged stay held, whatever becomes of this client. With
- *                           @follow, stackclient_pump() brings later ones.
- *   destination:            stackclient_import() for each of them, then stackclient_imported();
- *   they go before its own. stackclient_release()   held packets go on their way in order, the
- *   capture ends. Also the roll-back. Repeatable. stackclient_quit()      ends the process (the
- *   capture goes with it). stackclient_close()
+ *                           namespace; it outlives its starter
+ *   stackclient_open()      each party that wants to talk; several may be connected at once
+ *   stackclient_capture()   from its return on nothing reaches or leaves the workload; everything
+ *                           is held. Repeatable
+ *   stackclient_fence()     blackhole behind the capture, so that a tunstack that dies cannot open
+ *                           the network
+ *   ... freeze ...
+ *   stackclient_standin_socket(), each socket's image, bytes included; then
+ *   stackclient_standin()   somebody answers in their names, some time after the capture
+ *   ... dump, restore, commit ...
+ *   stackclient_park()      nobody answers any more; a record of each socket to a function
+ *   source:                 stackclient_export() gives every held ingress packet, in order, to a
+ *                           function; what the other side has safely got is then forgotten with
+ *                           stackclient_export_ack(). Packets not acknowledged stay held, whatever
+ *                           becomes of this client. With @follow, stackclient_pump() brings later
+ *                           ones.
+ *   destination:            stackclient_record() for each record, then stackclient_recorded();
+ *                           stackclient_import() for each packet, then stackclient_imported(); they
+ *                           go before its own
+ *   ... handback_all(): what the records hold goes into the kernel sockets ...
+ *   stackclient_handed_back()
+ *   stackclient_release()   what of the records only packets can carry, then held packets go on
+ *                           their way in order, the capture ends. Also the roll-back. Repeatable.
+ *                           The workload had better be frozen until it returns: what its kernel
+ *                           sends before it has caught up is not sent on
+ *   stackclient_quit()      ends the process (the capture goes with it)
+ *   stackclient_close()
  *
  * Errors: 0 or -errno, text in @err. -ETIMEDOUT, -EPIPE and -EPROTO make the client useless: close
  * it and open another; the requests are idempotent, so asking again is safe.
@@ -35,6 +49,8 @@
 
 #include "overlayd/common/addr.h"
 #include "overlayd/common/err.h"
+#include "tunstack/sock_image.h"
+#include "tunstack/standin_state.h"
 
 #define STACKCLIENT_TIMEOUT_MS 5000	/* per call, unless stackclient_set_timeout() says otherwise */
 #define STACKCLIENT_RELEASE_MS 30000	/* a release is given this long at least */
@@ -66,7 +82,30 @@ struct stackclient_state {
 	uint64_t longest_gap_us;	/* longest a packet waited */
 	uint64_t exported_seq;		/* highest arrival number sent in the current export */
 	uint64_t echoed;		/* pings answered while captured, since the start */
+	/* of the stand-in, since the capture */
+	enum stack_standin_state standin;
+	uint64_t standin_sockets;	/* it answers for, or has records of */
+	uint64_t standin_us;		/* how long it has answered */
+	uint64_t answered_segments;	/* sent by it */
+	uint64_t taken_bytes;		/* acknowledged by it */
+	uint64_t limit_hits;		/* times a limit kept a window from opening */
+	uint64_t new_connections;	/* accepted by it for a listener */
+	uint64_t behind;		/* sockets whose kernel had not come to know all at the release */
 };
+
+/* when to answer for the workload, and how much may be taken in */
+struct stackclient_standin {
+	unsigned int after_ms;		/* since the capture; 0: at once */
+	uint64_t socket_limit;		/* bytes taken in for one socket, or what its kernel had promised
+					 * if that is more; 0: 4 MiB */
+	uint64_t total_limit;		/* for all of them; 0: 256 MiB */
+	bool answer_syn;		/* connections made meanwhile can be put into the listener's accept
+					 * queue at the release (tunstack/acceptq.h); else SYNs are held */
+};
+
+/* one record, encoded (sock_image.h); it may be longer than a frame of a connection (CONN_FRAME_MAX);
+ * nonzero stops */
+typedef int (*stackclient_record_fn)(const uint8_t *frame, size_t len, void *arg);
 
 /* one held packet as it goes over a wire (struct stack_packet_wire + bytes, hold.h), to be handed
  * on verbatim; nonzero stops */
@@ -96,5 +135,17 @@ int stackclient_export_ack(struct stackclient *c, uint64_t through_seq, bool sto
 
 int stackclient_import(struct stackclient *c, const uint8_t *frame, size_t len, struct oerr *err);
 int stackclient_imported(struct stackclient *c, struct stackclient_state *state, struct oerr *err);
+
+int stackclient_standin_socket(struct stackclient *c, const struct sock_image *img,
+			       struct oerr *err);
+int stackclient_standin(struct stackclient *c, const struct stackclient_standin *how,
+			struct stackclient_state *state, struct oerr *err);
+int stackclient_park(struct stackclient *c, stackclient_record_fn fn, void *arg,
+		     struct stackclient_state *state, struct oerr *err);
+int stackclient_record(struct stackclient *c, const uint8_t *frame, size_t len, struct oerr *err);
+int stackclient_recorded(struct stackclient *c, struct stackclient_state *state, struct oerr *err);
+int stackclient_resume(struct stackclient *c, struct stackclient_state *state, struct oerr *err);
+int stackclient_handed_back(struct stackclient *c, struct stackclient_state *state,
+			    struct oerr *err);
 
 #endif

@@ -8,10 +8,12 @@ test_sock_repair_SRC	:= tests/unit/test_sock_repair.c $(sock_image_SRC) overlayd
 test_sock_repair_LIBS	:= $(LIBS_nl) -lcrypto
 # for tests/bats/tunstack.bats
 PROGRAMS		+= stacktool
-stacktool_SRC		:= tests/lib/stacktool.c $(stackclient_SRC) tunstack/hold.c overlayd/common/conn_frame.c $(common_SRC)
+stacktool_SRC		:= tests/lib/stacktool.c $(stackclient_SRC) $(standinclient_SRC) $(sock_image_SRC) overlayd/netns.c tunstack/hold.c overlayd/common/conn_frame.c $(common_SRC)
 stacktool_PB		:= stack
-stacktool_LIBS		:= $(LIBS_pb)
+stacktool_LIBS		:= $(LIBS_pb) $(LIBS_nl) -lcrypto
 # for tests/bats/ledger.bats
 PROGRAMS		+= repairtool
 repairtool_SRC		:= tests/lib/repairtool.c $(sock_image_SRC) overlayd/netns.c $(common_SRC)
 repairtool_LIBS		:= $(LIBS_nl) -lcrypto
+UNIT_TESTS		+= test_imgstream
+test_imgstream_SRC	:= tests/unit/test_imgstream.c tunstack/imgstream.c $(common_SRC)
