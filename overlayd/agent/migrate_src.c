@@ -136,6 +136,8 @@ static bool src_self_gone(const void *arg)
 
 static int src_await_self(struct migrate_src *m, struct oerr *err)
 {
+	if (m->opts->dry_run)
+		return 0;
 	for (int ms = 0; ms < SRC_SELF_MS && !src_self_gone(m); ms += 10)
 		agent_pause(&m->agent, 10);
 	return src_self_gone(m) ? 0 : oerr_set(err, -EBUSY, "ms-migrate --self (pid %d) has not ended", (int)m->opts->self);
@@ -258,7 +260,9 @@ static int src_scan(struct migrate_src *m, struct oerr *err)
 		.allow_urgent_loss = m->opts->allow_urgent_loss,
 		.criu_shim = m->agent.conf->criu.preload && strstr(m->agent.conf->criu.preload, "criushim"),
 	};
-	int ret = scan_workload(m->control.w.netns, &m->scan, err);
+	/* a dry run is over before its caller is: that one will not be there when it moves */
+	pid_t without = m->opts->dry_run ? m->opts->self : 0;
+	int ret = scan_workload(m->control.w.netns, without, &m->scan, err);
 
 	if (ret)
 		return ret;
@@ -613,9 +617,8 @@ static int src_end(struct migrate_src *m, const struct migrate_result *result, i
 		report_dry_run(m);
 	else if (!ret)
 		report_done(m);
-	else if (ret == -EPERM && !strcmp(result->stage, "check") &&
-		 (preflight_refused(&m->reasons) || (m->ready && m->ready->n_refusals)))
-		report_refused(m);
+	else if (!strcmp(result->stage, "check") && ret != -ECANCELED)
+		report_refused(m, err);
 	else
 		report_failed(m, err, result->committed);
 	return 0;

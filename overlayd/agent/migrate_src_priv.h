@@ -103,7 +103,7 @@ int src_send_simple(struct migrate_src *m, Ovl__MigMsg__BodyCase what, struct oe
 void report_done(struct migrate_src *m);
 void report_unfinished(struct migrate_src *m, const struct oerr *err);
 void report_failed(struct migrate_src *m, const struct oerr *err, bool committed);
-void report_refused(struct migrate_src *m);
+void report_refused(struct migrate_src *m, const struct oerr *err);
 void report_dry_run(struct migrate_src *m);
 
 #endif

@@ -31,4 +31,4 @@ ms-agent_PB	:= ctl peer dir stack mig criurpc criuimg
 ms-agent_LIBS	:= $(LIBS_nl) $(LIBS_pb) $(LIBS_tls) $(LIBS_json) $(LIBS_ev) -lconfuse
 ms-migrate_SRC	:= overlayd/agent/ms_migrate.c $(conn_SRC) $(common_SRC)
 ms-migrate_PB	:= ctl mig
-ms-migrate_LIBS	:= $(LIBS_pb) $(LIBS_tls) $(LIBS_ev)
+ms-migrate_LIBS	:= $(LIBS_pb) $(LIBS_tls) $(LIBS_ev) $(LIBS_json)

@@ -10,6 +10,7 @@
 #include <ev.h>
 #include <errno.h>
 #include <getopt.h>
+#include <jansson.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,6 +39,7 @@ struct ms_migrate {
 	bool bar_open;		/* the cursor is on it */
 	bool accepted;		/* an agent has spoken */
 	bool cancelling;
+	bool asking;		/* --self: a dry run, to know the obstacles while we are still there to tell them */
 	bool over;		/* exit_status is final */
 	int exit_status;
 };
@@ -56,8 +58,8 @@ static void ms_migrate_usage(FILE *f)
 	      "      --allow-urgent-loss  move although unread urgent (out-of-band) data will be lost\n"
 	      "  -h, --help               this text\n"
 	      "\n"
-	      "exit status: 0 moved (or: dry run found no obstacle), 1 failed and rolled back, 2 usage,\n"
-	      "3 refused by pre-flight, 4 cancelled, 5 in doubt (see overlayd status), 6 no overlayd here\n",
+	      "exit status: 0 moved (dry run: no obstacle; --self: the move begins), 1 failed and rolled\n"
+	      "back, 2 usage, 3 refused, nothing was touched, 4 cancelled, 5 in doubt (see overlayd status), 6 no overlayd here\n",
 	      f);
 }
 
@@ -66,6 +68,26 @@ static void ms_migrate_clear_bar(struct ms_migrate *m)
 	if (m->bar_open)
 		fputs("\r\033[K", stderr);
 	m->bar_open = false;
+}
+
+/* it will not come about, or we cannot know: @text to people, or with --json the object the agent would have sent */
+static void ms_migrate_say_no(struct ms_migrate *m, int status, const char *text)
+{
+	json_t *refusals = json_array(), *reason = json_string(text);
+	cleanup_free char *json = NULL;
+	json_t *v;
+
+	fprintf(stderr, "ms-migrate: %s\n", text);
+	if (!m->json) {
+		json_decref(refusals);
+		json_decref(reason);
+		return;
+	}
+	json_array_append_new(refusals, reason ? reason : json_string("refused"));
+	v = json_pack("{s:o, s:i, s:O}", "refusals", refusals, "exit_status", status, "text", json_array_get(refusals, 0));
+	json = json_dumps(v, JSON_COMPACT);
+	json_decref(v);
+	printf("%s\n", json);
 }
 
 /* the first word counts: the agent hangs up right after its last one, and both may be read in the same turn */
@@ -105,6 +127,10 @@ static void ms_migrate_show_progress(struct ms_migrate *m, const Ovl__MigProgres
 static void ms_migrate_show_done(struct ms_migrate *m, const Ovl__MigDone *d)
 {
 	ms_migrate_clear_bar(m);
+	if (m->asking && d->exit_status == OVL__MIG_EXIT__MIG_EXIT_OK) {
+		ms_migrate_stop(m, OVL__MIG_EXIT__MIG_EXIT_OK);
+		return;
+	}
 	if (m->json && d->json[0])
 		printf("%s\n", d->json);
 	else if (d->exit_status == OVL__MIG_EXIT__MIG_EXIT_OK)
@@ -126,6 +152,14 @@ static void ms_migrate_send_cancel(struct ms_migrate *m)
 	conn_send(m->conn, MIG_CHAN_OPERATOR, buf, ovl__mig_msg__pack(&msg, buf));
 }
 
+/* --self: it waits for our end now, so this is all we can ever say */
+static void ms_migrate_begun(struct ms_migrate *m)
+{
+	if (m->json)
+		puts("{\"begun\":true,\"exit_status\":0}");
+	ms_migrate_stop(m, OVL__MIG_EXIT__MIG_EXIT_OK);
+}
+
 static void ms_migrate_agent_frame(struct ms_migrate *m, const uint8_t *data, size_t len)
 {
 	Ovl__MigMsg *msg = ovl__mig_msg__unpack(NULL, len, data);
@@ -135,9 +169,9 @@ static void ms_migrate_agent_frame(struct ms_migrate *m, const uint8_t *data, si
 	if (!m->accepted && m->cancelling)
 		ms_migrate_send_cancel(m);
 	m->accepted = true;
-	if (m->request.self)
-		ms_migrate_stop(m, OVL__MIG_EXIT__MIG_EXIT_OK);
-	if (msg->body_case == OVL__MIG_MSG__BODY_PROGRESS)
+	if (m->request.self && !m->request.dry_run && msg->body_case == OVL__MIG_MSG__BODY_PROGRESS)
+		ms_migrate_begun(m);
+	else if (msg->body_case == OVL__MIG_MSG__BODY_PROGRESS)
 		ms_migrate_show_progress(m, msg->progress);
 	else if (msg->body_case == OVL__MIG_MSG__BODY_DONE)
 		ms_migrate_show_done(m, msg->done);
@@ -150,7 +184,7 @@ static void ms_migrate_refused_frame(struct ms_migrate *m, const uint8_t *data, 
 	Ovl__CtlMsg *msg = ovl__ctl_msg__unpack(NULL, len, data);
 
 	if (msg && msg->body_case == OVL__CTL_MSG__BODY_REPLY) {
-		fprintf(stderr, "ms-migrate: %s\n", msg->reply->text);
+		ms_migrate_say_no(m, OVL__MIG_EXIT__MIG_EXIT_REFUSED, msg->reply->text);
 		ms_migrate_stop(m, OVL__MIG_EXIT__MIG_EXIT_REFUSED);
 	}
 	if (msg)
@@ -171,13 +205,14 @@ static void ms_migrate_frame_cb(struct conn *c, uint8_t channel, const uint8_t *
 static void ms_migrate_down_cb(struct conn *c, const char *why, void *arg)
 {
 	struct ms_migrate *m = arg;
+	cleanup_free char *text = NULL;
 
 	(void)c;
 	if (m->over)
 		return;
 	ms_migrate_clear_bar(m);
-	fprintf(stderr, "ms-migrate: lost the migration's agent (%s); it is finished or undone without us: see `overlayd status`\n",
-		why);
+	text = xasprintf("lost the migration's agent (%s); it is finished or undone without us: see `overlayd status`", why);
+	ms_migrate_say_no(m, OVL__MIG_EXIT__MIG_EXIT_IN_DOUBT, text);
 	ms_migrate_stop(m, OVL__MIG_EXIT__MIG_EXIT_IN_DOUBT);
 }
 
@@ -265,15 +300,17 @@ static int ms_migrate_open(struct ms_migrate *m)
 	struct sockaddr_un sun = { .sun_family = AF_UNIX, .sun_path = OVERLAYD_RUN_DIR "/ctl.sock" };
 	const struct conn_cfg cfg = { .loop = m->loop, .ops = &ms_migrate_ops, .arg = m };
 	cleanup_close int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	cleanup_free char *text = NULL;
 	struct oerr err = { 0 };
 
 	if (fd < 0 || connect(fd, (struct sockaddr *)&sun, sizeof(sun))) {
-		fprintf(stderr, "ms-migrate: overlayd does not run here (%s: %s)\n", sun.sun_path, strerror(errno));
+		text = xasprintf("overlayd does not run here (%s: %s)", sun.sun_path, strerror(errno));
+		ms_migrate_say_no(m, OVL__MIG_EXIT__MIG_EXIT_NO_DAEMON, text);
 		return -ENOTCONN;
 	}
 	m->conn = conn_new_unix(&cfg, steal_fd(&fd), &err);
 	if (!m->conn)
-		fprintf(stderr, "ms-migrate: %s\n", err.text);
+		ms_migrate_say_no(m, OVL__MIG_EXIT__MIG_EXIT_NO_DAEMON, err.text);
 	return m->conn ? 0 : err.code;
 }
 
@@ -289,24 +326,48 @@ static void ms_migrate_send_request(struct ms_migrate *m)
 	conn_send(m->conn, 0, buf, ovl__ctl_msg__pack(&msg, buf));
 }
 
+/* one request from beginning to end; Return: exit status */
+static int ms_migrate_run(struct ms_migrate *m)
+{
+	m->over = m->accepted = false;
+	if (ms_migrate_open(m))
+		return OVL__MIG_EXIT__MIG_EXIT_NO_DAEMON;
+	ms_migrate_send_request(m);
+	ev_run(m->loop, 0);
+	conn_free(m->conn);
+	m->conn = NULL;
+	return m->exit_status;
+}
+
+/* Once we have ended nobody is there to be told of obstacles: they are looked for before */
+static int ms_migrate_ask(struct ms_migrate *m)
+{
+	int status;
+
+	m->asking = true;
+	m->request.dry_run = true;
+	status = ms_migrate_run(m);
+	m->asking = false;
+	m->request.dry_run = false;
+	return status;
+}
+
 int main(int argc, char **argv)
 {
 	struct ms_migrate m = { .request = OVL__CTL_MIGRATE__INIT, .tty = isatty(STDERR_FILENO) };
+	int status = 0;
 
 	log_init("ms-migrate", LOG_LVL_WARN, NULL);
 	if (ms_migrate_parse(&m, argc, argv))
 		return OVL__MIG_EXIT__MIG_EXIT_USAGE;
 	m.loop = ev_default_loop(EVFLAG_AUTO);
 	signal(SIGPIPE, SIG_IGN);
-	if (ms_migrate_open(&m))
-		return OVL__MIG_EXIT__MIG_EXIT_NO_DAEMON;
 	ev_signal_init(&m.sigint, ms_migrate_signal_cb, SIGINT);
 	ev_signal_init(&m.sigterm, ms_migrate_signal_cb, SIGTERM);
 	m.sigint.data = m.sigterm.data = &m;
 	ev_signal_start(m.loop, &m.sigint);
 	ev_signal_start(m.loop, &m.sigterm);
-	ms_migrate_send_request(&m);
-	ev_run(m.loop, 0);
-	conn_free(m.conn);
-	return m.exit_status;
+	if (m.request.self && !m.request.dry_run)
+		status = ms_migrate_ask(&m);
+	return status ? status : ms_migrate_run(&m);
 }

@@ -131,15 +131,20 @@ static bool report_is_empty(const struct migrate_src *m)
 	return n == 0 || (n == 1 && pids[0] == m->control.w.init);
 }
 
+/* why, and what is the case now; to be freed */
+static char *report_stays(const struct migrate_src *m, const struct oerr *err, bool committed)
+{
+	return xasprintf("%s; %s %s on %s%s", err->text, m->control.w.name[0] ? m->control.w.name : "it",
+			 report_is_empty(m) ? "has no process" : "goes on running", m->agent.conf->node,
+			 committed ? ", its vIPs were moved back" : "");
+}
+
 /** report_failed() - it did not come about (or, @committed, came about and was taken back); it runs here as before */
 void report_failed(struct migrate_src *m, const struct oerr *err, bool committed)
 {
 	bool cancelled = err->code == -ECANCELED;
-	char text[OERR_TEXT_MAX + 160];
+	cleanup_free char *text = report_stays(m, err, committed);
 
-	snprintf(text, sizeof(text), "%s; %s %s on %s%s", err->text, m->control.w.name[0] ? m->control.w.name : "it",
-		 report_is_empty(m) ? "has no process" : "goes on running", m->agent.conf->node,
-		 committed ? ", its vIPs were moved back" : "");
 	report_send(m, err->code, cancelled ? OVL__MIG_EXIT__MIG_EXIT_CANCELLED : OVL__MIG_EXIT__MIG_EXIT_FAILED, text,
 		    json_pack("{s:s, s:o}", "migration", m->agent.journal.hex, "error", report_string(err->text)));
 }
@@ -187,17 +192,22 @@ static char *report_lines(const char *head, const json_t *list)
 	return text;
 }
 
-/** report_refused() - pre-flight said no; nothing has been touched */
-void report_refused(struct migrate_src *m)
+/** report_refused() - the check ended with @err, or with what pre-flight names on both nodes; nothing has been touched */
+void report_refused(struct migrate_src *m, const struct oerr *err)
 {
 	json_t *refusals = json_array(), *warnings = json_array();
 	cleanup_free char *text = NULL, *head = NULL;
 	size_t n = report_reasons(m, PREFLIGHT_REFUSE, refusals);
 
 	report_reasons(m, PREFLIGHT_WARN, warnings);
-	head = xasprintf("%s cannot move to %s, for %zu reason%s:", m->control.w.name, m->control.host, n, n == 1 ? "" : "s");
-	text = report_lines(head, refusals);
-	report_send(m, -EPERM, OVL__MIG_EXIT__MIG_EXIT_REFUSED, text,
+	if (n) {
+		head = xasprintf("%s cannot move to %s, for %zu reason%s:", m->control.w.name, m->control.host, n, n == 1 ? "" : "s");
+		text = report_lines(head, refusals);
+	} else {
+		json_array_append_new(refusals, report_string(err->text));
+		text = report_stays(m, err, false);
+	}
+	report_send(m, err->code, OVL__MIG_EXIT__MIG_EXIT_REFUSED, text,
 		    json_pack("{s:s, s:o, s:o}", "migration", m->agent.journal.hex, "refusals", refusals, "warnings", warnings));
 }
 

@@ -529,7 +529,7 @@ static void memory_sum(struct scan *s)
 
 /* --- the whole --- */
 
-static int scan_once(uint64_t netns, struct scan *s, struct scan_reader *rd, bool last,
+static int scan_once(uint64_t netns, pid_t without, struct scan *s, struct scan_reader *rd, bool last,
 		     struct oerr *err)
 {
 	struct scan_census c;
@@ -537,6 +537,7 @@ static int scan_once(uint64_t netns, struct scan *s, struct scan_reader *rd, boo
 
 	if (r)
 		return oerr_set(err, r, "reading /proc: %s", strerror(-r));
+	scan_census_drop(&c, without);
 	s->netns = netns;
 	scan_own_ns(s->own_ns);
 	trees_build(s, &c);
@@ -562,15 +563,16 @@ static int scan_once(uint64_t netns, struct scan *s, struct scan_reader *rd, boo
 
 /**
  * scan_workload() - look at everything in a network namespace
- * @netns: its inode
- * @scan:  set on success; scan_free() when done
+ * @netns:   its inode
+ * @without: a process that is to be passed over, as if it had ended already; 0 = none
+ * @scan:    set on success; scan_free() when done
  *
  * Reads /proc for some tens of milliseconds; enters the namespace for one socket(2). The caller
  * needs root's capabilities.
  *
  * Return: 0; -ESRCH nobody is in it; -errno.
  */
-int scan_workload(uint64_t netns, struct scan **scan, struct oerr *err)
+int scan_workload(uint64_t netns, pid_t without, struct scan **scan, struct oerr *err)
 {
 	const uint64_t begun = monotime_us();
 	struct scan_reader rd = { 0 };
@@ -580,7 +582,7 @@ int scan_workload(uint64_t netns, struct scan **scan, struct oerr *err)
 	for (int left = SCAN_TRIES; r == -EAGAIN && left > 0; left--) {
 		scan_free(s);
 		s = xcalloc(1, sizeof(*s));
-		r = scan_once(netns, s, &rd, left == 1, err);
+		r = scan_once(netns, without, s, &rd, left == 1, err);
 	}
 	scan_reader_fini(&rd);
 	if (r) {

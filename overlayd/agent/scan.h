@@ -240,7 +240,7 @@ struct scan_tcp_pending {
 	unsigned int orphans;		/* closed, with data still on its way out */
 };
 
-int scan_workload(uint64_t netns, struct scan **scan, struct oerr *err);
+int scan_workload(uint64_t netns, pid_t without, struct scan **scan, struct oerr *err);
 void scan_free(struct scan *s);
 
 /* cheap parts, for use close to the freeze */

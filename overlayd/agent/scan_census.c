@@ -118,6 +118,15 @@ int scan_census_take(struct scan_reader *rd, struct scan_census *c, uint64_t net
 	return 0;
 }
 
+/** scan_census_drop() - as if @pid were not there at all; 0 or one that is not there: nothing happens */
+void scan_census_drop(struct scan_census *c, pid_t pid)
+{
+	struct scan_entry *e = scan_census_find(c, pid);
+
+	if (e)
+		memmove(e, e + 1, (size_t)(c->v + --c->n - e) * sizeof(*e));
+}
+
 /** scan_census_fini() - release the list */
 void scan_census_fini(struct scan_census *c)
 {

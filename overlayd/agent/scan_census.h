@@ -23,6 +23,7 @@ struct scan_census {
 };
 
 int scan_census_take(struct scan_reader *rd, struct scan_census *c, uint64_t netns, bool lean);
+void scan_census_drop(struct scan_census *c, pid_t pid);
 struct scan_entry *scan_census_find(const struct scan_census *c, pid_t pid);
 void scan_census_fini(struct scan_census *c);
 

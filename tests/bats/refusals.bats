@@ -200,7 +200,7 @@ daemon_as_before() {
 # ---- who, where to, what ---------------------------------------------------------------------------------------------
 
 @test "refused: a host nobody knows, no name of a host, the node it is on" {
-	refused 1 "no node n9 is known to the directory" app n9
+	refused 3 "no node n9 is known to the directory" app n9
 	refused 3 '"no/host" is no node.s name' app no/host
 	refused 3 "app is on n1 already" app n1
 }
@@ -224,7 +224,7 @@ daemon_as_before() {
 
 @test "refused: a workload in which nothing runs" {
 	workload n1 empty 192.168.5.9
-	run_rc 1 on n1 ms-migrate empty n2
+	run_rc 3 on n1 ms-migrate empty n2
 	assert_match "$output" "no process runs"
 	run_ok on n1 overlayd netns del empty
 	unharmed
@@ -247,8 +247,47 @@ daemon_as_before() {
 		assert_match "$output" "usage: ms-migrate|--timeout takes seconds"
 	done
 	run_ok on n1 ms-migrate --help
-	assert_match "$output" "3 refused by pre-flight"
+	assert_match "$output" "3 refused, nothing was touched"
 	unharmed
+}
+
+# refused_json REGEX ARGS: exit status 3, and an object with the one reason
+refused_json() {
+	local regex=$1
+	shift
+	TIMEOUT=40 run_rc 3 on n1 ms-migrate --json "$@"
+	output=$(tail -n 1 <<<"$output")
+	assert_eq "$(json '"\(.exit_status) \(.refusals | length) \(.refusals[0] as $r | .text | startswith($r))"')" \
+		"3 1 true" "$output"
+	assert_match "$(json '.refusals[0]')" "$regex"
+}
+
+@test "refused with --json: an object, whoever says no" {
+	refused_json "there is no workload nobody" nobody n2
+	refused_json "\"no/host\" is no node.s name" app no/host
+	refused_json "no node n9 is known" app n9
+	TIMEOUT=40 run_ok on n2 overlayd stop
+	TIMEOUT=40 _run on n2 ms-migrate --json app n1
+	assert_eq "$status $(tail -n 1 <<<"$output" | jq .exit_status)" "6 6" "no overlayd: $output"
+	run_ok on n2 overlayd start
+	wait_for 15 on n2 overlayd status
+	unharmed
+}
+
+@test "refused: --self tells the reasons while the program is still there, also in a dry run" {
+	# shellcheck disable=SC2016
+	self() { spawn self on n1 ip netns exec app bash -c 'ms-migrate --self "$@"; echo "status $?"' - "$@"; TIMEOUT=60 finish self none; }
+	self n9
+	assert_match "$output" "status 3"
+	assert_match "$(cat "$T/self.err")" "no node n9 is known"
+	self n2 --dry-run
+	assert_match "$output" "app can move to n2.*status 0"
+	obstacle ring io_uring
+	self n2
+	assert_match "$output" "status 3"
+	assert_match "$(cat "$T/self.err")" "situation\[$OBSTACLE\].*io_uring"
+	unharmed
+	n2_empty
 }
 
 # ---- who is missing --------------------------------------------------------------------------------------------------
@@ -260,14 +299,14 @@ daemon_as_before() {
 	assert_match "$output" "overlayd does not run here"
 	run_ok on n2 overlayd start
 	wait_for 15 on n2 overlayd status
-	answered 1 "n2 .*not reached.*app goes on running on n1"
+	answered 3 "n2 .*not reached.*app goes on running on n1"
 }
 
 @test "refused: the directory does not answer" {
 	run_ok on n1 directoryd stop
 	asked app n2
 	run_ok on n1 directoryd start
-	answered 1 "directory.*app goes on running on n1"
+	answered 3 "directory.*app goes on running on n1"
 	wait_for 20 on n1 ms-migrate app n2 --dry-run
 }
 
@@ -282,13 +321,13 @@ daemon_as_before() {
 	run_ok on n2 overlayd stop
 	on n2 sh -c "cp $T/pki/* /etc/overlayd/pki/"
 	run_ok on n2 overlayd start
-	answered 1 "n2.*certificate.*app goes on running on n1"
+	answered 3 "n2.*certificate.*app goes on running on n1"
 	wait_for 20 on n1 ms-migrate app n2 --dry-run
 }
 
 @test "refused: the agents speak different versions" {
 	on n1 sh -c 'echo "src.version error" >/run/overlayd/fault'
-	refused 1 "n1 runs a version of overlayd that this one .* does not understand"
+	refused 3 "n1 runs a version of overlayd that this one .* does not understand"
 }
 
 @test "refused: a second migration of what is on its way" {

@@ -327,7 +327,7 @@ int main(int argc, char **argv)
 	if (argc < 3)
 		return 2;
 	/* finishing works when the workload is dead */
-	if (scan_netns_of(atoi(argv[2]), &netns) || scan_workload(netns, &s, &err)) {
+	if (scan_netns_of(atoi(argv[2]), &netns) || scan_workload(netns, 0, &s, &err)) {
 		if (argc != 5 || !strcmp(argv[4], "aside") || !strcmp(argv[4], "release")) {
 			fprintf(stderr, "scantool: %s\n",
 				err.text[0] ? err.text : "no such process");
