@@ -342,10 +342,11 @@ int sock_image_add_oos(struct sock_image *img, uint32_t seq, const uint8_t *byte
 const uint8_t *sock_image_next_oos(const struct sock_image *img, size_t *off, uint32_t *seq,
 				   uint32_t *len)
 {
-	const uint8_t *p = img->oos + *off;
+	const uint8_t *p;
 
 	if (!img->oos || img->oos_len - *off < 8)
 		return NULL;
+	p = img->oos + *off;
 	*seq = (uint32_t)get_le(p, 4);
 	*len = (uint32_t)get_le(p + 4, 4);
 	if (!*len || *len > img->oos_len - *off - 8)
