@@ -15,3 +15,6 @@ endif
 PROGRAMS	+= ms-probe
 ms-probe_SRC	:= tests/lib/probe.c
 ms-probe_LIBS	:= -lpthread
+PROGRAMS	+= ms-churn
+ms-churn_SRC	:= tests/lib/churn.c tests/lib/chk.c tests/lib/packet.c $(common_SRC)
+ms-churn_LIBS	:= -lpthread

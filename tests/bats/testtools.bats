@@ -62,6 +62,42 @@ listens() { on n1 ss -Hltn 'sport = :5100' | grep -q .; }
 	assert_le 300 "$(json .longest_gap_ms)" "longest gap of a server stopped for more than that"
 }
 
+@test "ms-churn: every kind of end passes on a good path, and the server counts the resets" {
+	TIMEOUT=30 _run on n1 ms-churn --threads 6 --seconds 2 127.0.0.1:5000
+	assert_eq "$status $(json '"\(.errors) \(.lost)"')" "0 0 0" "$output"
+	assert_eq "$(json '[.u, .s, .r, .e, .q] | map(. > 0) | all')" true "kinds: $output"
+	local resets
+	resets=$(json .r)
+	cli --mode query 127.0.0.1:5000
+	assert_eq "$(json '"\(.errors) \(.lost) \(.resets)"')" "0 0 $resets" "server: $output"
+}
+
+@test "ms-churn: a byte flipped or dropped on the way is noticed" {
+	local what
+	for what in flip drop; do
+		spawn relay on n1 python3 "$TOP/tests/lib/mangle.py" 5100 5000 $what 70001
+		wait_for 5 listens
+		TIMEOUT=30 _run on n1 ms-churn --threads 1 --seconds 1 --kinds s --max 2000 127.0.0.1:5100
+		assert_eq "$status" 1 "exit status after $what: $output"
+		assert_le 1 "$(json '.errors + .lost')" "noticed: $what"
+		finish relay
+	done
+}
+
+@test "ms-testcli: gaps are written down, and probes of keepalive are sent" {
+	spawn c on n1 ms-testcli --keepalive 1 --gaps "$BATS_TEST_TMPDIR/gaps" --ready "$BATS_TEST_TMPDIR/c.ready" 127.0.0.1:5000
+	wait_for 5 test -e "$BATS_TEST_TMPDIR/c.ready"
+	assert_match "$(on n1 ss -Hton 'dport = :5000')" "timer:\(keepalive"
+	local pid
+	pid=$(cat "$BATS_TEST_TMPDIR/ready")
+	kill -STOP "$pid"
+	timeout 0.2 tail -f /dev/null || true
+	kill -CONT "$pid"
+	finish c
+	assert_eq "$status" 0 "$output"
+	assert_eq "$(awk '$2 - $1 >= 100000' "$BATS_TEST_TMPDIR/gaps" | wc -l)" 1 "$(cat "$BATS_TEST_TMPDIR/gaps")"
+}
+
 @test "ms-testcli: wrong usage and a server that is not there are told with exit status 2" {
 	cli --mode wrong 127.0.0.1:5000
 	assert_eq "$status" 2

@@ -34,22 +34,25 @@ bool chk_verify(const void *data, size_t len, uint64_t position, uint8_t seed)
 	return !memcmp(data, chk_ramp(position, seed), len);
 }
 
-void chk_header_encode(uint8_t *wire, enum chk_mode mode, uint8_t seed)
+/** chk_header_encode() - @kib: what shut and reset need, 0 for the others */
+void chk_header_encode(uint8_t *wire, enum chk_mode mode, uint8_t seed, uint16_t kib)
 {
 	memcpy(wire, "MSTS", 4);
 	wire[4] = (uint8_t)mode;
 	wire[5] = seed;
-	wire[6] = wire[7] = 0;
+	wire[6] = (uint8_t)kib;
+	wire[7] = (uint8_t)(kib >> 8);
 }
 
 /* Return: 0, or -EPROTO when this is no header of ours */
-int chk_header_decode(const uint8_t *wire, enum chk_mode *mode, uint8_t *seed)
+int chk_header_decode(const uint8_t *wire, enum chk_mode *mode, uint8_t *seed, uint16_t *kib)
 {
-	if (memcmp(wire, "MSTS", 4) || !wire[4] || !strchr("EUDBQ", wire[4]) || wire[6] || wire[7])
+	if (memcmp(wire, "MSTS", 4) || !wire[4] || !strchr("EUDBQSR", wire[4]))
 		return -EPROTO;
 	*mode = (enum chk_mode)wire[4];
 	*seed = wire[5];
-	return 0;
+	*kib = (uint16_t)(wire[6] | wire[7] << 8);
+	return *kib && *mode != CHK_SHUT && *mode != CHK_RESET ? -EPROTO : 0;
 }
 
 void chk_trailer_encode(uint8_t *wire, const struct chk_trailer *t)

@@ -10,6 +10,8 @@
  *     download   only the server sends
  *     both       both send as fast as they may
  *     query      no ramp: the server answers with its counters as one line of JSON
+ *     shut       both send; the server as many KiB as the header says, then it shuts its side down and reads on: no trailer
+ *     reset      only the client sends, as many KiB as the header says; then it resets the connection
  *
  * The client ends by shutting its side down. The server answers with what it still owes, then a trailer of 24 bytes, then
  * closes: the last 24 bytes of what the client receives say how many bytes the server got and sent and how many were wrong.
@@ -34,6 +36,8 @@ enum chk_mode {
 	CHK_DOWNLOAD = 'D',
 	CHK_BOTH = 'B',
 	CHK_QUERY = 'Q',
+	CHK_SHUT = 'S',
+	CHK_RESET = 'R',
 };
 
 struct chk_trailer {
@@ -46,8 +50,8 @@ void chk_init(void);
 const uint8_t *chk_ramp(uint64_t position, uint8_t seed);
 bool chk_verify(const void *data, size_t len, uint64_t position, uint8_t seed);
 
-void chk_header_encode(uint8_t *wire, enum chk_mode mode, uint8_t seed);
-int chk_header_decode(const uint8_t *wire, enum chk_mode *mode, uint8_t *seed);
+void chk_header_encode(uint8_t *wire, enum chk_mode mode, uint8_t seed, uint16_t kib);
+int chk_header_decode(const uint8_t *wire, enum chk_mode *mode, uint8_t *seed, uint16_t *kib);
 void chk_trailer_encode(uint8_t *wire, const struct chk_trailer *t);
 int chk_trailer_decode(const uint8_t *wire, struct chk_trailer *t);
 

@@ -10,7 +10,10 @@
  *   --total BYTES      upload, download, both: stop when each connection has sent or received so many
  *   --size BYTES       pingpong, udp: bytes of one request (1021, 211)
  *   --interval MS      pingpong, udp, udpflow: pause between rounds (pingpong 1, udp 10)
- *   --rate MBPS        upload, download, both: at most so many megabytes a second, all connections together
+ *   --rate MBPS        upload, download, both: at most so many megabytes a second, all connections together; it is sent in
+ *                      pieces of 10 ms
+ *   --keepalive S      probes after S seconds of silence, then one a second; three unanswered are the end
+ *   --gaps FILE        a line for each gap of 20 ms or more: begin and end in monotonic microseconds, local port
  *   --bind ADDR[:PORT] the local address
  *   --status FILE      the JSON below, rewritten five times a second, "running": true (whole or not at all)
  *   --ready FILE       written (the pid) once every connection is up and has received or sent something
@@ -49,6 +52,7 @@
 #define ENDING_MAX_US 60000000		/* an orderly end that takes longer has failed */
 #define UDP_ANSWER_US 1000000
 #define SECOND_US 1000000u
+#define GAP_MIN_US 20000
 
 enum cli_mode { MODE_PINGPONG, MODE_UPLOAD, MODE_DOWNLOAD, MODE_BOTH, MODE_UDP, MODE_UDPFLOW, MODE_QUERY };
 
@@ -75,6 +79,7 @@ struct conn {
 	uint64_t next_us;		/* pingpong, udp: the next round may begin */
 	uint64_t gap_us;		/* longest so far */
 	uint64_t answer_seq;		/* udp: one more than the highest answered */
+	uint16_t port;			/* local */
 	bool shut;			/* we have shut our side down */
 	uint8_t tail[CHK_TRAILER_LEN];	/* the last bytes received: they may be the trailer */
 	size_t tail_len;
@@ -85,7 +90,9 @@ static struct {
 	struct sockaddr_in server, local;
 	bool have_local;
 	uint64_t connections, seconds, rounds, total, size, interval_us, rate_bps;
+	uint64_t keepalive;		/* seconds, 0 = no */
 	const char *status_path, *ready_path;
+	FILE *gaps;
 
 	int epoll;
 	struct conn *conns;
@@ -185,10 +192,19 @@ static void conn_over(struct conn *c)
 	cli.up--;
 }
 
+static void gap_end(struct conn *c)
+{
+	uint64_t us = c->mark_us ? cli.now_us - c->mark_us : 0;
+
+	if (us > c->gap_us)
+		c->gap_us = us;
+	if (cli.gaps && us >= GAP_MIN_US)
+		fprintf(cli.gaps, "%lu %lu %u\n", c->mark_us, cli.now_us, c->port);
+}
+
 static void conn_lost(struct conn *c, const char *what, int code)
 {
-	if (c->mark_us && cli.now_us - c->mark_us > c->gap_us)
-		c->gap_us = cli.now_us - c->mark_us;
+	gap_end(c);
 	error_note("connection %ld: %s: %s", (long)(c - cli.conns), what, strerror(code));
 	cli.lost++;
 	conn_over(c);
@@ -206,8 +222,7 @@ static void conn_watch(struct conn *c, uint32_t events)
 
 static void conn_moved(struct conn *c)
 {
-	if (c->mark_us && cli.now_us - c->mark_us > c->gap_us)
-		c->gap_us = cli.now_us - c->mark_us;
+	gap_end(c);
 	c->mark_us = cli.now_us;
 }
 
@@ -227,6 +242,8 @@ static size_t conn_send_size(const struct conn *c)
 
 	if (cli.mode == MODE_PINGPONG)
 		len = (c->rounds + 1) * cli.size - c->sent;
+	else if (cli.rate_bps)
+		len = cli.rate_bps / 100;
 	return len < CHK_CHUNK ? (size_t)len : CHK_CHUNK;
 }
 
@@ -432,9 +449,21 @@ static void udp_tick(struct conn *c)
 
 /* ---- running ------------------------------------------------------------------------------------------------------ */
 
+static void keepalive_set(int fd)
+{
+	if (!cli.keepalive)
+		return;
+	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &(int){ 1 }, sizeof(int));
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &(int){ (int)cli.keepalive }, sizeof(int));
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &(int){ 1 }, sizeof(int));
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &(int){ 3 }, sizeof(int));
+}
+
 static void conn_open(struct conn *c)
 {
 	int type = is_udp() ? SOCK_DGRAM : SOCK_STREAM;
+	struct sockaddr_in local = { 0 };
+	socklen_t len = sizeof(local);
 	uint8_t header[CHK_HEADER_LEN];
 
 	c->seed = (uint8_t)((c - cli.conns) * 7 + getpid());
@@ -445,9 +474,12 @@ static void conn_open(struct conn *c)
 		exit(2);
 	}
 	cli.up++;
+	if (!getsockname(c->fd, (struct sockaddr *)&local, &len))
+		c->port = ntohs(local.sin_port);
 	if (!is_udp()) {
+		keepalive_set(c->fd);
 		setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &(int){ 1 }, sizeof(int));
-		chk_header_encode(header, modes[cli.mode].wire, c->seed);
+		chk_header_encode(header, modes[cli.mode].wire, c->seed, 0);
 		if (send(c->fd, header, sizeof(header), MSG_NOSIGNAL) != sizeof(header)) {
 			fprintf(stderr, "ms-testcli: cannot send: %s\n", strerror(errno));
 			exit(2);
@@ -562,7 +594,8 @@ static const struct option options[] = {
 	{ "total", required_argument, NULL, 't' },	{ "size", required_argument, NULL, 'z' },
 	{ "interval", required_argument, NULL, 'i' },	{ "rate", required_argument, NULL, 'R' },
 	{ "bind", required_argument, NULL, 'b' },	{ "status", required_argument, NULL, 'S' },
-	{ "ready", required_argument, NULL, 'y' },	{ 0 },
+	{ "ready", required_argument, NULL, 'y' },	{ "keepalive", required_argument, NULL, 'k' },
+	{ "gaps", required_argument, NULL, 'g' },	{ 0 },
 };
 
 static void __attribute__((noreturn)) misuse(const char *what, const char *value)
@@ -621,6 +654,14 @@ static void option_take(int opt, const char *arg)
 			misuse("not an address:", arg);
 		cli.have_local = true;
 		break;
+	case 'k':
+		cli.keepalive = number(arg, 1, 3600);
+		break;
+	case 'g':
+		cli.gaps = fopen(arg, "we");
+		if (!cli.gaps)
+			misuse("cannot write:", arg);
+		break;
 	case 'S':
 		cli.status_path = arg;
 		break;
@@ -663,5 +704,7 @@ int main(int argc, char **argv)
 	status_write(false);
 	report(text, sizeof(text), false);
 	fputs(text, stdout);
+	if (cli.gaps)
+		fclose(cli.gaps);
 	return cli.errors || (cli.lost && !is_udp()) ? 1 : 0;
 }

@@ -3,7 +3,7 @@
  *
  * Usage: ms-testsrv [--udp ADDR:PORT]... [--memory MB] [--slow-accept MS] [--unix PATH] [--lock FILE] [--ready FILE] ADDR:PORT...
  *
- *   ADDR:PORT       listen here (TCP); each connection says itself what it wants (chk.h): echo, upload, download, both, query
+ *   ADDR:PORT       listen here (TCP); each connection says itself what it wants (chk.h): echo, upload, download, both, query, shut, reset
  *   --udp ...       datagrams are sent back as they came; order per sender is checked by their sequence number
  *   --memory MB     keep that much written memory; a query checks it
  *   --slow-accept MS   rest so long before each accept: the queue is hardly ever empty
@@ -14,7 +14,8 @@
  * One process, one thread, epoll. Runs until SIGTERM or SIGINT, then prints its counters as one line of JSON, the same that
  * `ms-testcli --mode query ADDR:PORT` gets:
  *   {"pid": ..., "connections": now, "accepted": ever, "lost": ended by an error, "bytes_in": ..., "bytes_out": ...,
- *    "errors": wrong bytes or protocol, "memory_errors": ..., "udp_in": ..., "udp_reordered": ..., "udp_errors": ...}
+ *    "errors": wrong bytes or protocol, "memory_errors": ..., "udp_in": ..., "udp_reordered": ..., "udp_errors": ...,
+ *    "resets": announced ones, after all that was announced had come}
  * Exit status: 0 no error and nothing lost, 1 otherwise, 2 wrong usage or no socket.
  */
 #include <arpa/inet.h>
@@ -53,6 +54,8 @@ struct conn {
 	uint32_t events;		/* asked of epoll now */
 	enum chk_mode mode;
 	uint8_t seed;
+	uint64_t promised;		/* shut: bytes we are to send; reset: bytes the client will have sent */
+	bool shut;			/* shut: we have sent them and shut our side down */
 	uint8_t header[CHK_HEADER_LEN];
 	size_t header_len;		/* CHK_HEADER_LEN: mode and seed are known */
 	uint64_t received, sent;	/* ramp bytes */
@@ -69,7 +72,7 @@ struct sender {
 
 static struct {
 	int epoll;
-	uint64_t connections, accepted, lost, bytes_in, bytes_out, errors;
+	uint64_t connections, accepted, lost, bytes_in, bytes_out, errors, resets;
 	uint64_t udp_in, udp_reordered, udp_errors;
 	struct sender senders[SENDERS_MAX];
 	size_t n_senders;
@@ -104,9 +107,9 @@ static int counters(char *text, size_t size)
 	return snprintf(text, size,
 			"{\"pid\": %d, \"connections\": %lu, \"accepted\": %lu, \"lost\": %lu, \"bytes_in\": %lu, "
 			"\"bytes_out\": %lu, \"errors\": %lu, \"memory_errors\": %lu, \"udp_in\": %lu, "
-			"\"udp_reordered\": %lu, \"udp_errors\": %lu}\n",
+			"\"udp_reordered\": %lu, \"udp_errors\": %lu, \"resets\": %lu}\n",
 			getpid(), srv.connections, srv.accepted, srv.lost, srv.bytes_in, srv.bytes_out, srv.errors,
-			memory_errors(), srv.udp_in, srv.udp_reordered, srv.udp_errors);
+			memory_errors(), srv.udp_in, srv.udp_reordered, srv.udp_errors, srv.resets);
 }
 
 static void conn_watch(struct conn *c, uint32_t events)
@@ -139,7 +142,18 @@ static uint64_t conn_owes(const struct conn *c)
 		return 0;
 	if (c->mode == CHK_ECHO)
 		return c->received - c->sent;
+	if (c->mode == CHK_SHUT)
+		return c->promised - c->sent;
 	return conn_is_source(c) ? CHK_CHUNK : 0;
+}
+
+/* shut: all is sent, our FIN goes; the client may still have much to say */
+static void conn_shut(struct conn *c)
+{
+	if (c->mode != CHK_SHUT || c->shut || conn_owes(c))
+		return;
+	c->shut = true;
+	shutdown(c->end.fd, SHUT_WR);
 }
 
 static void conn_finish(struct conn *c)
@@ -169,6 +183,11 @@ static bool conn_send(struct conn *c)
 		if (conn_is_source(c))
 			break;			/* others want their turn */
 	}
+	conn_shut(c);
+	if (c->shut && c->eof) {
+		conn_close(c, false);
+		return false;
+	}
 	if (c->eof && !conn_owes(c) && !c->last_len)
 		conn_finish(c);
 	while (c->last_sent < c->last_len) {
@@ -193,6 +212,7 @@ failed:
 static ssize_t conn_take_header(struct conn *c, const uint8_t *data, size_t len)
 {
 	size_t want = CHK_HEADER_LEN - c->header_len;
+	uint16_t kib;
 
 	if (want > len)
 		want = len;
@@ -200,9 +220,19 @@ static ssize_t conn_take_header(struct conn *c, const uint8_t *data, size_t len)
 	c->header_len += want;
 	if (c->header_len < CHK_HEADER_LEN)
 		return (ssize_t)want;
-	if (chk_header_decode(c->header, &c->mode, &c->seed))
+	if (chk_header_decode(c->header, &c->mode, &c->seed, &kib))
 		return -EPROTO;
+	c->promised = kib * 1024ull;
 	return (ssize_t)want;
+}
+
+/* a reset that was announced and lost nothing is none of our losses */
+static void conn_failed(struct conn *c)
+{
+	bool meant = c->header_len == CHK_HEADER_LEN && c->mode == CHK_RESET && errno == ECONNRESET && c->received == c->promised;
+
+	srv.resets += meant;
+	conn_close(c, !meant);
 }
 
 /* Return: false when the connection is over and has been freed */
@@ -214,7 +244,7 @@ static bool conn_receive(struct conn *c)
 	if (n < 0) {
 		if (errno == EAGAIN || errno == EINTR)
 			return true;
-		conn_close(c, true);
+		conn_failed(c);
 		return false;
 	}
 	if (n == 0 && !c->header_len) {
