@@ -3,7 +3,8 @@
  *
  * Theory of operation
  *   Purpose    seal and open single datagrams with AES-128-GCM or ChaCha20-Poly1305 (RFC 5116, RFC
- *              8439), by OpenSSL's EVP; and turn what the TLS exporter gives into two keys.
+ *              8439), by OpenSSL's EVP or by gcm.c; and turn what the TLS exporter gives into two
+ *              keys.
  *   Not here   who has which key and when it ends (seal.c), replay (replay.c), when keys are agreed
  *              on (peer.c).
  *   Nonce      96 bits: the direction's salt (32), then the counter (64, network byte order). A
@@ -11,7 +12,8 @@
  *              belongs to one TLS connection, one number and one direction, so a restarted daemon
  *              cannot meet an old one.
  *   Speed      ciphers are fetched once; a key keeps its EVP context with the key schedule done,
- *              and each datagram sets the nonce only.
+ *              and each datagram sets the nonce only. crypto_preference() measures which of the two
+ *              implementations of AES-128-GCM is the faster one; keys made from then on use it.
  *   Secrets    struct crypto_secret and crypto_pair are wiped by whoever is done with them
  *              (crypto_wipe()); EVP wipes its own.
  *   Guarded by tests/unit/test_crypto.c (published vectors)
@@ -26,17 +28,21 @@
 
 #include "overlayd/common/monotime.h"
 #include "overlayd/common/util.h"
+#include "overlayd/gcm.h"
 
-#define NONCE_LEN 12
+#define NONCE_LEN GCM_NONCE_LEN
 #define TRIAL_BYTES 1400
 #define TRIAL_SEALS 64
 #define TRIALS 8		/* the fastest counts: the others were interrupted */
 
 struct crypto_key {
 	EVP_CIPHER_CTX *ctx;
+	struct gcm *gcm;	/* in place of @ctx, or NULL */
 	uint8_t salt[CRYPTO_SALT_LEN];
 	bool seal;
 };
+
+static bool use_gcm;		/* AES-128-GCM: gcm.c instead of EVP; set at start */
 
 static const struct {
 	const char *name, *evp;
@@ -150,6 +156,10 @@ struct crypto_key *crypto_key_new(enum crypto_cipher cipher, const struct crypto
 	k = xcalloc(1, sizeof(*k));
 	k->seal = seal;
 	memcpy(k->salt, secret->salt, sizeof(k->salt));
+	if (use_gcm && cipher == CRYPTO_AES_128_GCM)
+		k->gcm = gcm_new(secret->key);
+	if (k->gcm)
+		return k;
 	k->ctx = EVP_CIPHER_CTX_new();
 	if (k->ctx && EVP_CipherInit_ex2(k->ctx, evp, secret->key, NULL, seal, NULL) == 1)
 		return k;
@@ -163,19 +173,23 @@ void crypto_key_free(struct crypto_key *k)
 	if (!k)
 		return;
 	EVP_CIPHER_CTX_free(k->ctx);
+	gcm_free(k->gcm);
 	crypto_wipe(k, sizeof(*k));
 	free(k);
 }
 
-/* nonce and additional data; Return: did it work? */
-static bool key_begin(struct crypto_key *k, uint64_t counter, const void *aad, size_t aad_len)
+static void key_nonce(const struct crypto_key *k, uint64_t counter, uint8_t nonce[NONCE_LEN])
 {
-	uint8_t nonce[NONCE_LEN];
-	int n;
-
 	memcpy(nonce, k->salt, CRYPTO_SALT_LEN);
 	for (int i = 0; i < 8; i++)
 		nonce[CRYPTO_SALT_LEN + i] = (uint8_t)(counter >> (56 - 8 * i));
+}
+
+/* nonce and additional data; Return: did it work? */
+static bool key_begin(struct crypto_key *k, const uint8_t nonce[NONCE_LEN], const void *aad, size_t aad_len)
+{
+	int n;
+
 	return EVP_CipherInit_ex2(k->ctx, NULL, NULL, nonce, -1, NULL) == 1 &&
 	       EVP_CipherUpdate(k->ctx, NULL, &n, aad, (int)aad_len) == 1;
 }
@@ -183,9 +197,15 @@ static bool key_begin(struct crypto_key *k, uint64_t counter, const void *aad, s
 static int key_seal(struct crypto_key *k, uint64_t counter, const void *aad, size_t aad_len,
 		    uint8_t *data, size_t len)
 {
+	uint8_t nonce[NONCE_LEN];
 	int n;
 
-	if (!key_begin(k, counter, aad, aad_len) ||
+	key_nonce(k, counter, nonce);
+	if (k->gcm) {
+		gcm_seal(k->gcm, nonce, aad, aad_len, data, len);
+		return 0;
+	}
+	if (!key_begin(k, nonce, aad, aad_len) ||
 	    EVP_EncryptUpdate(k->ctx, data, &n, data, (int)len) != 1 ||
 	    EVP_EncryptFinal_ex(k->ctx, data + len, &n) != 1 ||
 	    EVP_CIPHER_CTX_ctrl(k->ctx, EVP_CTRL_AEAD_GET_TAG, CRYPTO_TAG_LEN, data + len) != 1)
@@ -196,9 +216,13 @@ static int key_seal(struct crypto_key *k, uint64_t counter, const void *aad, siz
 static int key_open(struct crypto_key *k, uint64_t counter, const void *aad, size_t aad_len,
 		    uint8_t *data, size_t body)
 {
+	uint8_t nonce[NONCE_LEN];
 	int n;
 
-	if (!key_begin(k, counter, aad, aad_len) ||
+	key_nonce(k, counter, nonce);
+	if (k->gcm)
+		return gcm_open(k->gcm, nonce, aad, aad_len, data, body);
+	if (!key_begin(k, nonce, aad, aad_len) ||
 	    EVP_CIPHER_CTX_ctrl(k->ctx, EVP_CTRL_AEAD_SET_TAG, CRYPTO_TAG_LEN, data + body) != 1 ||
 	    EVP_DecryptUpdate(k->ctx, data, &n, data, (int)body) != 1 ||
 	    EVP_DecryptFinal_ex(k->ctx, data + body, &n) != 1)
@@ -257,10 +281,29 @@ static uint64_t cipher_cost_us(enum crypto_cipher cipher)
 	return best;
 }
 
-/** crypto_preference() - both ciphers, the one that is faster on this machine first; some 2 ms */
+/* what AES-128-GCM costs by the faster implementation, which is then the one in use */
+static uint64_t aes_choose(void)
+{
+	uint64_t evp, gcm;
+
+	use_gcm = false;
+	evp = cipher_cost_us(CRYPTO_AES_128_GCM);
+	if (!gcm_available())
+		return evp;
+	use_gcm = true;
+	gcm = cipher_cost_us(CRYPTO_AES_128_GCM);
+	use_gcm = gcm < evp;
+	return use_gcm ? gcm : evp;
+}
+
+/**
+ * crypto_preference() - both ciphers, the one that is faster on this machine first
+ *
+ * Takes some 10 ms. Also chooses the implementation for keys made from now on; before any thread.
+ */
 void crypto_preference(enum crypto_cipher order[2])
 {
-	bool chacha = cipher_cost_us(CRYPTO_CHACHA20_POLY1305) < cipher_cost_us(CRYPTO_AES_128_GCM);
+	bool chacha = cipher_cost_us(CRYPTO_CHACHA20_POLY1305) < aes_choose();
 
 	order[0] = chacha ? CRYPTO_CHACHA20_POLY1305 : CRYPTO_AES_128_GCM;
 	order[1] = chacha ? CRYPTO_AES_128_GCM : CRYPTO_CHACHA20_POLY1305;

@@ -263,12 +263,14 @@ static int daemon_start_peers(struct overlayd *ov, struct oerr *err)
 				       .ops = &daemon_peer_ops, .ctx = ov, .encrypt = ov->conf->tunnel.encryption,
 				       .rekey_ms = ov->conf->tunnel.rekey_ms };
 
-	if (!cfg.encrypt)
-		log_warn("daemon", "tunnel encryption is off: packets between nodes go in PLAINTEXT");
-	else if (ov->conf->tunnel.cipher == CRYPTO_NONE)
-		crypto_preference(cfg.ciphers);
+	if (cfg.encrypt)
+		crypto_preference(cfg.ciphers);	/* also chooses how AES is computed */
 	else
+		log_warn("daemon", "tunnel encryption is off: packets between nodes go in PLAINTEXT");
+	if (cfg.encrypt && ov->conf->tunnel.cipher != CRYPTO_NONE) {
 		cfg.ciphers[0] = ov->conf->tunnel.cipher;
+		cfg.ciphers[1] = CRYPTO_NONE;
+	}
 	ov->peers = peers_new(&cfg);
 	return ov->peers ? 0 : oerr_set(err, -ENOMEM, "no memory for peers");
 }

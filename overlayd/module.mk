@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 
-# its encryption; wants -lcrypto
-seal_SRC	:= overlayd/seal.c overlayd/crypto.c overlayd/replay.c
+# its encryption; wants LIBS_aead
+crypto_SRC	:= overlayd/crypto.c overlayd/gcm.c
+seal_SRC	:= overlayd/seal.c overlayd/replay.c $(crypto_SRC)
+LIBS_aead	:= -lcrypto -lIPSec_MB
 
 # the data path: what moves packets between overlay0 and the nodes
 path_SRC	:= overlayd/fastpath.c overlayd/forward.c overlayd/icmp.c overlayd/fib.c overlayd/tunnel.c overlayd/tunnel_wire.c \
@@ -19,4 +21,4 @@ overlayd_SRC	:= $(addprefix overlayd/,main.c purge.c show.c daemon.c requests.c 
 		   directory/rpc.c directory/server.c directory/backend_sqlite.c directory/binding.c directory/htab.c \
 		   overlayd/dircache.c overlayd/dirclient.c $(conn_SRC) $(state_SRC) $(common_SRC)
 overlayd_PB	:= ctl peer dir stack
-overlayd_LIBS	:= $(LIBS_nl) $(LIBS_pb) $(LIBS_tls) $(LIBS_json) $(LIBS_ev) -lsqlite3 -lpthread -lconfuse
+overlayd_LIBS	:= $(LIBS_nl) $(LIBS_pb) $(LIBS_tls) $(LIBS_json) $(LIBS_ev) $(LIBS_aead) -lsqlite3 -lpthread -lconfuse

@@ -3,9 +3,9 @@
 FUZZERS			+= fuzz_tunnel fuzz_offload
 fuzz_tunnel_SRC		:= tests/fuzz/fuzz_tunnel.c overlayd/forward.c overlayd/icmp.c overlayd/fib.c overlayd/tunnel.c overlayd/tunnel_wire.c \
 			   tunstack/offload.c $(seal_SRC) $(common_SRC)
-fuzz_tunnel_LIBS	:= -lcrypto
+fuzz_tunnel_LIBS	:= $(LIBS_aead)
 fuzz_offload_SRC	:= tests/fuzz/fuzz_offload.c tunstack/offload.c
 
 FUZZERS			+= fuzz_seal
 fuzz_seal_SRC		:= tests/fuzz/fuzz_seal.c $(filter-out tests/%,$(fuzz_tunnel_SRC))
-fuzz_seal_LIBS		:= -lcrypto
+fuzz_seal_LIBS		:= $(LIBS_aead)

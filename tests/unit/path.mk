@@ -9,7 +9,7 @@ test_fib_SRC		:= tests/unit/test_fib.c tests/lib/packet.c overlayd/fib.c $(commo
 UNIT_TESTS		+= test_forward
 test_forward_SRC	:= tests/unit/test_forward.c tests/lib/packet.c overlayd/forward.c overlayd/icmp.c overlayd/fib.c overlayd/tunnel.c \
 			   overlayd/tunnel_wire.c tunstack/offload.c $(seal_SRC) $(common_SRC)
-test_forward_LIBS	:= -lcrypto
+test_forward_LIBS	:= $(LIBS_aead)
 
 UNIT_TESTS		+= test_tunnel
 test_tunnel_SRC		:= tests/unit/test_tunnel.c tests/lib/packet.c overlayd/tunnel.c overlayd/tunnel_wire.c $(common_SRC)
@@ -18,11 +18,11 @@ test_tunnel_LIBS	:= -Wl,--wrap=sendmmsg
 # one node's data path, driven by tests/bats/tunnel.bats
 PROGRAMS		+= pathtool
 pathtool_SRC		:= tests/lib/pathtool.c $(path_SRC) $(state_SRC) $(common_SRC)
-pathtool_LIBS		:= $(LIBS_ev) $(LIBS_json) -lcrypto -lpthread
+pathtool_LIBS		:= $(LIBS_ev) $(LIBS_json) $(LIBS_aead) -lpthread
 
 UNIT_TESTS		+= test_fastpath
 test_fastpath_SRC	:= tests/unit/test_fastpath.c tests/lib/packet.c $(path_SRC) $(common_SRC)
-test_fastpath_LIBS	:= $(LIBS_ev) -lcrypto -lpthread
+test_fastpath_LIBS	:= $(LIBS_ev) $(LIBS_aead) -lpthread
 
 tsan-fastpath:	## the fast path's thread under ThreadSanitizer
 	@mkdir -p $(BUILD)/tests

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # the test includes overlayd/peer.c, to reach the connections it breaks
 UNIT_TESTS	+= test_peer
-test_peer_SRC	:= tests/unit/test_peer.c tests/unit/testpki.c overlayd/crypto.c $(conn_SRC) $(common_SRC)
+test_peer_SRC	:= tests/unit/test_peer.c tests/unit/testpki.c $(crypto_SRC) $(conn_SRC) $(common_SRC)
 test_peer_PB	:= peer
-test_peer_LIBS	:= $(LIBS_tls) $(LIBS_ev) $(LIBS_pb) $(LIBS_json)
+test_peer_LIBS	:= $(LIBS_tls) $(LIBS_aead) $(LIBS_ev) $(LIBS_pb) $(LIBS_json)

@@ -5,9 +5,9 @@ test_replay_SRC		:= tests/unit/test_replay.c tests/lib/packet.c overlayd/replay.
 
 # the test includes overlayd/crypto.c, to reach nonces past its limit
 UNIT_TESTS		+= test_crypto
-test_crypto_SRC		:= tests/unit/test_crypto.c $(common_SRC)
-test_crypto_LIBS	:= -lcrypto
+test_crypto_SRC		:= tests/unit/test_crypto.c overlayd/gcm.c $(common_SRC)
+test_crypto_LIBS	:= $(LIBS_aead)
 
 UNIT_TESTS		+= test_seal
 test_seal_SRC		:= tests/unit/test_seal.c overlayd/tunnel_wire.c $(seal_SRC) $(common_SRC)
-test_seal_LIBS		:= -lcrypto
+test_seal_LIBS		:= $(LIBS_aead)

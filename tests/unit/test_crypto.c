@@ -63,9 +63,8 @@ static uint64_t key_of(const struct vector *v, struct crypto_secret *s)
 	return counter;
 }
 
-static void test_vectors(void **state)
+static void check_vectors(void)
 {
-	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(vectors); i++) {
 		const struct vector *v = &vectors[i];
 		uint8_t aad[32], data[256], want[256];
@@ -86,12 +85,48 @@ static void test_vectors(void **state)
 	}
 }
 
+/* by both implementations of AES-128-GCM, where there are two */
+static void test_vectors(void **state)
+{
+	(void)state;
+	use_gcm = false;
+	check_vectors();
+	use_gcm = gcm_available();
+	check_vectors();
+}
+
+/* what one seals the other opens, at every length up to some blocks and at those of datagrams */
+static void test_implementations_agree(void **state)
+{
+	const struct crypto_secret s = { { 9, 8, 7 }, { 6 } };
+	struct crypto_key *evp, *gcm;
+	uint8_t data[2][9100 + CRYPTO_TAG_LEN], aad[16] = "sixteen bytes..";
+
+	(void)state;
+	if (!gcm_available())
+		skip();
+	use_gcm = false;
+	evp = crypto_key_new(CRYPTO_AES_128_GCM, &s, true);
+	use_gcm = true;
+	gcm = crypto_key_new(CRYPTO_AES_128_GCM, &s, true);
+	assert_null(evp->gcm);
+	assert_non_null(gcm->gcm);
+	for (size_t len = 0; len <= 9100; len += len < 600 ? 1 : 173) {
+		for (size_t i = 0; i < len; i++)
+			data[0][i] = data[1][i] = (uint8_t)(i * 31 + len);
+		assert_int_equal(crypto_seal(evp, len, aad, len % 17, data[0], len), 0);
+		assert_int_equal(crypto_seal(gcm, len, aad, len % 17, data[1], len), 0);
+		assert_memory_equal(data[0], data[1], len + CRYPTO_TAG_LEN);
+	}
+	crypto_key_free(evp);
+	crypto_key_free(gcm);
+}
+
 /* one bit anywhere, another counter, another key, cut short: nothing opens */
-static void test_tampered(void **state)
+static void check_tampered(void)
 {
 	const struct crypto_secret s = { { 1, 2, 3 }, { 4 } }, other = { { 1, 2, 4 }, { 4 } };
 
-	(void)state;
 	for (unsigned int c = CRYPTO_AES_128_GCM; c < CRYPTO_CIPHER_COUNT; c++) {
 		struct crypto_key *seal = crypto_key_new((enum crypto_cipher)c, &s, true);
 		struct crypto_key *open = crypto_key_new((enum crypto_cipher)c, &s, false);
@@ -125,6 +160,15 @@ static void test_tampered(void **state)
 		crypto_key_free(open);
 		crypto_key_free(wrong);
 	}
+}
+
+static void test_tampered(void **state)
+{
+	(void)state;
+	use_gcm = false;
+	check_tampered();
+	use_gcm = gcm_available();
+	check_tampered();
 }
 
 static void test_limit(void **state)
@@ -190,6 +234,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_vectors),
+		cmocka_unit_test(test_implementations_agree),
 		cmocka_unit_test(test_tampered),
 		cmocka_unit_test(test_limit),
 		cmocka_unit_test(test_derivation),
