@@ -139,7 +139,7 @@ fuzz:		## each fuzzer for FUZZ_SECONDS (60)
 	BUILD=$(BUILD) FUZZ_SECONDS=$(FUZZ_SECONDS) tests/run fuzz
 
 # benchmarks are programs named tests/bench/NAME; each takes --quick and --json FILE
-BENCHES	:= $(filter-out %.md %.mk %.py %.c %.h,$(wildcard tests/bench/*))
+BENCHES	:= $(filter-out %.md %.mk %.py %.c %.h %.bash,$(wildcard tests/bench/*))
 bench: programs	## every benchmark in full; results in $(BUILD)/bench/NAME.json
 	@mkdir -p $(BUILD)/bench
 	@for b in $(BENCHES); do echo "== $$b"; \
