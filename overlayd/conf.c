@@ -46,6 +46,8 @@
 
 #define DEFAULT_TIMEOUT_MS 60000
 #define DEFAULT_STANDIN_AFTER_MS 50
+#define DEFAULT_STANDIN_LIMIT (256u << 20)
+#define DEFAULT_STANDIN_SOCKET_LIMIT (4u << 20)
 #define DEFAULT_HOLD_LIMIT (16u << 20)
 #define DEFAULT_KEEPALIVE_MS 5000
 #define DEFAULT_REKEY_MS 120000
@@ -329,9 +331,22 @@ SIMPLE(set_embedded, conf_set_bool(&x->conf->directory.embedded, text))
 SIMPLE(set_listen, endpoint_parse(text, CONF_DIRECTORY_PORT, &x->conf->directory.listen))
 SIMPLE(set_database, conf_set_path(&x->conf->directory.database, text))
 SIMPLE(set_timeout, conf_set_duration(&x->conf->migration.timeout_ms, text, 1000, 86400000))
-SIMPLE(set_standin_after, conf_set_duration(&x->conf->migration.standin_after_ms, text, 0, 600000))
+SIMPLE(set_standin_limit,
+       conf_set_size(&x->conf->migration.standin_limit_bytes, text, 1u << 20, 1ull << 34))
+SIMPLE(set_standin_socket_limit,
+       conf_set_size(&x->conf->migration.standin_socket_limit_bytes, text, 64u << 10, 256u << 20))
 SIMPLE(set_hold_limit,
        conf_set_size(&x->conf->migration.hold_limit_bytes, text, 64u << 10, 1ull << 32))
+
+SETTER(set_standin_after)
+{
+	(void)index;
+	if (!strcasecmp(text, "off")) {
+		x->conf->migration.standin_after_ms = CONF_STANDIN_OFF;
+		return 0;
+	}
+	return conf_set_duration(&x->conf->migration.standin_after_ms, text, 0, 600000);
+}
 
 SIMPLE(set_encryption, conf_set_bool(&x->conf->tunnel.encryption, text))
 SIMPLE(set_rekey, conf_set_duration(&x->conf->tunnel.rekey_ms, text, 1000, 3600000))
@@ -450,7 +465,9 @@ static const struct conf_item conf_items[] = {
 	{ "directory", "listen", ENDPOINT_TEXT, set_listen },
 	{ "directory", "database", PATH_TEXT, set_database },
 	{ "migration", "timeout", "a time 1s..1440m", set_timeout },
-	{ "migration", "standin-after", "a time 0..10m", set_standin_after },
+	{ "migration", "standin-after", "a time 0..10m or off", set_standin_after },
+	{ "migration", "standin-limit", "a size 1M..16G", set_standin_limit },
+	{ "migration", "standin-socket-limit", "a size 64K..256M", set_standin_socket_limit },
 	{ "tunnel", "encryption", "on or off", set_encryption },
 	{ "tunnel", "cipher", "auto, aes-128-gcm or chacha20-poly1305", set_cipher },
 	{ "tunnel", "rekey", "a time 1s..60m", set_rekey },
@@ -610,6 +627,8 @@ static struct conf *conf_new(const char *name)
 	c->directory.database = xstrdup(OVERLAYD_STATE_DIR "/directory.db");
 	c->migration.timeout_ms = DEFAULT_TIMEOUT_MS;
 	c->migration.standin_after_ms = DEFAULT_STANDIN_AFTER_MS;
+	c->migration.standin_limit_bytes = DEFAULT_STANDIN_LIMIT;
+	c->migration.standin_socket_limit_bytes = DEFAULT_STANDIN_SOCKET_LIMIT;
 	c->migration.hold_limit_bytes = DEFAULT_HOLD_LIMIT;
 	c->keepalive_ms = DEFAULT_KEEPALIVE_MS;
 	c->tunnel.encryption = true;

@@ -21,6 +21,7 @@
 #define CONF_METRICS_PORT 7472
 #define CONF_MTU_MIN 576
 #define CONF_MTU_MAX 65000
+#define CONF_STANDIN_OFF UINT32_MAX	/* standin_after_ms: packets only wait */
 #define CONF_DIRECTORIES_MAX 8		/* directory servers of one subnet */
 
 /* one virtual subnet and who knows where its vIPs are */
@@ -59,7 +60,9 @@ struct conf {
 	} directory;
 	struct {
 		unsigned int timeout_ms;	/* whole migration before the commit */
-		unsigned int standin_after_ms;	/* lwIP answers after so long a freeze; 0 = at once */
+		unsigned int standin_after_ms;	/* lwIP answers after so long a freeze; 0 = at once, CONF_STANDIN_OFF = never */
+		uint64_t standin_limit_bytes;	/* taken in per workload */
+		uint64_t standin_socket_limit_bytes;	/* ... and per connection */
 		uint64_t hold_limit_bytes;	/* packets held per workload */
 	} migration;
 	struct {

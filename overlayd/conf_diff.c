@@ -103,6 +103,9 @@ enum conf_change conf_diff_reloadable(const struct conf *a, const struct conf *b
 		{ "migration", CONF_RELOADABLE,
 		  a->migration.timeout_ms == b->migration.timeout_ms &&
 			  a->migration.standin_after_ms == b->migration.standin_after_ms &&
+			  a->migration.standin_limit_bytes == b->migration.standin_limit_bytes &&
+			  a->migration.standin_socket_limit_bytes ==
+				  b->migration.standin_socket_limit_bytes &&
 			  a->migration.hold_limit_bytes == b->migration.hold_limit_bytes },
 		{ "peer", CONF_RELOADABLE, same_peers(a, b) },
 		{ "operators", CONF_RELOADABLE, same_operators(a, b) },

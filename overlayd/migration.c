@@ -310,8 +310,8 @@ static void migration_new_id(char hex[JOURNAL_HEX_LEN])
 int migration_start(struct overlayd *ov, struct workload *w, const Ovl__CtlMigrate *request, pid_t self, int fd,
 		    struct oerr *err)
 {
-	char hex[JOURNAL_HEX_LEN], timeout[16], self_text[16];
-	const char *argv[20] = { "ms-agent", "--source", "--conf", ov->conf_path, "--id", hex };
+	char hex[JOURNAL_HEX_LEN], timeout[16], self_text[16], standin[16], hold[16];
+	const char *argv[24] = { "ms-agent", "--source", "--conf", ov->conf_path, "--id", hex };
 	struct migration *m;
 	size_t n = 6;
 	int ret;
@@ -333,6 +333,16 @@ int migration_start(struct overlayd *ov, struct workload *w, const Ovl__CtlMigra
 		snprintf(timeout, sizeof(timeout), "%u", request->timeout_s);
 		argv[n++] = "--timeout";
 		argv[n++] = timeout;
+	}
+	if (request->standin) {
+		snprintf(standin, sizeof(standin), "%u", request->standin_after_ms);
+		argv[n++] = "--standin-after";
+		argv[n++] = standin;
+	}
+	if (request->hold_freeze_ms) {
+		snprintf(hold, sizeof(hold), "%u", request->hold_freeze_ms);
+		argv[n++] = "--hold-freeze";
+		argv[n++] = hold;
 	}
 	if (self) {
 		snprintf(self_text, sizeof(self_text), "%d", (int)self);

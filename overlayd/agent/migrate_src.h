@@ -16,6 +16,8 @@ struct migrate_src_opts {
 	bool dry_run;
 	bool allow_urgent_loss;
 	unsigned int timeout_s;		/* whole migration before the fence; 0 = each stage's own */
+	int64_t standin_after_ms;	/* CONF_STANDIN_OFF: packets only wait; -1: as configured */
+	unsigned int hold_freeze_ms;	/* test aid: stay frozen so much longer */
 	pid_t self;			/* ms-migrate inside the workload: wait until it has gone; 0 = none */
 	int operator_fd;		/* connection to ms-migrate, -1 = none */
 };

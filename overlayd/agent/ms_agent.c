@@ -28,7 +28,8 @@ struct ms_agent_args {
 	enum ms_agent_role role;
 	const char *conf, *id, *workload, *host;
 	bool dry_run, allow_urgent_loss;
-	uint64_t timeout_s, self;
+	uint64_t timeout_s, self, hold_freeze_ms;
+	int64_t standin_after_ms;	/* -1: as configured */
 };
 
 static int ms_agent_parse(int argc, char **argv, struct ms_agent_args *a)
@@ -39,8 +40,10 @@ static int ms_agent_parse(int argc, char **argv, struct ms_agent_args *a)
 		{ "id", required_argument, NULL, 'i' },	      { "workload", required_argument, NULL, 'w' },
 		{ "host", required_argument, NULL, 'h' },     { "dry-run", no_argument, NULL, 'n' },
 		{ "timeout", required_argument, NULL, 't' },  { "self", required_argument, NULL, 'S' },
-		{ "allow-urgent-loss", no_argument, NULL, 'u' }, { 0 },
+		{ "allow-urgent-loss", no_argument, NULL, 'u' }, { "standin-after", required_argument, NULL, 'a' },
+		{ "hold-freeze", required_argument, NULL, 'f' }, { 0 },
 	};
+	uint64_t ms;
 	int c;
 
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -81,6 +84,15 @@ static int ms_agent_parse(int argc, char **argv, struct ms_agent_args *a)
 			if (util_parse_u64(optarg, 1, INT32_MAX, &a->self))
 				return -EINVAL;
 			break;
+		case 'a':
+			if (util_parse_u64(optarg, 0, CONF_STANDIN_OFF, &ms))
+				return -EINVAL;
+			a->standin_after_ms = (int64_t)ms;
+			break;
+		case 'f':
+			if (util_parse_u64(optarg, 0, 3600000, &a->hold_freeze_ms))
+				return -EINVAL;
+			break;
 		default:
 			return -EINVAL;
 		}
@@ -98,6 +110,8 @@ static int ms_agent_source(const struct conf *conf, const struct ms_agent_args *
 		.dry_run = a->dry_run,
 		.allow_urgent_loss = a->allow_urgent_loss,
 		.timeout_s = (unsigned int)a->timeout_s,
+		.standin_after_ms = a->standin_after_ms,
+		.hold_freeze_ms = (unsigned int)a->hold_freeze_ms,
 		.self = (pid_t)a->self,
 		.operator_fd = MS_AGENT_FD,
 	};
@@ -118,7 +132,7 @@ static int ms_agent_destination(const struct conf *conf, const struct ms_agent_a
 
 int main(int argc, char **argv)
 {
-	struct ms_agent_args args = { 0 };
+	struct ms_agent_args args = { .standin_after_ms = -1 };
 	struct oerr err = { 0 };
 	struct conf *conf;
 	int status = 2;

@@ -56,6 +56,9 @@ static void ms_migrate_usage(FILE *f)
 	      "  -j, --json               the result as JSON\n"
 	      "  -t, --timeout S          roll back if it is not done within S seconds\n"
 	      "      --allow-urgent-loss  move although unread urgent (out-of-band) data will be lost\n"
+	      "      --standin-after MS   a freeze longer than this is answered for by lwIP (0: at once; off: packets\n"
+	      "                           only wait); else as in overlayd.conf\n"
+	      "      --hold-freeze MS     keep it frozen so much longer: for tests and benchmarks\n"
 	      "  -h, --help               this text\n"
 	      "\n"
 	      "exit status: 0 moved (dry run: no obstacle; --self: the move begins), 1 failed and rolled\n"
@@ -239,13 +242,27 @@ static void ms_migrate_signal_cb(struct ev_loop *loop, struct ev_signal *w, int 
 		ms_migrate_send_cancel(m);
 }
 
+static int ms_migrate_parse_standin(Ovl__CtlMigrate *request, const char *text)
+{
+	uint64_t ms = UINT32_MAX;
+
+	if (strcmp(text, "off") && util_parse_u64(text, 0, 600000, &ms)) {
+		fprintf(stderr, "ms-migrate: --standin-after takes milliseconds, 0 to 600000, or \"off\", not \"%s\"\n", text);
+		return -EINVAL;
+	}
+	request->standin = true;
+	request->standin_after_ms = (uint32_t)ms;
+	return 0;
+}
+
 static int ms_migrate_parse(struct ms_migrate *m, int argc, char **argv)
 {
-	enum { OPT_SELF = 256, OPT_URGENT };
+	enum { OPT_SELF = 256, OPT_URGENT, OPT_STANDIN, OPT_HOLD };
 	static const struct option options[] = {
 		{ "dry-run", no_argument, NULL, 'n' },	     { "json", no_argument, NULL, 'j' },
 		{ "timeout", required_argument, NULL, 't' }, { "self", no_argument, NULL, OPT_SELF },
 		{ "help", no_argument, NULL, 'h' },	     { "allow-urgent-loss", no_argument, NULL, OPT_URGENT },
+		{ "standin-after", required_argument, NULL, OPT_STANDIN }, { "hold-freeze", required_argument, NULL, OPT_HOLD },
 		{ 0 },
 	};
 	uint64_t n;
@@ -271,6 +288,17 @@ static int ms_migrate_parse(struct ms_migrate *m, int argc, char **argv)
 			break;
 		case OPT_URGENT:
 			m->request.allow_urgent_loss = true;
+			break;
+		case OPT_STANDIN:
+			if (ms_migrate_parse_standin(&m->request, optarg))
+				return -EINVAL;
+			break;
+		case OPT_HOLD:
+			if (util_parse_u64(optarg, 0, 3600000, &n)) {
+				fprintf(stderr, "ms-migrate: --hold-freeze takes milliseconds, up to an hour, not \"%s\"\n", optarg);
+				return -EINVAL;
+			}
+			m->request.hold_freeze_ms = (uint32_t)n;
 			break;
 		case 'h':
 			ms_migrate_usage(stdout);

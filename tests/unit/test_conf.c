@@ -50,6 +50,8 @@ static void test_defaults(void **state)
 	assert_true(c->offload.tso && c->offload.uso && c->offload.gso && c->offload.gro);
 	assert_int_equal(c->metrics.listen.sin_family, 0);
 	assert_int_equal(c->migration.standin_after_ms, 50);
+	assert_int_equal(c->migration.standin_limit_bytes, 256 << 20);
+	assert_int_equal(c->migration.standin_socket_limit_bytes, 4 << 20);
 	assert_int_equal(c->migration.hold_limit_bytes, 16 << 20);
 	assert_int_equal(c->n_subnets, 0);
 	assert_true(conf_is_operator(c, 0));
@@ -64,7 +66,7 @@ static void test_everything(void **state)
 				    "pki { ca = /a cert = /b key = /c }\n"
 				    "criu { path = /opt/criu preload = /opt/x.so }\n"
 				    "directory { embedded = yes listen = 10.77.0.9 database = /tmp/d.db }\n"
-				    "migration { timeout = 2m standin-after = 0 hold-limit = 3G }\n"
+				    "migration { timeout = 2m standin-after = 0 standin-limit = 1G standin-socket-limit = 64K hold-limit = 3G }\n"
 				    "tunnel { encryption = off cipher = ChaCha20-Poly1305 rekey = 5s }\n"
 				    "offload { tso = off gro = no }\n"
 				    "metrics { listen = 127.0.0.1 }\n"
@@ -92,6 +94,8 @@ static void test_everything(void **state)
 	assert_string_equal(c->directory.database, "/tmp/d.db");
 	assert_int_equal(c->migration.timeout_ms, 120000);
 	assert_int_equal(c->migration.standin_after_ms, 0);
+	assert_int_equal(c->migration.standin_limit_bytes, 1 << 30);
+	assert_int_equal(c->migration.standin_socket_limit_bytes, 64 << 10);
 	assert_true(c->migration.hold_limit_bytes == 3ull << 30);
 	assert_false(c->tunnel.encryption);
 	assert_int_equal(c->tunnel.cipher, CRYPTO_CHACHA20_POLY1305);
@@ -116,6 +120,15 @@ static void test_everything(void **state)
 }
 
 /* a subnet is the embedded directory's when it names none, or that one by its address */
+static void test_standin_off(void **state)
+{
+	struct conf *c = parse_good(HEAD "migration { standin-after = off }\n");
+
+	(void)state;
+	assert_true(c->migration.standin_after_ms == CONF_STANDIN_OFF);
+	conf_free(c);
+}
+
 static void test_embedded(void **state)
 {
 	static const char subnets[] = "subnet \"192.168.5.0/24\" { directory = {\"10.77.0.1:7471\"} }\n"
@@ -181,7 +194,11 @@ static const struct bad_case bad_cases[] = {
 	{ HEAD "directory {\n\tembedded = perhaps\n}\n", "t.conf:4: directory embedded: expected yes or no, not 'perhaps'" },
 	{ HEAD "directory { listen = \"host:1\" }\n", "t.conf:3: directory listen: expected \"ADDRESS\" or \"ADDRESS:PORT\", not 'host:1'" },
 	{ HEAD "migration { timeout = 0 }\n", "t.conf:3: migration timeout: expected a time 1s..1440m, not '0'" },
-	{ HEAD "migration { standin-after = 11m }\n", "t.conf:3: migration standin-after: expected a time 0..10m, not '11m'" },
+	{ HEAD "migration { standin-after = 11m }\n", "t.conf:3: migration standin-after: expected a time 0..10m or off, not '11m'" },
+	{ HEAD "migration { standin-after = no }\n", "t.conf:3: migration standin-after: expected a time 0..10m or off, not 'no'" },
+	{ HEAD "migration { standin-limit = 64K }\n", "t.conf:3: migration standin-limit: expected a size 1M..16G, not '64K'" },
+	{ HEAD "migration { standin-socket-limit = 1G }\n",
+	  "t.conf:3: migration standin-socket-limit: expected a size 64K..256M, not '1G'" },
 	{ HEAD "migration {\n\thold-limit = 1T\n}\n", "t.conf:4: migration hold-limit: expected a size 64K..4G, not '1T'" },
 	{ HEAD "migration { hold-limit = 5G }\n", "t.conf:3: migration hold-limit: expected a size 64K..4G, not '5G'" },
 	{ HEAD "migration { hold-limit = 16MB }\n", "t.conf:3: migration hold-limit: expected a size 64K..4G, not '16MB'" },
@@ -301,7 +318,7 @@ static void test_load(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_defaults), cmocka_unit_test(test_everything), cmocka_unit_test(test_repetition), cmocka_unit_test(test_embedded),
+		cmocka_unit_test(test_standin_off), cmocka_unit_test(test_defaults), cmocka_unit_test(test_everything), cmocka_unit_test(test_repetition), cmocka_unit_test(test_embedded),
 		cmocka_unit_test(test_bad),	 cmocka_unit_test(test_diff),	    cmocka_unit_test(test_load),
 	};
 
