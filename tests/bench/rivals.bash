@@ -67,6 +67,7 @@ rival_start() { # NODE CMD...
 	shift
 	in_lab direct "$node" "$@" >>"$WORK/rivals.log" 2>&1 </dev/null &
 	RIVAL_PIDS+=($!)
+	disown $!
 }
 
 await() { # WHAT CMD...: within ten seconds
