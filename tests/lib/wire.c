@@ -404,6 +404,8 @@ int main(int argc, char **argv)
 		wire.flows[e] = wire_flows_new();
 	}
 	control_open(control);
+	if (wire.drops)
+		setlinebuf(wire.drops);	/* who reads it while we run reads whole lines */
 	run(ready);
 	unlink(control);
 	if (wire.drops)

@@ -28,6 +28,7 @@ wl_bg() {
 	shift
 	setsid "$@" </dev/null >"$WL_DIR/$name.out" 2>"$WL_DIR/$name.err" 3>&- &
 	WL_PID=$!
+	disown $WL_PID
 	echo "$WL_PID $(_wl_start $WL_PID) $name" >>"$WL_DIR/pids"
 }
 

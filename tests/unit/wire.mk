@@ -7,3 +7,10 @@ test_wire_SRC	:= tests/unit/test_wire.c $(wire_core_SRC) $(common_SRC)
 PROGRAMS	+= ms-wire
 ms-wire_SRC	:= tests/lib/wire.c tests/lib/wire_ask.c tests/lib/chk.c $(wire_core_SRC) $(tun_SRC) $(common_SRC)
 ms-wire_LIBS	:= $(LIBS_ev)
+
+# freezes and stand-ins without CRIU, for tests/bats/standin.bats and tests/bench/silence
+PROGRAMS	+= ms-cycle
+ms-cycle_SRC	:= tests/lib/cycle.c tests/lib/wire_ask.c tests/lib/chk.c tests/lib/packet.c $(stackclient_SRC) $(standinclient_SRC) \
+		   $(handback_SRC) $(sock_image_SRC) tunstack/hold.c overlayd/netns.c overlayd/common/conn_frame.c $(common_SRC)
+ms-cycle_PB	:= stack
+ms-cycle_LIBS	:= $(LIBS_nl) $(LIBS_pb) -lcrypto
