@@ -126,6 +126,22 @@ daemon() { cat "$(root "$1")/run/overlayd/overlayd.pid"; }
 	ended
 }
 
+@test "faults: overlayd gets SIGTERM in the middle of a migration and is started again: nobody notices" {
+	local point
+	for point in src.captured src.restore src.swapped dst.restore dst.kept; do
+		paused_move $point
+		kill -TERM "$(daemon "$AT")"
+		wait_for 10 daemon_dead "$AT"
+		go_on
+		daemon_back "$AT"
+		mover_ends 0
+		settled "SIGTERM to overlayd at $point"
+		assert_eq "$(holder)" "$TO" "holder, SIGTERM at $point"
+	done
+	again
+	ended
+}
+
 @test "faults: the link is cut before the commit: it goes on at the source, and the copy ends when the link is back" {
 	local point
 	local lock
@@ -309,9 +325,9 @@ refused_move() { # STATUS TEXT TO
 
 @test "faults: no daemon there, no such node, a CRIU that does not work: said, and nothing has happened" {
 	local conf
-	refused_move 1 "no node nowhere" nowhere
+	refused_move 3 "no node nowhere" nowhere
 	run_ok on n2 overlayd stop
-	refused_move 1 "n2" n2
+	refused_move 3 "n2" n2
 	daemon_back n2
 	conf=$(root n2)/etc/overlayd/overlayd.conf
 	cp "$conf" "$BATS_TEST_TMPDIR/conf"
@@ -323,7 +339,7 @@ refused_move() { # STATUS TEXT TO
 	conf=$(root n1)/etc/overlayd/overlayd.conf
 	sed -i 's,^criu {,&\n\tpath = "/nonexistent/criu",' "$conf"
 	grep -q nonexistent "$conf" || printf 'criu {\n\tpath = "/nonexistent/criu"\n}\n' >>"$conf"
-	refused_move 1 "nonexistent" n2
+	refused_move 3 "nonexistent" n2
 	cat "$BATS_TEST_TMPDIR/conf" >"$conf"
 	again
 	ended
