@@ -255,6 +255,17 @@ bool hold_after(struct hold *h, enum hold_dir dir, uint64_t seq, struct hold_pac
 	return true;
 }
 
+/* a packet that leaves: what the queue's counters say of it */
+static void rec_leaves(struct hold *h, enum hold_dir dir, const struct hold_rec *rec, uint64_t now_us)
+{
+	if (now_us > rec->arrived_us && now_us - rec->arrived_us > h->stats.longest_wait_us)
+		h->stats.longest_wait_us = now_us - rec->arrived_us;
+	h->stats.removed_packets++;
+	h->q[dir].packets--;
+	h->q[dir].bytes -= rec->len;
+	*hold_mem(h, dir) -= rec->size;
+}
+
 /**
  * hold_pop() - remove the oldest packet of @dir, whose job is done
  *
@@ -269,12 +280,7 @@ bool hold_pop(struct hold *h, enum hold_dir dir, uint64_t now_us)
 	if (!c)
 		return false;
 	rec = chunk_rec(c, c->head);
-	if (now_us > rec->arrived_us && now_us - rec->arrived_us > h->stats.longest_wait_us)
-		h->stats.longest_wait_us = now_us - rec->arrived_us;
-	h->stats.removed_packets++;
-	q->packets--;
-	q->bytes -= rec->len;
-	*hold_mem(h, dir) -= rec->size;
+	rec_leaves(h, dir, rec, now_us);
 	if (q->hint == c && q->hint_off == c->head)
 		q->hint = NULL;
 	c->head += rec->size;
@@ -296,6 +302,64 @@ uint64_t hold_drop_through(struct hold *h, enum hold_dir dir, uint64_t seq, uint
 	while (hold_first(h, dir, &pkt) && pkt.seq <= seq) {
 		hold_pop(h, dir, now_us);
 		n++;
+	}
+	return n;
+}
+
+/* those of @c that @fn takes leave, the others move together */
+static uint64_t chunk_filter(struct hold *h, enum hold_dir dir, struct hold_chunk *c, uint64_t after_seq,
+			     hold_filter_fn fn, void *arg, uint64_t now_us)
+{
+	uint32_t to = c->head, off = c->head, tail = c->tail;
+	struct hold_packet pkt;
+	uint64_t n = 0;
+
+	while (off < tail) {
+		const struct hold_rec *rec = chunk_rec(c, off);
+		uint32_t size = rec->size;
+
+		rec_show(rec, &pkt);
+		if (pkt.seq > after_seq && fn(&pkt, arg)) {
+			rec_leaves(h, dir, rec, now_us);
+			n++;
+		} else {
+			c->last_seq = pkt.seq;
+			if (to != off)
+				memmove(c->mem + to, c->mem + off, size);
+			to += size;
+		}
+		off += size;
+	}
+	c->tail = to;
+	return n;
+}
+
+/**
+ * hold_filter() - show every packet of @dir, oldest first, to @fn; those it takes are removed
+ * @after_seq: packets numbered so or less are passed over
+ * @fn:        must not call this hold
+ *
+ * Return: how many were removed.
+ */
+uint64_t hold_filter(struct hold *h, enum hold_dir dir, uint64_t after_seq, hold_filter_fn fn, void *arg, uint64_t now_us)
+{
+	struct hold_queue *q = &h->q[dir];
+	struct hold_chunk **p = &q->first;
+	uint64_t n = 0;
+
+	q->hint = NULL;
+	q->last = NULL;
+	while (*p) {
+		struct hold_chunk *c = *p;
+
+		n += chunk_filter(h, dir, c, after_seq, fn, arg, now_us);
+		if (c->head == c->tail) {
+			*p = c->next;
+			chunk_put(h, c);
+		} else {
+			q->last = c;
+			p = &c->next;
+		}
 	}
 	return n;
 }

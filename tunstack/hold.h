@@ -45,6 +45,9 @@ struct hold_stats {
 	uint64_t last_seq;			/* number of the newest packet taken in */
 };
 
+/* may it leave? */
+typedef bool (*hold_filter_fn)(const struct hold_packet *pkt, void *arg);
+
 struct hold;
 
 struct hold *hold_new(size_t limit_bytes);
@@ -55,6 +58,8 @@ bool hold_first(const struct hold *h, enum hold_dir dir, struct hold_packet *pkt
 bool hold_after(struct hold *h, enum hold_dir dir, uint64_t seq, struct hold_packet *pkt);
 bool hold_pop(struct hold *h, enum hold_dir dir, uint64_t now_us);
 uint64_t hold_drop_through(struct hold *h, enum hold_dir dir, uint64_t seq, uint64_t now_us);
+uint64_t hold_filter(struct hold *h, enum hold_dir dir, uint64_t after_seq, hold_filter_fn fn,
+		     void *arg, uint64_t now_us);
 bool hold_is_empty(const struct hold *h);
 uint64_t hold_oldest_us(const struct hold *h);
 void hold_get_stats(const struct hold *h, struct hold_stats *stats);

@@ -166,6 +166,58 @@ static size_t make_frame(uint8_t *frame, size_t size)
 	return stack_packet_encode(&pkt, HOLD_IMPORTED, 5000, frame, size);
 }
 
+/* takes every packet whose number k is a multiple of *arg */
+static bool takes_multiples(const struct hold_packet *pkt, void *arg)
+{
+	unsigned int k;
+
+	memcpy(&k, pkt->data, sizeof(k));
+	check_packet(pkt, k);
+	return k % *(unsigned int *)arg == 0;
+}
+
+/* packets leave from anywhere, over many chunks; the others keep order, bytes and bookkeeping */
+static void test_filter(void **state)
+{
+	static const struct { unsigned int multiples, removed; uint64_t after; } table[] = {
+		{ 7, 715, 0 }, { 1, 5000, 0 }, { 5001, 1, 0 }, { 2, 500, 4000 }, { 1, 0, 5000 },
+	};
+	struct hold_packet pkt;
+	struct hold_stats st;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+		unsigned int multiples = table[i].multiples;
+		struct hold *h = hold_new(0);
+		uint64_t bytes = 0;
+
+		assert_int_equal(hold_filter(h, HOLD_INGRESS, 0, takes_multiples, &multiples, 9), 0);
+		for (unsigned int k = 0; k < 5000; k++)
+			push(h, HOLD_INGRESS, k, 1);
+		assert_true(hold_after(h, HOLD_INGRESS, 2500, &pkt));	/* a hint that must be forgotten */
+		assert_int_equal(hold_filter(h, HOLD_INGRESS, table[i].after, takes_multiples, &multiples, 9),
+				 table[i].removed);
+		for (unsigned int k = 5000; k < 5100; k++)
+			push(h, HOLD_INGRESS, k, 1);
+		hold_get_stats(h, &st);
+		assert_int_equal(st.packets[HOLD_INGRESS], 5100 - table[i].removed);
+		assert_int_equal(st.removed_packets, table[i].removed);
+		for (unsigned int k = 0; k < 5100; k++) {
+			if (k < 5000 && k >= table[i].after && k % multiples == 0)
+				continue;
+			assert_true(hold_after(h, HOLD_INGRESS, k, &pkt));
+			assert_int_equal(pkt.seq, k + 1);
+			assert_true(hold_first(h, HOLD_INGRESS, &pkt));
+			check_packet(&pkt, k);
+			bytes += pkt.len;
+			hold_pop(h, HOLD_INGRESS, 9);
+		}
+		assert_int_equal(bytes, st.bytes[HOLD_INGRESS]);
+		assert_true(hold_is_empty(h));
+		hold_free(h);
+	}
+}
+
 static void test_wire(void **state)
 {
 	uint8_t frame[200];
@@ -224,6 +276,7 @@ int main(void)
 		cmocka_unit_test(test_header_stays),
 		cmocka_unit_test(test_bound),
 		cmocka_unit_test(test_walk_and_acknowledge),
+		cmocka_unit_test(test_filter),
 		cmocka_unit_test(test_wire),
 		cmocka_unit_test(test_wire_refusals),
 	};
