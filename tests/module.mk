@@ -18,3 +18,6 @@ ms-probe_LIBS	:= -lpthread
 PROGRAMS	+= ms-churn
 ms-churn_SRC	:= tests/lib/churn.c tests/lib/chk.c tests/lib/packet.c $(common_SRC)
 ms-churn_LIBS	:= -lpthread
+# blocks of 1 KiB, each echoed before the next, by ends that move themselves (tests/bench/thesis)
+PROGRAMS		+= ms-blockecho
+ms-blockecho_SRC	:= tests/lib/blockecho.c $(common_SRC)
