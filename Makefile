@@ -21,7 +21,7 @@ $(error scripts/install-deps failed)
 endif
 export DEPS_DONE := 1
 endif
-PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS))
+PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS)) $(patsubst -I%,-isystem %,$(shell pkg-config --cflags-only-I lwip))
 endif
 
 WARN	:= -Wall -Wextra -Werror -Wshadow -Wpointer-arith -Wwrite-strings -Wstrict-prototypes -Wmissing-prototypes \
@@ -43,6 +43,7 @@ LIBS_pb		:= -lprotobuf-c
 LIBS_tls	:= -lssl -lcrypto
 LIBS_json	:= -ljansson
 LIBS_ev		:= -lev -lm
+LIBS_lwip	:= -llwip
 
 PROGRAMS	:=
 UNIT_TESTS	:=

@@ -7,6 +7,8 @@ standinclient_SRC	:= tunstack/stackclient_standin.c tunstack/imgstream.c
 sock_image_SRC	:= tunstack/sock_image.c tunstack/sock_repair.c tunstack/sock_list.c tunstack/sock_diag.c
 handback_SRC	:= tunstack/handback.c
 tun_SRC		:= tunstack/tun.c
+# lwIP as the TCP of a frozen workload's sockets; wants LIBS_lwip
+stack_SRC	:= tunstack/stack.c tunstack/stack_in.c tunstack/stack_out.c
 
 PROGRAMS	+= tunstack
 tunstack_SRC	:= tunstack/main.c tunstack/server.c tunstack/capture.c tunstack/echo.c tunstack/hold.c tunstack/offload.c $(tun_SRC) \
