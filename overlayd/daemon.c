@@ -226,6 +226,7 @@ static int daemon_start_fastpath(struct overlayd *ov, struct oerr *err)
 		return udp;
 	cfg.tun_fd = tun;
 	cfg.udp_fd = udp;
+	fastpath_probe(&cfg);
 	ov->fastpath = fastpath_start(&cfg, &daemon_fp_ops, ov, err);
 	if (!ov->fastpath)
 		return err->code;

@@ -182,7 +182,10 @@ static const struct forward_ops forward_ops = {
 
 static void fp_set_offloads(struct fastpath *fp, const struct tunnel_offloads *want)
 {
-	const struct tun_offloads tun = { .csum = true, .tso = want->tso, .uso = want->uso };
+	const struct fp_probed *no = &fp->cfg.probed;
+	const struct tun_offloads tun = {
+		.csum = true, .tso = want->tso && !no->no_tso, .uso = want->uso && !no->no_uso
+	};
 	int ret = tun_set_offloads(fp->cfg.tun_fd, &tun, &fp->tun_got);
 
 	if (ret) {
@@ -190,9 +193,10 @@ static void fp_set_offloads(struct fastpath *fp, const struct tunnel_offloads *w
 		log_warn(ROOM, "overlay0 takes no offloads: %s", strerror(-ret));
 	}
 	fp->allowed = *want;
-	tunnel_set_offloads(fp->tunnel, want->gso, want->gro);
+	tunnel_set_offloads(fp->tunnel, want->gso && !no->no_gso, want->gro && !no->no_gro);
 	/* a kernel that cannot send UDP superframes (before 6.2) does not take them either */
-	forward_set_merge(fp->fwd, want->gro, want->gro && fp->tun_got.uso);
+	forward_set_merge(fp->fwd, want->gro && !no->no_merge,
+			  want->gro && fp->tun_got.uso && !no->no_merge_udp);
 }
 
 static int fp_apply_one(struct fastpath *fp, const struct fp_update *u, uint64_t now_us)
@@ -242,10 +246,12 @@ static void fp_update_fini(struct fp_update *u)
 
 static void fp_snapshot(struct fastpath *fp, struct fp_stats *s)
 {
+	const struct fp_probed *no = &fp->cfg.probed;
 	struct fib *fib = forward_fib(fp->fwd);
 
 	*s = (struct fp_stats){
 		.allowed = fp->allowed,
+		.able = { !no->no_tso, !no->no_uso, !no->no_gso, !no->no_gro && !no->no_merge },
 		.active = { .tso = fp->tun_got.tso, .uso = fp->tun_got.uso },
 		.hops = fib_hop_count(fib),
 		.held_packets = fib_held_packets(fib),
@@ -469,6 +475,39 @@ static void fp_destroy(struct fastpath *fp)
 	free(fp->queue);
 	free(fp->frame);
 	free(fp);
+}
+
+/**
+ * fastpath_probe() - try each offload on cfg->tun_fd and the address of cfg->udp_fd; what does not
+ * work goes to cfg->probed
+ *
+ * Before fastpath_start(), in the UDP socket's network namespace; blocks for some milliseconds, at
+ * worst half a second. overlay0 should be up: what cannot be tried is believed to work, and left off
+ * when it turns out not to.
+ */
+void fastpath_probe(struct fp_cfg *cfg)
+{
+	const struct tun_offloads all = { true, true, true };
+	struct tunnel_offloads udp = TUNNEL_OFFLOADS_ALL;
+	struct tun_offloads got = { 0 };
+	struct sockaddr_in at = { 0 };
+	socklen_t len = sizeof(at);
+
+	if (tun_set_offloads(cfg->tun_fd, &all, &got))
+		got = (struct tun_offloads){ 0 };
+	if (!getsockname(cfg->udp_fd, (struct sockaddr *)&at, &len) && at.sin_addr.s_addr)
+		udp = tunnel_probe(at.sin_addr);
+	cfg->probed = (struct fp_probed){
+		.no_tso = !got.tso,
+		.no_uso = !got.uso,
+		.no_merge = tun_probe_super(cfg->tun_fd, false) == -EINVAL,
+		.no_merge_udp = tun_probe_super(cfg->tun_fd, true) == -EINVAL,
+		.no_gso = !udp.gso,
+		.no_gro = !udp.gro,
+	};
+	log_info(ROOM, "offloads that work here: tso %s, uso %s, gso %s, gro %s",
+		 got.tso ? "yes" : "no", got.uso ? "yes" : "no", udp.gso ? "yes" : "no",
+		 udp.gro && !cfg->probed.no_merge ? "yes" : "no");
 }
 
 /**

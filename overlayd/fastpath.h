@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* fastpath.h - the thread that moves packets between overlay0 and the nodes
  *
- * In call order. fastpath_start() takes overlay0's and the UDP socket's descriptors and starts the
+ * In call order. fastpath_probe() finds out which offloads work here. fastpath_start() takes overlay0's and the UDP socket's descriptors and starts the
  * thread. From then on the control thread only posts: fastpath_post() queues one update and returns
  * its number, fastpath_await() waits until everything up to that number has been applied, that is
  * until no packet will be handled by what was known before. Updates are applied in the order they
@@ -68,6 +68,13 @@ struct fp_ops {
 	void (*need_key)(const struct sockaddr_in *node, void *arg);
 };
 
+/* what was found not to work on this machine; see fastpath_probe() */
+struct fp_probed {
+	bool no_tso, no_uso;		/* overlay0 does not give superframes */
+	bool no_merge, no_merge_udp;	/* nor takes them */
+	bool no_gso, no_gro;		/* nor does the UDP socket */
+};
+
 struct fp_cfg {
 	struct ev_loop *loop;		/* control loop; upcalls are made on it */
 	int tun_fd;			/* overlay0, from tun_open(); the fast path's once started */
@@ -78,6 +85,7 @@ struct fp_cfg {
 	unsigned int spin_us;		/* look so long (yielding) before sleeping; 0 = sleep at once */
 	unsigned int unreachable_ms;	/* 0 = 2000 */
 	struct tunnel_offloads offloads;
+	struct fp_probed probed;
 	bool encrypt;			/* nothing is sent or taken in plaintext */
 	struct seal_cfg seal;
 };
@@ -86,7 +94,8 @@ struct fp_stats {
 	struct forward_stats fwd;
 	struct tunnel_stats tunnel;
 	struct tunnel_offloads allowed;	/* what was asked for */
-	struct tunnel_offloads active;	/* what works now */
+	struct tunnel_offloads able;	/* what the start-up probe found to work */
+	struct tunnel_offloads active;	/* what is in use; less than both = given up at run time */
 	uint64_t entries[FIB_STATE_COUNT];
 	uint64_t hops;			/* nodes that hold vIPs known here */
 	uint64_t held_packets, held_bytes;
@@ -98,6 +107,7 @@ struct fp_stats {
 
 struct fastpath;
 
+void fastpath_probe(struct fp_cfg *cfg);
 struct fastpath *fastpath_start(const struct fp_cfg *cfg, const struct fp_ops *ops, void *arg,
 				struct oerr *err);
 void fastpath_stop(struct fastpath *fp);

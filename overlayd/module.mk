@@ -6,7 +6,7 @@ seal_SRC	:= overlayd/seal.c overlayd/replay.c $(crypto_SRC)
 LIBS_aead	:= -lcrypto -lIPSec_MB
 
 # the data path: what moves packets between overlay0 and the nodes
-path_SRC	:= overlayd/fastpath.c overlayd/forward.c overlayd/icmp.c overlayd/fib.c overlayd/tunnel.c overlayd/tunnel_wire.c \
+path_SRC	:= overlayd/fastpath.c overlayd/forward.c overlayd/icmp.c overlayd/fib.c overlayd/tunnel.c overlayd/tunnel_probe.c overlayd/tunnel_wire.c \
 		   tunstack/offload.c tunstack/tun.c $(seal_SRC)
 
 # the daemon, and the command that starts and asks it

@@ -18,13 +18,22 @@
  *              the caller stops reading. A slot asked for all the same is a spare one, and what is
  *              queued from it is dropped and counted.
  *   Fall-back  EIO on a run: the device cannot do checksums for segments (10154dbded6d);
- *              UDP_SEGMENT stays off until it is switched on again. EINVAL, EMSGSIZE: this path is
- *              smaller than the run's datagrams; this run goes one by one.
+ *              UDP_SEGMENT stays off until it is switched on again. EINVAL, EMSGSIZE: the way out is
+ *              narrower than the run's datagrams, so this run goes one by one; but when GSO_ODD_MAX
+ *              such runs in a row went through that way, it was UDP_SEGMENT that was wrong, and it
+ *              stays off, too. Said once each time.
+ *   Too long   DF is set on everything, and what routers say about the path is not taken from the
+ *              route cache (IP_PMTUDISC_PROBE): the kernel refuses only what the device cannot
+ *              carry. Who may send how much is pmtu.c's to find out.
+ *   Errors     ICMP errors wait in the socket's error queue (IP_RECVERR) for tunnel_next_error().
+ *              The kernel also fails the next call with each, whatever that call was about: so a
+ *              failed call is tried once more before its datagrams are blamed.
  *   Guarded by tests/unit/test_tunnel.c
  */
 #include "overlayd/tunnel.h"
 
 #include <errno.h>
+#include <linux/errqueue.h>
 #include <linux/sock_diag.h>
 #include <netinet/udp.h>
 #include <stdlib.h>
@@ -51,6 +60,7 @@
 #define TX_RUNS 64u			/* runs to one sendmmsg() */
 #define TX_RUN_SEGMENTS 64u		/* UDP_MAX_SEGMENTS before 6.9 */
 #define TX_RUN_BYTES 65000u		/* below 65535 - IP - UDP */
+#define GSO_ODD_MAX 4u
 #define RX_SLOTS 64u
 #define RX_SLOTS_BIG 8u			/* when messages are long: what fits a cache */
 #define RX_BIG 8192u			/* bytes that make a message long */
@@ -65,6 +75,7 @@ struct run {
 	uint32_t n;		/* datagrams */
 	bool closed;		/* the last is shorter: nothing can follow */
 	bool split;		/* to be sent one by one */
+	bool refused;		/* as a run, for its size or its control message */
 };
 
 union tx_control {
@@ -81,6 +92,8 @@ struct tunnel {
 	int fd;
 	bool gso, gro;		/* allowed */
 	bool gso_broken;	/* tried and refused */
+	unsigned int gso_odd;	/* runs in a row that were refused whole and taken in pieces */
+	bool again;		/* the last call failed, perhaps for an earlier datagram's sake */
 	struct tunnel_stats stats;
 
 	uint8_t *arena;		/* TX_ARENA bytes, and one spare slot behind them */
@@ -113,7 +126,7 @@ _Static_assert(TX_RUNS <= TX_RUN_SEGMENTS, "tx_msg serves both runs and split ru
 int tunnel_socket(const struct sockaddr_in *at, struct oerr *err)
 {
 	cleanup_close int fd = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	int size = SOCKET_BUFFER;
+	int size = SOCKET_BUFFER, discover = IP_PMTUDISC_PROBE, on = 1;
 
 	if (fd < 0)
 		return oerr_set(err, -errno, "UDP socket: %s", strerror(errno));
@@ -123,6 +136,9 @@ int tunnel_socket(const struct sockaddr_in *at, struct oerr *err)
 		setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
 	if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof(size)))
 		setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+	if (setsockopt(fd, IPPROTO_IP, IP_MTU_DISCOVER, &discover, sizeof(discover)) ||
+	    setsockopt(fd, IPPROTO_IP, IP_RECVERR, &on, sizeof(on)))
+		return oerr_set(err, -errno, "UDP socket, path MTU: %s", strerror(errno));
 	if (bind(fd, (const struct sockaddr *)at, sizeof(*at)))
 		return oerr_set(err, -errno, "UDP %s: %s", endpoint_fmt(at).s, strerror(errno));
 	return steal_fd(&fd);
@@ -166,6 +182,7 @@ void tunnel_set_offloads(struct tunnel *t, bool gso, bool gro)
 	t->rx_drained = false;
 	t->gso = gso;
 	t->gso_broken = false;
+	t->gso_odd = 0;
 	t->gro = setsockopt(t->fd, IPPROTO_UDP, UDP_GRO, &on, sizeof(on)) == 0 && gro;
 }
 
@@ -247,6 +264,56 @@ static void msg_fill(struct tunnel *t, unsigned int i, const struct run *r, size
 	};
 }
 
+static void gso_give_up(struct tunnel *t, const struct run *r, int error)
+{
+	if (t->gso_broken)
+		return;
+	t->gso_broken = true;
+	t->stats.gso_given_up++;
+	log_warn(ROOM, "UDP_SEGMENT towards %s does not work (%s): left off until it is switched on again",
+		 endpoint_fmt(&r->to).s, strerror(error));
+}
+
+/* sendmmsg() of @n messages; Return: how many went, or -errno. What fails for the first time may
+ * fail for an ICMP error that came meanwhile, which is then gone */
+static int send_messages(struct tunnel *t, unsigned int n)
+{
+	for (;;) {
+		int sent = sendmmsg(t->fd, t->tx_msg, n, MSG_DONTWAIT);
+
+		if (sent >= 0) {
+			t->again = false;
+			return sent;
+		}
+		if (errno == EAGAIN)
+			return -EAGAIN;
+		if (errno == EINTR)
+			continue;
+		if (t->again) {
+			t->again = false;
+			return -errno;
+		}
+		t->again = true;
+	}
+}
+
+static void count_refused(struct tunnel *t, unsigned int n, int error)
+{
+	t->stats.tx_errors += n;
+	if (error == -EMSGSIZE)
+		t->stats.tx_too_long += n;
+}
+
+/* a run that was refused as one has gone in pieces: was it UDP_SEGMENT? */
+static void run_went_apart(struct tunnel *t, struct run *r)
+{
+	if (!r->refused)
+		return;
+	r->refused = false;
+	if (++t->gso_odd >= GSO_ODD_MAX)
+		gso_give_up(t, r, EINVAL);
+}
+
 /* what is left of a run, datagram by datagram; Return: 0 the run is over, -EAGAIN */
 static int send_split(struct tunnel *t, struct run *r)
 {
@@ -261,16 +328,17 @@ static int send_split(struct tunnel *t, struct run *r)
 			msg_fill(t, n, r, off, len);
 			off += len;
 		}
-		sent = sendmmsg(t->fd, t->tx_msg, n, MSG_DONTWAIT);
-		if (sent < 0 && errno == EINTR)
-			continue;
-		if (sent < 0 && errno == EAGAIN)
+		sent = send_messages(t, n);
+		if (sent == -EAGAIN)
 			return -EAGAIN;
 		for (int i = 0; i < sent; i++)
 			count_sent(t, 1, t->tx_iov[i].iov_len);
-		if (sent < 0) {
+		if (sent > 0) {
+			run_went_apart(t, r);
+		} else {
 			/* the first one is refused for ever: leave it out */
-			t->stats.tx_errors++;
+			count_refused(t, 1, sent);
+			r->refused = false;
 			sent = 1;
 		}
 		for (int i = 0; i < sent; i++) {
@@ -283,26 +351,21 @@ static int send_split(struct tunnel *t, struct run *r)
 	return 0;
 }
 
-/* the kernel refused the first unsent run with @error; Return: 0 go on, -EAGAIN */
-static int run_refused(struct tunnel *t, int error)
+/* the kernel refused the first unsent run with -errno @error */
+static void run_refused(struct tunnel *t, int error)
 {
 	struct run *r = &t->runs[t->sent_runs];
 
-	if (error == EAGAIN)
-		return -EAGAIN;
-	if (r->n > 1 && (error == EIO || error == EINVAL || error == EMSGSIZE)) {
+	if (r->n > 1 && (error == -EIO || error == -EINVAL || error == -EMSGSIZE)) {
 		t->stats.gso_fallbacks++;
 		r->split = true;
-		if (error == EIO && !t->gso_broken) {
-			t->gso_broken = true;
-			log_warn(ROOM, "no UDP segmentation on the way to %s: UDP_SEGMENT is off",
-				 endpoint_fmt(&r->to).s);
-		}
-		return 0;
+		r->refused = error != -EIO;
+		if (error == -EIO)
+			gso_give_up(t, r, EIO);
+		return;
 	}
-	t->stats.tx_errors += r->n;
+	count_refused(t, r->n, error);
 	t->sent_runs++;
-	return 0;
 }
 
 static void run_control(struct tunnel *t, unsigned int i, const struct run *r)
@@ -337,13 +400,18 @@ static int send_runs(struct tunnel *t)
 		if (t->runs[i].n > 1)
 			run_control(t, n, &t->runs[i]);
 	}
-	do
-		sent = sendmmsg(t->fd, t->tx_msg, n, MSG_DONTWAIT);
-	while (sent < 0 && errno == EINTR);
+	sent = send_messages(t, n);
+	if (sent == -EAGAIN)
+		return sent;
 	if (sent < 0)
-		return run_refused(t, errno);
-	for (int i = 0; i < sent; i++, t->sent_runs++)
-		count_sent(t, t->runs[t->sent_runs].n, t->runs[t->sent_runs].len);
+		run_refused(t, sent);
+	for (int i = 0; i < sent; i++, t->sent_runs++) {
+		const struct run *r = &t->runs[t->sent_runs];
+
+		count_sent(t, r->n, r->len);
+		if (r->n > 1)
+			t->gso_odd = 0;
+	}
 	return 0;
 }
 
@@ -381,6 +449,25 @@ bool tunnel_blocked(const struct tunnel *t)
 	return tunnel_unsent(t) && (t->used + TX_FRAME_ROOM > TX_ARENA || t->n_runs > TX_RUNS / 2);
 }
 
+/* an ICMP error (icmp_err_convert[] of the kernel): about something sent, tunnel_next_error() has it */
+static bool is_path_error(int error)
+{
+	switch (error) {
+	case ENETUNREACH:
+	case EHOSTUNREACH:
+	case ENOPROTOOPT:
+	case ECONNREFUSED:
+	case EMSGSIZE:
+	case EOPNOTSUPP:
+	case EHOSTDOWN:
+	case ENONET:
+	case EPROTO:
+		return true;
+	default:
+		return false;
+	}
+}
+
 /**
  * tunnel_recv() - take a batch of messages that are there; the batch before is over
  *
@@ -409,7 +496,7 @@ int tunnel_recv(struct tunnel *t)
 	while (n < 0 && errno == EINTR);
 	t->rx_drained = n < (int)want;
 	if (n < 0)
-		return errno == EAGAIN ? 0 : -errno;
+		return errno == EAGAIN || is_path_error(errno) ? 0 : -errno;
 	t->rx_n = (unsigned int)n;
 	t->rx_long = false;
 	for (int i = 0; i < n; i++)
@@ -509,6 +596,55 @@ bool tunnel_next(struct tunnel *t, struct tunnel_rx *rx)
 			rx->len = len - TUNNEL_HDR_LEN;
 			return true;
 		}
+	}
+	return false;
+}
+
+/* what a message of the error queue says; false = nothing of interest */
+static bool error_read(struct msghdr *m, struct tunnel_error *e)
+{
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(m); c; c = CMSG_NXTHDR(m, c)) {
+		struct sock_extended_err ee;
+
+		if (c->cmsg_level != IPPROTO_IP || c->cmsg_type != IP_RECVERR ||
+		    c->cmsg_len < CMSG_LEN(sizeof(ee)))
+			continue;
+		memcpy(&ee, CMSG_DATA(c), sizeof(ee));
+		if (ee.ee_origin != SO_EE_ORIGIN_LOCAL && ee.ee_origin != SO_EE_ORIGIN_ICMP)
+			continue;
+		e->error = (int)ee.ee_errno;
+		e->local = ee.ee_origin == SO_EE_ORIGIN_LOCAL;
+		e->mtu = e->error == EMSGSIZE ? ee.ee_info : 0;
+		return true;
+	}
+	return false;
+}
+
+/**
+ * tunnel_next_error() - what came back about a datagram that was sent; to be asked when poll() says
+ * POLLERR, and after sending
+ *
+ * Return: false when there is nothing more.
+ */
+bool tunnel_next_error(struct tunnel *t, struct tunnel_error *e)
+{
+	union {
+		struct cmsghdr align;
+		char buf[512];
+	} control;
+	struct msghdr m = {
+		.msg_name = &e->to,
+		.msg_namelen = sizeof(e->to),
+		.msg_control = control.buf,
+		.msg_controllen = sizeof(control.buf),
+	};
+
+	while (recvmsg(t->fd, &m, MSG_ERRQUEUE | MSG_DONTWAIT) >= 0) {
+		t->stats.path_errors++;
+		if (m.msg_namelen == sizeof(e->to) && error_read(&m, e))
+			return true;
+		m.msg_namelen = sizeof(e->to);
+		m.msg_controllen = sizeof(control.buf);
 	}
 	return false;
 }

@@ -5,6 +5,7 @@
  * (seal it there and) tunnel_queue() it; neighbours of equal size and destination become one UDP_SEGMENT run;
  * tunnel_flush() hands all runs to the kernel. Receiving: tunnel_recv() takes a batch,
  * tunnel_next() yields its datagrams one by one; they stay valid until the next tunnel_recv().
+ * tunnel_next_error() yields what came back about datagrams that were sent.
  */
 #ifndef OVERLAYD_TUNNEL_H
 #define OVERLAYD_TUNNEL_H
@@ -40,7 +41,18 @@ struct tunnel_stats {
 	uint64_t rx_overflow;			/* dropped by the kernel: we were too slow */
 	uint64_t rx_bad_length;			/* truncated, or a nonsense segment size */
 	uint64_t rx_bad_header;			/* not our format: version, type, reserved, length */
+	uint64_t tx_too_long;			/* of tx_errors: longer than the way out is wide */
 	uint64_t gso_fallbacks;			/* runs that had to be sent again one by one */
+	uint64_t gso_given_up;			/* times UDP_SEGMENT was left off for it */
+	uint64_t path_errors;			/* ICMP errors and local refusals heard of */
+};
+
+/* what the kernel heard about a datagram that was sent */
+struct tunnel_error {
+	struct sockaddr_in to;	/* where it was to go; of a local one the port is not known (0) */
+	int error;		/* EMSGSIZE, ECONNREFUSED, ... */
+	unsigned int mtu;	/* EMSGSIZE: IP bytes that would fit; 0 = not said */
+	bool local;		/* this machine says so; else somebody who need not be telling the truth */
 };
 
 /* one received datagram */
@@ -54,6 +66,7 @@ struct tunnel_rx {
 struct tunnel;
 
 int tunnel_socket(const struct sockaddr_in *at, struct oerr *err);
+struct tunnel_offloads tunnel_probe(struct in_addr addr);
 struct tunnel *tunnel_new(int fd, bool gso, bool gro);
 void tunnel_free(struct tunnel *t);
 void tunnel_set_offloads(struct tunnel *t, bool gso, bool gro);
@@ -68,6 +81,7 @@ bool tunnel_blocked(const struct tunnel *t);
 
 int tunnel_recv(struct tunnel *t);
 bool tunnel_next(struct tunnel *t, struct tunnel_rx *rx);
+bool tunnel_next_error(struct tunnel *t, struct tunnel_error *e);
 void tunnel_stats(const struct tunnel *t, struct tunnel_stats *stats);
 
 #endif

@@ -18,6 +18,7 @@
 #define TUN_F_USO4 0x20
 #define TUN_F_USO6 0x40
 #endif
+#define TUN_GSO_UDP_L4 5	/* VIRTIO_NET_HDR_GSO_UDP_L4, unknown to headers before 6.2 */
 
 /**
  * tun_open() - attach to TUN device @name in the calling thread's network namespace, creating it if
@@ -87,6 +88,39 @@ int tun_set_offloads(int fd, const struct tun_offloads *want, struct tun_offload
 		return 0;
 	}
 	return -errno;
+}
+
+/**
+ * tun_probe_super() - does the kernel take superframes from us?
+ * @udp: UDP ones (kernel 6.2), else TCP
+ *
+ * Writes one of two segments, from 127.0.0.1 to itself: the kernel looks at the header first and
+ * then drops such a packet on any device but lo, so nobody ever sees it.
+ *
+ * Return: 0; -EINVAL it does not; other -errno (-EIO: the device is down): nothing was learned.
+ */
+int tun_probe_super(int fd, bool udp)
+{
+	enum { IP = 20, PAYLOAD = 16 };
+	uint8_t packet[IP + 20 + PAYLOAD] = {
+		0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, udp ? 17 : 6, 0, 0, 127, 0, 0, 1, 127, 0, 0, 1,
+	};
+	unsigned int l4_len = udp ? 8 : 20, len = IP + l4_len + PAYLOAD;
+	const struct virtio_net_hdr vnet = {
+		.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM,
+		.gso_type = udp ? TUN_GSO_UDP_L4 : VIRTIO_NET_HDR_GSO_TCPV4,
+		.hdr_len = (uint16_t)(IP + l4_len),
+		.gso_size = PAYLOAD / 2,
+		.csum_start = IP,
+		.csum_offset = udp ? 6 : 16,
+	};
+
+	packet[3] = (uint8_t)len;
+	if (udp)
+		packet[IP + 5] = (uint8_t)(len - IP);
+	else
+		packet[IP + 12] = 5 << 4;
+	return tun_write_packet(fd, &vnet, packet, len);
 }
 
 /**

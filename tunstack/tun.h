@@ -38,6 +38,7 @@ struct tun_offloads {
 
 int tun_open(const char *name, unsigned int flags, struct oerr *err);
 int tun_set_offloads(int fd, const struct tun_offloads *want, struct tun_offloads *got);
+int tun_probe_super(int fd, bool udp);
 ssize_t tun_read(int fd, struct virtio_net_hdr *vnet, void *packet, size_t size);
 int tun_write(int fd, const struct virtio_net_hdr *vnet, const struct iovec *iov, unsigned int n);
 int tun_write_packet(int fd, const struct virtio_net_hdr *vnet, const void *packet, size_t len);

@@ -398,6 +398,21 @@ for k in range(500):
 	no_drops 2
 }
 
+@test "every combination of offloads carries every byte, and is what is in use" {
+	local k=0 set
+	all_known
+	assert_eq "$(stat 1 '.able | [.[]] | all')" true "what the start-up probe found on this kernel"
+	for set in - t u tu g tg ug tug r tr ur tur gr tgr ugr tugr; do
+		for n in 1 2; do tell $n "offloads $set"; done
+		bulk 1 2 3000000 $((5500 + k))
+		bulk 2 1 1000000 $((5600 + k))
+		k=$((k + 1))
+		assert_eq "$(stat 1 '[.active | (.tso, .uso, .gso, .gro)] == [.allowed | (.tso, .uso, .gso, .gro)]')" true "offloads $set"
+	done
+	no_drops 1
+	no_drops 2
+}
+
 node_again() { # as node_start
 	finish "node$1"
 	rm "$BATS_TEST_TMPDIR/fifo$1"

@@ -120,7 +120,7 @@ static void tool_stats(struct tool *t, const char *path)
 		json_object_set_new(drops, forward_drop_name((enum forward_drop)i),
 				    json_integer((json_int_t)s.fwd.drops[i]));
 	o = json_pack(
-		"{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:o,s:o,s:o}",
+		"{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:o,s:o,s:o,s:o}",
 		"tun_rx_frames", (json_int_t)s.fwd.tun_rx_frames, "tun_tx_frames",
 		(json_int_t)s.fwd.tun_tx_frames, "sent", (json_int_t)s.fwd.sent, "delivered",
 		(json_int_t)s.fwd.delivered, "merged", (json_int_t)s.fwd.merged, "forwarded",
@@ -131,7 +131,7 @@ static void tool_stats(struct tool *t, const char *path)
 		(json_int_t)s.tunnel.rx_datagrams, "rx_runs", (json_int_t)s.tunnel.rx_runs,
 		"rx_bad", (json_int_t)(s.tunnel.rx_bad_header + s.tunnel.rx_bad_length), "stale",
 		(json_int_t)s.updates_stale, "drops", drops, "allowed", offloads_json(&s.allowed),
-		"active", offloads_json(&s.active));
+		"able", offloads_json(&s.able), "active", offloads_json(&s.active));
 	if (!o || statefile_write(path, o, NULL))
 		die(path, -EIO);
 	json_decref(o);
@@ -258,6 +258,8 @@ int main(int argc, char **argv)
 	if (cfg.tun_fd >= 0)
 		cfg.udp_fd = tunnel_socket(&at, &err);
 	ev_init(&t.timer, tool_resolve_cb);
+	if (!err.code)
+		fastpath_probe(&cfg);
 	if (!err.code)
 		t.fp = fastpath_start(&cfg, &tool_ops, &t, &err);
 	if (!t.fp) {

@@ -12,7 +12,7 @@ test_forward_SRC	:= tests/unit/test_forward.c tests/lib/packet.c overlayd/forwar
 test_forward_LIBS	:= $(LIBS_aead)
 
 UNIT_TESTS		+= test_tunnel
-test_tunnel_SRC		:= tests/unit/test_tunnel.c tests/lib/packet.c overlayd/tunnel.c overlayd/tunnel_wire.c $(common_SRC)
+test_tunnel_SRC		:= tests/unit/test_tunnel.c tests/lib/packet.c overlayd/tunnel.c overlayd/tunnel_probe.c overlayd/tunnel_wire.c $(common_SRC)
 test_tunnel_LIBS	:= -Wl,--wrap=sendmmsg
 
 # one node's data path, driven by tests/bats/tunnel.bats

@@ -158,6 +158,32 @@ static void test_frames(void **state)
 	close(fd);
 }
 
+/* superframes are taken, and nobody sees the ones they are tried with */
+static void test_probe_super(void **state)
+{
+	int fd = tun_open("probed", 0, NULL), pipefd[2];
+	const struct tun_offloads all = { true, true, true };
+	struct tun_offloads got;
+	struct pollfd pfd = { .fd = fd, .events = POLLIN };
+	struct virtio_net_hdr vnet;
+	uint8_t packet[2048];
+
+	(void)state;
+	assert_int_equal(tun_probe_super(fd, false), -EIO);
+	configure("probed", "192.168.9.1");
+	assert_int_equal(tun_set_offloads(fd, &all, &got), 0);
+	assert_int_equal(tun_probe_super(fd, false), 0);
+	assert_int_equal(tun_probe_super(fd, true), got.uso ? 0 : -EINVAL);
+	while (poll(&pfd, 1, 50) == 1)
+		if (tun_read(fd, &vnet, packet, sizeof(packet)) > 0)
+			assert_int_equal(packet[0] >> 4, 6);
+	assert_int_equal(pipe(pipefd), 0);
+	assert_true(tun_probe_super(pipefd[0], false) < 0);
+	close(pipefd[0]);
+	close(pipefd[1]);
+	close(fd);
+}
+
 static int own_namespace(void **state)
 {
 	(void)state;
@@ -170,6 +196,7 @@ int main(void)
 		cmocka_unit_test(test_open),
 		cmocka_unit_test(test_offload_ladder),
 		cmocka_unit_test(test_frames),
+		cmocka_unit_test(test_probe_super),
 	};
 
 	return cmocka_run_group_tests(tests, own_namespace, NULL);

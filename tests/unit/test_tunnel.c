@@ -23,7 +23,7 @@
 
 /* what sendmmsg() does: linked with --wrap, so that a full socket and a poor device can be had
  * on any machine */
-static enum { KERNEL_REAL, KERNEL_FULL, KERNEL_STUCK, KERNEL_NO_GSO } kernel_mood;
+static enum { KERNEL_REAL, KERNEL_FULL, KERNEL_STUCK, KERNEL_NO_GSO, KERNEL_ODD_GSO, KERNEL_ICMP } kernel_mood;
 
 int __real_sendmmsg(int fd, struct mmsghdr *msgs, unsigned int n, int flags);
 int __wrap_sendmmsg(int fd, struct mmsghdr *msgs, unsigned int n, int flags);
@@ -38,6 +38,14 @@ int __wrap_sendmmsg(int fd, struct mmsghdr *msgs, unsigned int n, int flags)
 	}
 	if (kernel_mood == KERNEL_NO_GSO && msgs[0].msg_hdr.msg_control) {
 		errno = EIO;
+		return -1;
+	}
+	if (kernel_mood == KERNEL_ODD_GSO && msgs[0].msg_hdr.msg_control) {
+		errno = EINVAL;
+		return -1;
+	}
+	if (kernel_mood == KERNEL_ICMP && ++calls % 2) {
+		errno = ECONNREFUSED;
 		return -1;
 	}
 	return __real_sendmmsg(fd, msgs, kernel_mood == KERNEL_FULL && n > 2 ? 2 : n, flags);
@@ -266,31 +274,149 @@ static void test_runs(void **state)
 	end_close(&b);
 }
 
-/* the path has become smaller than the datagrams: the runs go one by one, the kernel fragments,
- * nothing is lost */
+static void lo_mtu(int mtu)
+{
+	struct ifreq ifr = { .ifr_name = "lo", .ifr_mtu = mtu };
+	int fd = socket(AF_INET, SOCK_DGRAM, 0);
+
+	assert_int_equal(ioctl(fd, SIOCSIFMTU, &ifr), 0);
+	close(fd);
+}
+
+/* the device has become narrower than the datagrams: nothing is fragmented, the kernel says how much
+ * would fit, UDP_SEGMENT is not blamed, and what fits still goes */
 static void test_path_smaller_than_segments(void **state)
 {
 	enum { N = 40 };
 	static size_t lens[N];
-	struct ifreq ifr = { .ifr_name = "lo", .ifr_mtu = 1000 };
+	struct tunnel_error e = { 0 };
 	struct end a, b;
-	int fd = socket(AF_INET, SOCK_DGRAM, 0);
+	bool gso, gro;
 
 	(void)state;
-	assert_int_equal(ioctl(fd, SIOCSIFMTU, &ifr), 0);
+	lo_mtu(1000);
 	end_open(&a, true, true);
 	end_open(&b, true, true);
+	assert_false(tunnel_next_error(a.t, &e));
 	for (unsigned int i = 0; i < N; i++)
-		queue(&a, &b, i, lens[i] = 1440);
+		queue(&a, &b, i, 1440);
+	assert_int_equal(tunnel_flush(a.t), 0);
+	assert_int_equal(stats_of(&a).gso_fallbacks, 1);
+	assert_int_equal(stats_of(&a).tx_errors, N);
+	assert_int_equal(stats_of(&a).tx_too_long, N);
+	assert_true(tunnel_next_error(a.t, &e));
+	assert_true(e.local);
+	assert_int_equal(e.error, EMSGSIZE);
+	assert_int_equal(e.mtu, 1000);
+	assert_int_equal(e.to.sin_addr.s_addr, b.at.sin_addr.s_addr);
+	while (tunnel_next_error(a.t, &e))
+		;
+	for (unsigned int k = 0; k < 8; k++) {
+		for (unsigned int i = 0; i < N; i++)
+			queue(&a, &b, i, 1440);
+		tunnel_flush(a.t);
+	}
+	while (tunnel_next_error(a.t, &e))
+		;
+	tunnel_offload_state(a.t, &gso, &gro);
+	assert_true(gso);
+	for (unsigned int i = 0; i < N; i++)
+		queue(&a, &b, i, lens[i] = 1000 - TUNNEL_OUTER_LEN - TUNNEL_HDR_LEN);
 	assert_int_equal(tunnel_flush(a.t), 0);
 	assert_int_equal(drain(&b, &a, 0, lens, N, 2000), N);
-	assert_in_range(stats_of(&a).gso_fallbacks, 1, 2);
-	assert_int_equal(stats_of(&a).tx_errors, 0);
-	ifr.ifr_mtu = 65536;
-	assert_int_equal(ioctl(fd, SIOCSIFMTU, &ifr), 0);
+	lo_mtu(65536);
 	end_close(&a);
 	end_close(&b);
-	close(fd);
+}
+
+/* UDP_SEGMENT is refused where single datagrams go: it is left off, and nothing was lost */
+static void test_segmentation_refused(void **state)
+{
+	enum { N = 20 };
+	static size_t lens[N];
+	struct end a, b;
+	bool gso, gro;
+
+	(void)state;
+	end_open(&a, true, true);
+	end_open(&b, true, true);
+	kernel_mood = KERNEL_ODD_GSO;
+	for (unsigned int k = 0; k < 10; k++) {
+		for (unsigned int i = 0; i < N; i++)
+			queue(&a, &b, i, lens[i] = 1000);
+		assert_int_equal(tunnel_flush(a.t), 0);
+		assert_int_equal(drain(&b, &a, 0, lens, N, 2000), N);
+		tunnel_offload_state(a.t, &gso, &gro);
+		assert_int_equal(gso, k < 3);
+	}
+	kernel_mood = KERNEL_REAL;
+	assert_int_equal(stats_of(&a).gso_fallbacks, 4);
+	assert_int_equal(stats_of(&a).gso_given_up, 1);
+	assert_int_equal(stats_of(&a).tx_errors, 0);
+	end_close(&a);
+	end_close(&b);
+}
+
+/* an ICMP error fails a call that is not about it: nothing is lost or sent twice */
+static void test_icmp_fails_a_call(void **state)
+{
+	enum { N = 30 };
+	static size_t lens[N];
+	struct end a, b;
+
+	(void)state;
+	end_open(&a, true, true);
+	end_open(&b, true, true);
+	kernel_mood = KERNEL_ICMP;
+	for (unsigned int i = 0; i < N; i++)
+		queue(&a, &b, i, lens[i] = 100 + i % 3);
+	assert_int_equal(tunnel_flush(a.t), 0);
+	kernel_mood = KERNEL_REAL;
+	assert_int_equal(drain(&b, &a, 0, lens, N, 2000), N);
+	assert_false(readable(&b, 0));
+	assert_int_equal(stats_of(&a).tx_errors, 0);
+	end_close(&a);
+	end_close(&b);
+}
+
+/* nobody listens there: the real thing */
+static void test_nobody_listens(void **state)
+{
+	static size_t lens[2] = { 100, 100 };
+	struct tunnel_error e = { 0 };
+	struct end a, b, gone;
+
+	(void)state;
+	end_open(&a, true, true);
+	end_open(&b, true, true);
+	end_open(&gone, true, true);
+	end_close(&gone);
+	queue(&a, &gone, 0, 100);
+	assert_int_equal(tunnel_flush(a.t), 0);
+	queue(&a, &b, 0, 100);
+	assert_int_equal(tunnel_flush(a.t), 0);
+	queue(&b, &a, 0, 100);
+	assert_int_equal(tunnel_flush(b.t), 0);
+	assert_int_equal(drain(&b, &a, 0, lens, 1, 2000), 1);
+	assert_int_equal(drain(&a, &b, 0, lens, 1, 2000), 1);
+	assert_true(tunnel_next_error(a.t, &e));
+	assert_int_equal(e.error, ECONNREFUSED);
+	assert_false(e.local);
+	assert_int_equal(e.to.sin_port, gone.at.sin_port);
+	assert_false(tunnel_next_error(a.t, &e));
+	end_close(&a);
+	end_close(&b);
+}
+
+/* both work on the kernels we run on; where nothing comes through, nothing is ruled out */
+static void test_probe(void **state)
+{
+	struct tunnel_offloads can = tunnel_probe((struct in_addr){ htonl(INADDR_LOOPBACK) });
+
+	(void)state;
+	assert_true(can.gso && can.gro);
+	can = tunnel_probe((struct in_addr){ htonl(0x0a090909) });
+	assert_true(can.gso && can.gro);
 }
 
 /* the socket is full now and then and takes little at a time: nothing is lost, sent twice or out
@@ -533,6 +659,10 @@ int main(void)
 		cmocka_unit_test(test_order),
 		cmocka_unit_test(test_runs),
 		cmocka_unit_test(test_path_smaller_than_segments),
+		cmocka_unit_test(test_segmentation_refused),
+		cmocka_unit_test(test_icmp_fails_a_call),
+		cmocka_unit_test(test_nobody_listens),
+		cmocka_unit_test(test_probe),
 		cmocka_unit_test(test_back_pressure),
 		cmocka_unit_test(test_arena_full),
 		cmocka_unit_test(test_segmentation_broken),
