@@ -8,6 +8,7 @@
  *   --max KIB       most that one connection carries each way (200)
  *   --kinds LETTERS which of the kinds below (usreq)
  *   --seed N        (1)
+ *   --trace FILE    a line for each connection at its end: begin and end in monotonic microseconds, local port, kind, ok or broken
  *   --gaps FILE     a line for each connect() that took 20 ms or more: begin and end in monotonic microseconds, local port
  *
  * u  uploads, closes first, and reads how much the server got
@@ -48,6 +49,7 @@ struct runner {
 	pthread_t thread;
 	uint64_t random;
 	int fd;
+	uint16_t port;			/* local */
 	uint8_t seed;
 	uint64_t sent, received;
 };
@@ -58,7 +60,7 @@ static struct {
 	struct sockaddr_in server;
 	uint64_t threads, seconds, max_kib, seed;
 	const char *kinds;
-	FILE *gaps;
+	FILE *gaps, *trace;
 	pthread_mutex_t lock;
 	uint64_t connections, kind[sizeof(kind_letters)], bytes, errors, lost, longest_connect_us;
 	char first_error[160];
@@ -125,12 +127,13 @@ static int talk_connect(struct runner *r, char kind)
 		return lost(r, kind, "connect");
 	us = monotime_us() - start;
 	getsockname(r->fd, (struct sockaddr *)&local, &len);
+	r->port = ntohs(local.sin_port);
 	pthread_mutex_lock(&churn.lock);
 	churn.connections++;
 	if (us > churn.longest_connect_us)
 		churn.longest_connect_us = us;
 	if (churn.gaps && us >= GAP_MIN_US)
-		fprintf(churn.gaps, "%lu %lu %u\n", start, start + us, ntohs(local.sin_port));
+		fprintf(churn.gaps, "%lu %lu %u\n", start, start + us, r->port);
 	pthread_mutex_unlock(&churn.lock);
 	return 0;
 }
@@ -273,6 +276,7 @@ static int kind_echo(struct runner *r)
 
 static int converse(struct runner *r, char kind)
 {
+	uint64_t start = monotime_us();
 	int ret = talk_connect(r, kind);
 
 	if (!ret) {
@@ -298,6 +302,8 @@ static int converse(struct runner *r, char kind)
 	pthread_mutex_lock(&churn.lock);
 	churn.kind[strchr(kind_letters, kind) - kind_letters] += !ret;
 	churn.bytes += r->sent + r->received;
+	if (churn.trace)
+		fprintf(churn.trace, "%lu %lu %u %c %s\n", start, monotime_us(), r->port, kind, ret ? "broken" : "ok");
 	pthread_mutex_unlock(&churn.lock);
 	return ret;
 }
@@ -352,6 +358,11 @@ static void option_take(int opt, const char *arg)
 			misuse(arg);
 		churn.kinds = arg;
 		break;
+	case 'T':
+		churn.trace = fopen(arg, "we");
+		if (!churn.trace)
+			misuse(arg);
+		break;
 	case 'g':
 		churn.gaps = fopen(arg, "we");
 		if (!churn.gaps)
@@ -368,7 +379,7 @@ int main(int argc, char **argv)
 		{ "threads", required_argument, NULL, 't' }, { "seconds", required_argument, NULL, 's' },
 		{ "max", required_argument, NULL, 'm' },     { "seed", required_argument, NULL, 'e' },
 		{ "kinds", required_argument, NULL, 'k' },   { "gaps", required_argument, NULL, 'g' },
-		{ 0 },
+		{ "trace", required_argument, NULL, 'T' },   { 0 },
 	};
 	static struct runner runners[THREADS_MAX];
 	uint64_t until;
@@ -399,5 +410,7 @@ int main(int argc, char **argv)
 	       churn.lost, (double)churn.longest_connect_us / 1000, churn.first_error);
 	if (churn.gaps)
 		fclose(churn.gaps);
+	if (churn.trace)
+		fclose(churn.trace);
 	return churn.errors || churn.lost ? 1 : 0;
 }

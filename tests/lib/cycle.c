@@ -14,6 +14,7 @@
  *   --socket-limit BYTES, --total-limit BYTES
  *   --there SOCKET --wire SOCKET [--hops N]   during each freeze of the first PID its records travel to the tunstack at --there and
  *                      back, up to N times (2): park, packets, records, resume
+ *   --flows FILE       with --wire: its figures begin anew at the stop; its flows go to FILE right before the hand-back
  *   --log FILE         a line for each freeze: begin and end in monotonic microseconds, number of the cycle
  *   --seed N           (1)
  *
@@ -73,7 +74,7 @@ static struct {
 	uint64_t cycles, freeze_ms[2], run_ms[2], after_ms[AFTERS_MAX], hops, seed;
 	size_t n_after;
 	struct stackclient_standin how;
-	const char *there_path, *wire;
+	const char *there_path, *wire, *flows;
 	struct stackclient *there;
 	FILE *log;
 
@@ -245,18 +246,24 @@ static int packets_pass(struct stackclient *from, struct stackclient *to, struct
 	return r ? r : stackclient_imported(to, NULL, err);
 }
 
+static int wire_tell(const char *command, struct oerr *err)
+{
+	char reply[WIRE_REPLY_MAX] = "";
+
+	if (wire_ask(cyc.wire, command, reply, sizeof(reply)))
+		return oerr_set(err, -EIO, "the wire does not '%s': %s", command, reply);
+	return 0;
+}
+
 /* one hand-over; the records are with @n as well */
 static int hop(struct node *n, bool away, bool resume, struct oerr *err)
 {
 	struct stackclient *from = away ? n->stack : cyc.there, *to = away ? cyc.there : n->stack;
 	struct stackclient_state st;
-	char reply[WIRE_REPLY_MAX];
 	int r = park(from, &n->records, &st, err);
 
-	if (r)
-		return r;
-	if (wire_ask(cyc.wire, away ? "to 1" : "to 0", reply, sizeof(reply)))
-		return oerr_set(err, -EIO, "the wire does not turn: %s", reply);
+	if (!r)
+		r = wire_tell(away ? "to 1" : "to 0", err);
 	for (size_t i = 0; !r && i < n->records.n; i++)
 		r = stackclient_record(to, n->records.r[i].frame, n->records.r[i].len, err);
 	if (!r)
@@ -356,6 +363,13 @@ static int node_release(struct node *n, struct oerr *err)
 	return r;
 }
 
+static int flows_note(struct oerr *err)
+{
+	cleanup_free char *command = xasprintf("flows %s", cyc.flows ? cyc.flows : "");
+
+	return cyc.flows ? wire_tell(command, err) : 0;
+}
+
 /* @step for every node, while nothing fails */
 static int each(int (*step)(struct node *, struct oerr *), struct oerr *err)
 {
@@ -368,9 +382,11 @@ static int each(int (*step)(struct node *, struct oerr *), struct oerr *err)
 
 static int cycle(uint64_t number, struct oerr *err)
 {
+	int r = cyc.flows ? wire_tell("mark", err) : 0;
 	uint64_t until = monotime_us() + dice(cyc.freeze_ms) * 1000;
-	int r = each(node_stop, err);
 
+	if (!r)
+		r = each(node_stop, err);
 	if (!r)
 		r = each(node_capture, err);
 	if (!r && cyc.mode == MODE_STANDIN)
@@ -382,6 +398,8 @@ static int cycle(uint64_t number, struct oerr *err)
 		took(PHASE_HOPS, start);
 	}
 	sleep_until(until);
+	if (!r)
+		r = flows_note(err);
 	if (!r && cyc.mode == MODE_STANDIN)
 		r = each(node_disarm, err);
 	if (!r)
@@ -531,6 +549,9 @@ static void option_take(int opt, char *arg)
 	case 'w':
 		cyc.wire = arg;
 		break;
+	case 'F':
+		cyc.flows = arg;
+		break;
 	case 'h':
 		cyc.hops = number(arg);
 		break;
@@ -570,14 +591,15 @@ int main(int argc, char **argv)
 		{ "socket-limit", required_argument, NULL, 'l' }, { "total-limit", required_argument, NULL, 'L' },
 		{ "there", required_argument, NULL, 't' },	  { "wire", required_argument, NULL, 'w' },
 		{ "hops", required_argument, NULL, 'h' },	  { "seed", required_argument, NULL, 's' },
-		{ "log", required_argument, NULL, 'g' },	  { 0 },
+		{ "log", required_argument, NULL, 'g' },	  { "flows", required_argument, NULL, 'F' },
+		{ 0 },
 	};
 	int opt, rc;
 
 	while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1)
 		option_take(opt, optarg);
-	if (optind == argc || !cyc.there_path != !cyc.wire)
-		misuse("at least one PID=SOCKET; --there and --wire go together");
+	if (optind == argc || ((cyc.there_path || cyc.flows) && !cyc.wire))
+		misuse("at least one PID=SOCKET; --there and --flows need --wire");
 	chk_raise_fd_limit();
 	while (optind < argc)
 		node_take(argv[optind++]);

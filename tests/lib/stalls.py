@@ -26,7 +26,7 @@ def main():
     freezes = sorted((int(r[0]), int(r[1])) for r in rows(sys.argv[1]))
     drops = {}
     for r in rows(sys.argv[2]):
-        for port in (r[2], r[3]):
+        for port in (r[2], r[3]) if r[1] != "reset" else ():
             drops.setdefault(port, []).append(int(r[0]))
     out = dict(gaps=0, longest_ms=0, excess_ms=0, where="", over_100=0, wire_excess_ms=0, wire_over_100=0, usual_ms=0)
     for path in sys.argv[3:]:

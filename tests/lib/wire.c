@@ -11,7 +11,8 @@
  *   --delay MS      each way (5)          --rate MBIT   each way, 0 = no limit (100)      --queue N   packets, drop-tail (300)
  *   --loss PERCENT  at random, each way (0)      --reorder PERCENT  so many arrive 2 ms late (0)
  *   --seed N        of every chance (1): the same seed and the same packets, the same fate
- *   --drops FILE    a line for each TCP packet that did not arrive: microseconds, "lost" or "overflow", source and destination port
+ *   --drops FILE    a line for each TCP packet that did not arrive: microseconds, "lost" or "overflow", source and destination port; and
+ *                   for each reset that one end sends, "reset"
  *   --ready FILE    written (the pid) once the devices are open
  *
  * Commands: report (JSON), mark (the report's figures begin anew), to N, set KEY VALUE (delay, rate, queue, loss, reorder), flows
@@ -110,9 +111,11 @@ static void deliver(uint64_t now_us)
 
 static void drop_note(enum wire_fate fate, const uint8_t *p, size_t len, uint64_t now_us)
 {
-	if (!wire.drops || fate == WIRE_TAKEN || len < 24 || p[9] != IPPROTO_TCP || (p[0] & 15) != 5)
+	static const char *const words[] = { [WIRE_TAKEN] = "reset", [WIRE_LOST] = "lost", [WIRE_OVERFLOW] = "overflow" };
+
+	if (!wire.drops || len < 40 || p[9] != IPPROTO_TCP || (p[0] & 15) != 5 || (fate == WIRE_TAKEN && !(p[33] & 4)))
 		return;
-	fprintf(wire.drops, "%lu %s %u %u\n", now_us, fate == WIRE_LOST ? "lost" : "overflow", p[20] << 8 | p[21], p[22] << 8 | p[23]);
+	fprintf(wire.drops, "%lu %s %u %u\n", now_us, words[fate], p[20] << 8 | p[21], p[22] << 8 | p[23]);
 }
 
 static void port_cb(struct ev_loop *loop, ev_io *io, int revents)
