@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* segment.h - one TCP segment over IPv4: read and made, with the options that matter; pure functions */
+#ifndef TUNSTACK_SEGMENT_H
+#define TUNSTACK_SEGMENT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "overlayd/common/addr.h"
+#include "tunstack/offload.h"
+
+#define SEGMENT_HDR_MAX 80u		/* what segment_build() puts in front of the data at most */
+#define SEGMENT_WSCALE_MAX 14u		/* RFC 7323 2.3 */
+
+/* host byte order; sequence numbers compare by seq_before() and so on */
+struct segment {
+	vip_t src, dst;
+	uint16_t sport, dport;
+	uint32_t seq, ack;
+	uint8_t flags;		/* OFFLOAD_TCP_* */
+	uint16_t window;	/* as sent, unscaled */
+	bool ts;		/* the timestamp option */
+	uint32_t tsval, tsecr;
+	bool sack_ok;		/* SACK permitted */
+	bool ws;		/* the window scale option, its value at most SEGMENT_WSCALE_MAX */
+	uint8_t wscale;
+	uint16_t mss;		/* 0: no such option */
+	const uint8_t *data;	/* points into what was parsed, or is to be sent */
+	uint32_t len;		/* bytes of it */
+};
+
+static inline bool seq_before(uint32_t a, uint32_t b)
+{
+	return (int32_t)(a - b) < 0;
+}
+
+static inline bool seq_after(uint32_t a, uint32_t b)
+{
+	return (int32_t)(b - a) < 0;
+}
+
+bool segment_parse(const uint8_t *packet, size_t len, struct segment *seg);
+size_t segment_build(const struct segment *seg, uint16_t id, uint8_t *packet, size_t size);
+uint32_t segment_span(const struct segment *seg);
+
+#endif
