@@ -7,6 +7,16 @@ standinclient_SRC	:= tunstack/stackclient_standin.c tunstack/imgstream.c
 sock_image_SRC	:= tunstack/sock_image.c tunstack/sock_repair.c tunstack/sock_list.c tunstack/sock_diag.c
 handback_SRC	:= tunstack/handback.c
 tun_SRC		:= tunstack/tun.c
+# BPF programs, and what drives them; bpfobject.c has them inside
+bpf_SRC		:= tunstack/bpfobject.c tunstack/sockpeek.c tunstack/acceptq.c tunstack/orphan.c
+LIBS_bpf	:= -lbpf
+BPF_OBJECTS	:= $(BUILD)/gen/sockpeek.bpf.o $(BUILD)/gen/acceptq.bpf.o
+$(BUILD)/gen/%.bpf.o: tunstack/%.bpf.c tunstack/%_wire.h
+	@mkdir -p $(@D)
+	$(if $(filter 1,$(V)),,@echo "  BPF     $<")
+	$(Q)clang -target bpf -mcpu=v3 -O2 -g -Wall -Wextra -Werror -I. -I/usr/include/$(shell gcc -print-multiarch) -c -o $@ $<
+$(BUILD)/obj/tunstack/bpfobject.o: CPPFLAGS += -DBPF_DIR='"$(BUILD)/gen"'
+$(BUILD)/obj/tunstack/bpfobject.o: $(BPF_OBJECTS)
 # lwIP as the TCP of a frozen workload's sockets; wants LIBS_lwip
 stack_SRC	:= tunstack/stack.c tunstack/stack_in.c tunstack/stack_out.c
 

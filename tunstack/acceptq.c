@@ -1,0 +1,416 @@
+// SPDX-License-Identifier: Apache-2.0
+/* acceptq.c - connections into a listener's accept queue
+ *
+ * Theory of operation
+ *   Purpose    drives acceptq.bpf.c: one map entry for each connection, filled from its record, and the packets
+ *              that make it.
+ *   The ACK    a connection nobody has accepted has sent nothing but its SYN: its ISN + 1 is snd_nxt, and the peer's first byte
+ *              k_rcv_nxt. The ACK with these two is what ended its handshake, and may come from anybody (here, the tunstack, or the
+ *              peer itself repeating it): the entry says what was agreed upon in the SYNs, the ACK only that it is time.
+ *   Packets    go through a raw socket in the namespace, whose routing brings them to lo and back in: so they need no route from
+ *              outside, and connections of the workload with itself can be made like any other. The kernel has dealt with one when
+ *              the call that sent it returns. They carry no timestamp, which the kernel accepts, and which cannot be too old.
+ *   Clock      our timestamps go on from where they were: the entry has their distance from this machine's clock.
+ *   Refusals   a full accept queue drops the ACK silently, as always; whether a connection is there says sock_diag or sockpeek, not
+ *              the entry.
+ *   Lifetime   the program is attached by links (tcx) that end with the process.
+ *   Guarded by tests/unit/test_acceptq.c
+ */
+#include "tunstack/acceptq.h"
+
+#include <arpa/inet.h>
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <errno.h>
+#include <net/if.h>
+#include <netinet/in.h>
+#include <netinet/ip.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "overlayd/common/cleanup.h"
+#include "overlayd/common/util.h"
+#include "overlayd/netns.h"
+#include "tunstack/acceptq_wire.h"
+#include "tunstack/bpfobject.h"
+#include "tunstack/sock_repair.h"
+
+#define TCX_INGRESS 46		/* BPF_TCX_INGRESS, newer than the headers of Debian 12 */
+#define SEGMENT 7700u		/* bytes of data in one packet over lo: little of its memory is overhead, which narrows windows */
+#define ROOM_ENOUGH 32768u	/* bytes that fit into any receive buffer */
+#define ROOM_FACTOR 4
+#define TRIES 5			/* of a connection whose window must open first */
+#define MSS_MIN 536		/* the kernel takes no less */
+#ifndef SO_BUF_LOCK
+#define SO_BUF_LOCK 72
+#endif
+#define SYSCTL "/proc/sys/net/ipv4/"
+
+static const char *const devices[] = { "lo", "eth0" };
+
+struct acceptq {
+	struct bpf_object *object;
+	int expected;				/* map */
+	int links[ARRAY_SIZE(devices)];
+	int raw;				/* in the namespace */
+};
+
+/* ---- support ---- */
+
+static bool sysctl_is_zero(const char *name)
+{
+	cleanup_free char *path = xasprintf(SYSCTL "%s", name), *text = NULL;
+
+	return !util_read_file(path, &text, NULL) && !strtol(text, NULL, 10);
+}
+
+/* in the namespace: what the kernel would refuse an assignment for */
+static const char *missing_sysctl(void)
+{
+	static const char *const needed[] = { "tcp_syncookies", "tcp_timestamps", "tcp_sack", "tcp_window_scaling" };
+
+	for (size_t i = 0; i < ARRAY_SIZE(needed); i++)
+		if (sysctl_is_zero(needed[i]))
+			return needed[i];
+	return NULL;
+}
+
+/**
+ * acceptq_supported() - can connections be put into accept queues of this namespace?
+ *
+ * Return: 0; -EOPNOTSUPP or another -errno with @err saying what is missing.
+ */
+int acceptq_supported(int netns_fd, struct oerr *err)
+{
+	struct acceptq *q = NULL;
+	int ret = acceptq_open(netns_fd, &q, err);
+
+	acceptq_close(q);
+	return ret;
+}
+
+/* ---- open and close ---- */
+
+/* in the namespace */
+static int attach(struct acceptq *q, struct oerr *err)
+{
+	int prog = bpf_program__fd(bpf_object__find_program_by_name(q->object, "acceptq"));
+	const char *off = missing_sysctl();
+	const int on = 1;
+
+	if (off)
+		return oerr_set(err, -EOPNOTSUPP, "acceptq: net.ipv4.%s is 0", off);
+	for (size_t i = 0; i < ARRAY_SIZE(devices); i++) {
+		unsigned int ifindex = if_nametoindex(devices[i]);
+
+		if (!ifindex)
+			continue;
+		q->links[i] = bpf_link_create(prog, (int)ifindex, (enum bpf_attach_type)TCX_INGRESS, NULL);
+		if (q->links[i] < 0)
+			return oerr_set(err, -errno, "acceptq: attaching to %s: %s", devices[i], strerror(errno));
+	}
+	q->raw = socket(AF_INET, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_RAW);
+	if (q->raw < 0 || setsockopt(q->raw, IPPROTO_IP, IP_HDRINCL, &on, sizeof(on)))
+		return oerr_set(err, -errno, "acceptq: raw socket: %s", strerror(errno));
+	return 0;
+}
+
+/**
+ * acceptq_open() - the program into the kernel and to the namespace's devices
+ * @netns_fd: the namespace, -1 = the caller's
+ * @q:        the caller acceptq_close()s it
+ *
+ * Return: 0; -errno with @err saying what is missing.
+ */
+int acceptq_open(int netns_fd, struct acceptq **out, struct oerr *err)
+{
+	struct acceptq *q = xcalloc(1, sizeof(*q));
+	int saved = -1, ret;
+
+	*out = NULL;
+	q->raw = -1;
+	for (size_t i = 0; i < ARRAY_SIZE(q->links); i++)
+		q->links[i] = -1;
+	ret = bpfobject_load(bpfobject_acceptq, bpfobject_acceptq_end, "acceptq", &q->object, err);
+	if (!ret) {
+		q->expected = bpf_object__find_map_fd_by_name(q->object, "expected");
+		if (netns_fd >= 0) {
+			ret = netns_enter(netns_fd, &saved);
+			if (ret)
+				oerr_set(err, ret, "acceptq: network namespace: %s", strerror(-ret));
+		}
+	}
+	if (!ret)
+		ret = attach(q, err);
+	if (saved >= 0)
+		netns_leave(saved);
+	if (ret) {
+		acceptq_close(q);
+		return ret;
+	}
+	*out = q;
+	return 0;
+}
+
+/** acceptq_close() - detach; connections that exist stay; NULL is fine */
+void acceptq_close(struct acceptq *q)
+{
+	if (!q)
+		return;
+	for (size_t i = 0; i < ARRAY_SIZE(q->links); i++)
+		if (q->links[i] >= 0)
+			close(q->links[i]);
+	if (q->raw >= 0)
+		close(q->raw);
+	if (q->object)
+		bpf_object__close(q->object);
+	free(q);
+}
+
+/* ---- expecting ---- */
+
+static struct acceptq_key key_of(const struct sock_image *img)
+{
+	struct acceptq_key k = { .rport = htons(img->rport), .lport = htons(img->lport) };
+
+	memcpy(&k.raddr, img->raddr, 4);
+	memcpy(&k.laddr, img->laddr, 4);
+	return k;
+}
+
+/* the peer's first byte */
+static uint32_t first_seq(const struct sock_image *img)
+{
+	return img->flags & SOCK_F_STANDIN ? img->k_rcv_nxt : img->rcv_nxt;
+}
+
+/**
+ * acceptq_expect() - let a connection come into being, once
+ * @img: a record with SOCK_F_NEW, or an image of state SYN_RECV; IPv4. Borrowed.
+ *
+ * Again for the same one: as if it had not come yet. Return: 0; -EOPNOTSUPP the kernel would refuse it; -errno.
+ */
+int acceptq_expect(struct acceptq *q, const struct sock_image *img, struct oerr *err)
+{
+	struct acceptq_key k = key_of(img);
+	bool usec = img->flags & SOCK_F_TS_USEC;
+	struct acceptq_value v = {
+		.seq = first_seq(img),
+		.ack = img->snd_nxt,
+		.ts_offset = img->tsval - (uint32_t)(usec ? img->taken_us : img->taken_us / 1000),
+		.ts_recent = img->flags & SOCK_F_STANDIN && img->peer_tsval ? img->peer_tsval : img->ts_recent,
+		.mss = img->mss_clamp,
+		.snd_wscale = img->snd_wscale,
+		.rcv_wscale = img->rcv_wscale,
+		.has_ts = !!(img->flags & SOCK_F_TS),
+		.has_sack = !!(img->flags & SOCK_F_SACK),
+		.has_wscale = !!(img->flags & SOCK_F_WS),
+		.has_ecn = !!(img->flags & SOCK_F_ECN),
+		.ts_usec = usec,
+	};
+	char label[192];
+
+	sock_image_label(img, label, sizeof(label));
+	if (img->kind != SOCK_KIND_TCP || img->family != 4 || !(img->flags & SOCK_F_SEQ))
+		return oerr_set(err, -EINVAL, "acceptq: %s: not a connection that can be expected", label);
+	if (img->mss_clamp < MSS_MIN)
+		return oerr_set(err, -EOPNOTSUPP, "acceptq: %s: its peer takes only %u bytes at a time", label, img->mss_clamp);
+	if (bpf_map_update_elem(q->expected, &k, &v, BPF_ANY))
+		return oerr_set(err, -errno, "acceptq: %s: %s", label, strerror(errno));
+	return 0;
+}
+
+/**
+ * acceptq_is_assigned() - has the ACK come, and was the kernel told?
+ * @refused: what the kernel answered (-errno) when it would not, else 0; may be NULL
+ */
+bool acceptq_is_assigned(const struct acceptq *q, const struct sock_image *img, int *refused)
+{
+	struct acceptq_key k = key_of(img);
+	struct acceptq_value v;
+
+	if (refused)
+		*refused = 0;
+	if (bpf_map_lookup_elem(q->expected, &k, &v))
+		return false;
+	if (refused)
+		*refused = v.refused;
+	return v.state == ACCEPTQ_ASSIGNED;
+}
+
+/* ---- room ---- */
+
+/* a listener's receive buffer and its lock, to be put back; fd -1 = none */
+struct room {
+	int fd;
+	int bytes, lock;	/* before; bytes 0 = nothing was changed */
+};
+
+static int get_int(int fd, int name)
+{
+	int v = 0;
+	socklen_t len = sizeof(v);
+
+	return getsockopt(fd, SOL_SOCKET, name, &v, &len) ? 0 : v;
+}
+
+static void set_int(int fd, int name, int value)
+{
+	setsockopt(fd, SOL_SOCKET, name, &value, sizeof(value));
+}
+
+/* the kernel doubles what it is given */
+static void room_set(const struct room *r, uint32_t bytes)
+{
+	set_int(r->fd, SO_RCVBUFFORCE, (int)(bytes / 2));
+	set_int(r->fd, SO_BUF_LOCK, r->lock);
+}
+
+static void room_make(struct room *r, uint32_t bytes)
+{
+	if (r->fd < 0 || bytes <= ROOM_ENOUGH || (uint32_t)get_int(r->fd, SO_RCVBUF) >= bytes * ROOM_FACTOR)
+		return;
+	r->bytes = get_int(r->fd, SO_RCVBUF);
+	r->lock = get_int(r->fd, SO_BUF_LOCK);
+	room_set(r, bytes * ROOM_FACTOR);
+}
+
+static void room_restore(const struct room *r)
+{
+	if (r->fd >= 0 && r->bytes)
+		room_set(r, (uint32_t)r->bytes);
+}
+
+/* ---- packets ---- */
+
+static uint32_t sum_words(uint32_t sum, const void *data, size_t len)
+{
+	const uint8_t *p = data;
+
+	for (size_t i = 0; i + 1 < len; i += 2)
+		sum += (uint32_t)p[i] << 8 | p[i + 1];
+	if (len & 1)
+		sum += (uint32_t)p[len - 1] << 8;
+	while (sum >> 16)
+		sum = (sum & 0xffff) + (sum >> 16);
+	return sum;
+}
+
+/* one segment of the peer's, @n bytes of data */
+static int send_segment(const struct acceptq *q, const struct sock_image *img, uint32_t seq, bool fin, const uint8_t *data, size_t n)
+{
+	struct __attribute__((packed)) { struct iphdr ip; struct tcphdr tcp; uint8_t data[SEGMENT]; } p;
+	uint32_t wnd = (img->flags & SOCK_F_STANDIN ? img->peer_wnd : img->snd_wnd) >> img->snd_wscale;
+	struct sockaddr_in to = { .sin_family = AF_INET };
+	uint32_t sum;
+
+	memset(&p, 0, offsetof(__typeof__(p), data));
+	p.ip.version = 4;
+	p.ip.ihl = 5;
+	p.ip.ttl = 64;
+	p.ip.protocol = IPPROTO_TCP;
+	memcpy(&p.ip.saddr, img->raddr, 4);
+	memcpy(&p.ip.daddr, img->laddr, 4);
+	p.tcp.source = htons(img->rport);
+	p.tcp.dest = htons(img->lport);
+	p.tcp.seq = htonl(seq);
+	p.tcp.ack_seq = htonl(img->snd_nxt);
+	p.tcp.doff = 5;
+	p.tcp.ack = 1;
+	p.tcp.psh = n > 0;
+	p.tcp.fin = fin;
+	p.tcp.window = htons(wnd > UINT16_MAX ? UINT16_MAX : (uint16_t)wnd);
+	if (n)
+		memcpy(p.data, data, n);
+	sum = sum_words(IPPROTO_TCP + (uint32_t)(sizeof(p.tcp) + n), &p.ip.saddr, 8);
+	p.tcp.check = htons((uint16_t)~sum_words(sum, &p.tcp, sizeof(p.tcp) + n));
+	to.sin_addr.s_addr = p.ip.daddr;
+	return sendto(q->raw, &p, sizeof(p.ip) + sizeof(p.tcp) + n, 0, (struct sockaddr *)&to, sizeof(to)) < 0 ? -errno : 0;
+}
+
+static int send_all(const struct acceptq *q, const struct sock_image *img)
+{
+	uint32_t seq = first_seq(img), done = 0;
+	bool fin = img->flags & SOCK_F_FIN_RCVD;
+	int ret = 0;
+
+	while (!ret && done < img->taken_len) {
+		uint32_t n = img->taken_len - done < SEGMENT ? img->taken_len - done : SEGMENT;
+
+		ret = send_segment(q, img, seq + done, fin && done + n == img->taken_len, img->taken + done, n);
+		done += n;
+	}
+	if (!ret && fin && !img->taken_len)
+		ret = send_segment(q, img, seq, true, NULL, 0);
+	return ret;
+}
+
+/**
+ * acceptq_inject() - make an expected connection, with all its peer has sent
+ * @img:      a record with SOCK_F_NEW
+ * @listener: descriptor of the socket it is for. A connection inherits the listener's receive buffer, which is made larger for the
+ *            moment so that much unread data fits. -1: as it is.
+ *
+ * The program behind the listener may be frozen. Nothing may arrive from the peer meanwhile. A repetition does no harm.
+ * Return: 0; -ECONNREFUSED the kernel would not; -errno. Whether everything is there is acceptq_check()'s to say.
+ */
+int acceptq_inject(struct acceptq *q, const struct sock_image *img, int listener, struct oerr *err)
+{
+	struct room room = { .fd = listener };
+	char label[192];
+	int refused = 0, ret;
+
+	sock_image_label(img, label, sizeof(label));
+	room_make(&room, img->taken_len);
+	ret = send_segment(q, img, first_seq(img), false, NULL, 0);
+	room_restore(&room);
+	if (!ret && !acceptq_is_assigned(q, img, &refused))
+		return oerr_set(err, -ECONNREFUSED, "acceptq: %s: %s", label, refused ? strerror(-refused) : "the ACK did not arrive");
+	for (int i = 0; !ret && i < (img->taken_len > ROOM_ENOUGH ? TRIES : 1); i++)
+		ret = send_all(q, img);
+	return ret ? oerr_set(err, ret, "acceptq: %s: %s", label, strerror(-ret)) : 0;
+}
+
+static bool same_connection(const struct sock_image *a, const struct sock_image *b)
+{
+	static const uint8_t mapped[12] = { [10] = 0xff, [11] = 0xff };
+	size_t at = b->family == 6 ? sizeof(mapped) : 0;
+
+	if (b->family == 6 && (memcmp(b->laddr, mapped, sizeof(mapped)) || memcmp(b->raddr, mapped, sizeof(mapped))))
+		return false;
+	return a->lport == b->lport && a->rport == b->rport && !memcmp(a->laddr, b->laddr + at, 4) && !memcmp(a->raddr, b->raddr + at, 4);
+}
+
+/**
+ * acceptq_check() - are injected connections there, with everything?
+ * @imgs: @n records with SOCK_F_NEW
+ * @text: the first one that is not, "" = none
+ *
+ * Before anything can be accepted. Return: how many are missing or have less than their record; -errno.
+ */
+int acceptq_check(int netns_fd, const struct sock_image *imgs, size_t n, char *text, size_t size)
+{
+	cleanup_free struct sock_image *have = NULL;
+	size_t n_have = 0;
+	int missing = 0, ret;
+
+	text[0] = '\0';
+	ret = sock_repair_diag(netns_fd, 1u << SOCK_ESTABLISHED | 1u << SOCK_CLOSE_WAIT, &have, &n_have, NULL);
+	for (size_t i = 0; !ret && i < n; i++) {
+		char label[160];
+		size_t k = 0;
+
+		while (k < n_have && !same_connection(&imgs[i], &have[k]))
+			k++;
+		if (k < n_have && have[k].rcvq_len >= imgs[i].rcv_nxt - first_seq(&imgs[i]))
+			continue;
+		if (!missing++)
+			snprintf(text, size, "%s: %s", sock_image_label(&imgs[i], label, sizeof(label)),
+				 k < n_have ? "not all its bytes were taken" : "not there");
+	}
+	return ret ? ret : missing;
+}
