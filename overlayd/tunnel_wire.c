@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* tunnel_wire.c - the 16 bytes in front of each inner packet */
+/* tunnel_wire.c - the 16 bytes in front of each inner packet, and the 32 of a probe */
 #include "overlayd/tunnel_wire.h"
 
 #include <endian.h>
@@ -56,5 +56,61 @@ int tunnel_hdr_decode(const uint8_t *data, size_t len, struct tunnel_hdr *hdr)
 	};
 	if (!hdr->partial && (hdr->csum_start || hdr->csum_offset))
 		return -EBADMSG;
+	return 0;
+}
+
+/** tunnel_probe_encode() - write @probe as it goes on the wire */
+void tunnel_probe_encode(const struct tunnel_probe *probe, uint8_t out[TUNNEL_PROBE_LEN])
+{
+	const struct tunnel_probe_wire wire = {
+		.kind = (uint8_t)probe->kind,
+		.found = probe->found,
+		.passed_on = probe->passed_on,
+		.size_be = htobe16(probe->size),
+		.origin_port_be = probe->passed_on ? probe->origin.sin_port : 0,
+		.origin_be = probe->passed_on ? probe->origin.sin_addr.s_addr : 0,
+		.vip_be = htobe32(probe->vip),
+		.id_be = htobe32(probe->id),
+		.stamp_be = htobe64(probe->stamp_us),
+	};
+
+	memcpy(out, &wire, sizeof(wire));
+}
+
+/**
+ * tunnel_probe_decode() - read what a PROBE of @len bytes (without header and tag) carries
+ *
+ * Padding is not looked at.
+ *
+ * Return: 0; -EBADMSG too short, unknown kind, something that does not go together.
+ */
+int tunnel_probe_decode(const uint8_t *data, size_t len, struct tunnel_probe *probe)
+{
+	struct tunnel_probe_wire wire;
+
+	if (len < sizeof(wire))
+		return -EBADMSG;
+	memcpy(&wire, data, sizeof(wire));
+	if ((wire.kind != TUNNEL_PROBE_ASK && wire.kind != TUNNEL_PROBE_ANSWER) || wire.passed_on > 1 ||
+	    wire.reserved || wire.reserved2_be || wire.found > TUNNEL_PROBE_NOT_HERE)
+		return -EBADMSG;
+	if (wire.passed_on ? !wire.vip_be || !wire.origin_be || !wire.origin_port_be :
+			     wire.origin_be || wire.origin_port_be)
+		return -EBADMSG;
+	if (!wire.found != !(wire.kind == TUNNEL_PROBE_ANSWER && wire.vip_be))
+		return -EBADMSG;
+	*probe = (struct tunnel_probe){
+		.kind = (enum tunnel_probe_kind)wire.kind,
+		.found = wire.found,
+		.passed_on = wire.passed_on,
+		.size = be16toh(wire.size_be),
+		.vip = be32toh(wire.vip_be),
+		.id = be32toh(wire.id_be),
+		.stamp_us = be64toh(wire.stamp_be),
+	};
+	if (wire.passed_on)
+		probe->origin = (struct sockaddr_in){ .sin_family = AF_INET,
+						      .sin_port = wire.origin_port_be,
+						      .sin_addr.s_addr = wire.origin_be };
 	return 0;
 }

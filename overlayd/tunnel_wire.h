@@ -28,11 +28,12 @@
  * DATA       from the node where the inner source lives
  * FORWARDED  from a node the vIP has left, to where it went: one hop, never forwarded again
  * MOVED      reserved ("vIP lives there now, generation g"; today said over the control connection)
- * PROBE      reserved (path MTU and liveness)
+ * PROBE      struct tunnel_probe_wire and padding: how wide is the path, how far is it, who has a vIP
  */
 #ifndef OVERLAYD_TUNNEL_WIRE_H
 #define OVERLAYD_TUNNEL_WIRE_H
 
+#include <netinet/in.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -81,6 +82,54 @@ struct tunnel_hdr {
 	uint64_t counter;
 };
 
+enum tunnel_probe_kind {
+	TUNNEL_PROBE_ASK = 1,
+	TUNNEL_PROBE_ANSWER = 2,
+};
+
+/* of an ANSWER about a vIP; 0 in all others */
+enum tunnel_probe_found {
+	TUNNEL_PROBE_HERE = 1,		/* lives at the node that answers */
+	TUNNEL_PROBE_NOT_HERE = 2,	/* does not, and would not be passed on either */
+};
+
+/*
+ * what a PROBE carries instead of an inner packet; behind it zeroes up to the size that is tried.
+ * An ANSWER is the ASK with kind, found and size set, not padded. An ASK for a vIP that has left is
+ * passed on to where it went, once, with the asker's address; its ANSWER comes back the same way.
+ */
+struct tunnel_probe_wire {
+	uint8_t kind;		/* enum tunnel_probe_kind */
+	uint8_t found;		/* enum tunnel_probe_found */
+	uint8_t passed_on;	/* 1 = by a node that the vIP has left; else the next two are 0 */
+	uint8_t reserved;	/* zero */
+	uint16_t size_be;	/* of the ASK as an IP packet on the underlay; 0 = not padded */
+	uint16_t origin_port_be;
+	uint32_t origin_be;	/* who asked */
+	uint32_t vip_be;	/* 0 = this is about the path itself */
+	uint32_t id_be;		/* the asker's */
+	uint32_t reserved2_be;	/* zero */
+	uint64_t stamp_be;	/* the asker's clock, microseconds */
+} __attribute__((packed));
+#define TUNNEL_PROBE_LEN 32
+_Static_assert(sizeof(struct tunnel_probe_wire) == TUNNEL_PROBE_LEN, "wire size");
+_Static_assert(offsetof(struct tunnel_probe_wire, origin_be) == 8, "wire offset");
+_Static_assert(offsetof(struct tunnel_probe_wire, stamp_be) == 24, "wire offset");
+
+/* the same, decoded */
+struct tunnel_probe {
+	enum tunnel_probe_kind kind;
+	uint8_t found;			/* enum tunnel_probe_found, or 0 */
+	bool passed_on;
+	struct sockaddr_in origin;	/* with passed_on, else zero */
+	uint16_t size;
+	uint32_t vip;
+	uint32_t id;
+	uint64_t stamp_us;
+};
+
+void tunnel_probe_encode(const struct tunnel_probe *probe, uint8_t out[TUNNEL_PROBE_LEN]);
+int tunnel_probe_decode(const uint8_t *data, size_t len, struct tunnel_probe *probe);
 void tunnel_hdr_encode(const struct tunnel_hdr *hdr, uint8_t out[TUNNEL_HDR_LEN]);
 int tunnel_hdr_decode(const uint8_t *data, size_t len, struct tunnel_hdr *hdr);
 

@@ -173,6 +173,40 @@ static void test_header(void **state)
 	assert_true(back.partial);
 }
 
+/* there and back; and each byte that must be what it is */
+static void test_probe_wire(void **state)
+{
+	const struct tunnel_probe probe = {
+		.kind = TUNNEL_PROBE_ANSWER, .found = TUNNEL_PROBE_NOT_HERE, .passed_on = true,
+		.origin = { .sin_family = AF_INET, .sin_port = htons(7470), .sin_addr.s_addr = htonl(0x0a090001) },
+		.size = 1500, .vip = 0xc0a80509, .id = 0xdeadbeef, .stamp_us = 0x123456789abcull,
+	};
+	static const struct {
+		unsigned int at;
+		uint8_t value;
+	} bad[] = { { 0, 0 }, { 0, 3 }, { 0, 1 }, { 1, 0 }, { 1, 3 }, { 2, 0 }, { 2, 2 }, { 3, 1 }, { 20, 1 }, { 23, 9 } };
+	uint8_t wire[TUNNEL_PROBE_LEN], want[TUNNEL_PROBE_LEN];
+	struct tunnel_probe back, plain = { .kind = TUNNEL_PROBE_ASK, .size = 1280, .id = 1 };
+
+	(void)state;
+	tunnel_probe_encode(&probe, want);
+	assert_memory_equal(want, "\2\2\1\0\x05\xdc\x1d\x2e\x0a\x09\0\1\xc0\xa8\x05\x09\xde\xad\xbe\xef\0\0\0\0\0\0\x12\x34\x56\x78\x9a\xbc", 32);
+	assert_int_equal(tunnel_probe_decode(want, sizeof(want), &back), 0);
+	assert_memory_equal(&back.origin, &probe.origin, sizeof(back.origin));
+	assert_true(back.kind == probe.kind && back.found == probe.found && back.passed_on && back.size == 1500 &&
+		    back.vip == probe.vip && back.id == probe.id && back.stamp_us == probe.stamp_us);
+	assert_int_equal(tunnel_probe_decode(want, sizeof(want) - 1, &back), -EBADMSG);
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		memcpy(wire, want, sizeof(wire));
+		wire[bad[i].at] = bad[i].value;
+		assert_int_equal(tunnel_probe_decode(wire, sizeof(wire), &back), -EBADMSG);
+	}
+	tunnel_probe_encode(&plain, wire);
+	assert_int_equal(tunnel_probe_decode(wire, sizeof(wire), &back), 0);
+	wire[8] = 1; /* an origin of something that was not passed on */
+	assert_int_equal(tunnel_probe_decode(wire, sizeof(wire), &back), -EBADMSG);
+}
+
 static void test_sealed_header(void **state)
 {
 	const struct tunnel_hdr hdr = { .type = TUNNEL_DATA, .sealed = true, .epoch = 0x1234,
@@ -656,6 +690,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_header),
 		cmocka_unit_test(test_sealed_header),
+		cmocka_unit_test(test_probe_wire),
 		cmocka_unit_test(test_order),
 		cmocka_unit_test(test_runs),
 		cmocka_unit_test(test_path_smaller_than_segments),
