@@ -30,7 +30,7 @@ bool dir_migration_is_zero(const uint8_t id[DIR_MIGRATION_LEN])
 /**
  * dir_binding_pack() - @b as the message @m
  *
- * Only what a client may see: prev_node and state_ms stay behind. @m points into @b.
+ * Only what a client needs: prev_node and state_ms stay behind. @m points into @b.
  */
 void dir_binding_pack(const struct dir_binding *b, Ovl__DirBinding *m)
 {
@@ -43,6 +43,8 @@ void dir_binding_pack(const struct dir_binding *b, Ovl__DirBinding *m)
 	m->state = (Ovl__DirState)b->state;
 	m->revision = b->revision;
 	m->last_confirmed_ms = b->confirmed_ms;
+	m->prev_addr = (char *)b->prev_addr;
+	m->age_ms = b->age_ms;
 	if (!dir_migration_is_zero(b->migration)) {
 		m->last_migration.data = (uint8_t *)b->migration;
 		m->last_migration.len = DIR_MIGRATION_LEN;
@@ -73,9 +75,12 @@ int dir_binding_unpack(const Ovl__DirBinding *m, struct dir_binding *b)
 	b->generation = m->generation;
 	b->revision = m->revision;
 	b->confirmed_ms = m->last_confirmed_ms;
+	b->age_ms = m->age_ms;
 	if (m->last_migration.len)
 		memcpy(b->migration, m->last_migration.data, DIR_MIGRATION_LEN);
 	if (text_copy(b->name, sizeof(b->name), m->name) || text_copy(b->node, sizeof(b->node), m->node))
+		return -EINVAL;
+	if (text_copy(b->prev_addr, sizeof(b->prev_addr), m->prev_addr))
 		return -EINVAL;
 	return text_copy(b->addr, sizeof(b->addr), m->node_addr);
 }

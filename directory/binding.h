@@ -37,6 +37,8 @@ struct dir_binding {
 	char node[DIR_NAME_MAX];	/* holder */
 	char prev_node[DIR_NAME_MAX];	/* who held it before the last move, "" = nobody; "" at a client */
 	char addr[ADDR_STRLEN];	/* "ip:port" of the holder's overlayd, "" unknown */
+	char prev_addr[ADDR_STRLEN];	/* the same of prev_node */
+	uint64_t age_ms;	/* since the state began, or the last move */
 	bool stale;		/* client: from the cache, and the directory has not been asked */
 };
 

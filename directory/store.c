@@ -160,6 +160,7 @@ void store_rec_fill(const struct store *s, const struct rec *r, struct dir_bindi
 	b->revision = r->revision;
 	b->confirmed_ms = r->confirmed_ms;
 	b->state_ms = r->state_ms;
+	b->age_ms = s->now.wall_ms > r->state_ms ? s->now.wall_ms - r->state_ms : 0;
 	memcpy(b->migration, r->migration, sizeof(b->migration));
 	if (r->workload)
 		snprintf(b->name, sizeof(b->name), "%s", r->workload->name);
@@ -167,8 +168,10 @@ void store_rec_fill(const struct store *s, const struct rec *r, struct dir_bindi
 		memcpy(b->node, r->node->name, sizeof(b->node));
 		memcpy(b->addr, r->node->addr, sizeof(b->addr));
 	}
-	if (r->prev)
+	if (r->prev) {
 		memcpy(b->prev_node, r->prev->name, sizeof(b->prev_node));
+		memcpy(b->prev_addr, r->prev->addr, sizeof(b->prev_addr));
+	}
 }
 
 /* take @r out of the lists its old state put it in */

@@ -328,10 +328,11 @@ static void test_move(void **state)
 		{ "n3", 5, "n3", "n4", 14, 0, CONFLICT, 6, "n3" },
 	};
 
+	struct dir_binding b;
+
 	assert_int_equal(reg(f, "n1", "app", VIP(2), 3), OK);
 	for (size_t i = 0; i < ARRAY_SIZE(steps); i++) {
 		unsigned int events = f->events;
-		struct dir_binding b;
 
 		assert_int_equal(move(f, steps[i].who, VIP(2), 3, steps[i].gen, steps[i].from, steps[i].to, steps[i].id,
 				      steps[i].back_of), steps[i].want);
@@ -345,6 +346,17 @@ static void test_move(void **state)
 		if (steps[i].want == OK)
 			assert_int_equal(f->n, 3);
 	}
+	/* who had it before, and for how long it has been so: for what is still on its way */
+	f->now.wall_ms += 1500;
+	store_set_time(f->s, f->now);
+	assert_int_equal(store_get(f->s, VIP(2), &b), DIR_LIVE);
+	assert_string_equal(b.prev_addr, "10.0.0.3:7470");
+	assert_int_equal(b.age_ms, 1500);
+	assert_int_equal(move(f, "n3", VIP(2), 3, 6, "n3", "n4", 15, 0), OK);
+	assert_int_equal(store_get(f->s, VIP(2), &b), DIR_LIVE);
+	assert_string_equal(b.prev_node, "n3");
+	assert_string_equal(b.prev_addr, "10.0.0.3:7470");
+	assert_int_equal(b.age_ms, 0);
 }
 
 /* all vIPs of a workload or none, whatever is wrong with one of them */
