@@ -78,6 +78,11 @@ static void daemon_miss_cb(vip_t vip, void *arg)
 	locate_miss(arg, vip);
 }
 
+static void daemon_verify_cb(vip_t vip, uint64_t serial, void *arg)
+{
+	locate_verify(arg, vip, serial);
+}
+
 static void daemon_straggler_cb(vip_t vip, const struct sockaddr_in *from, void *arg)
 {
 	locate_straggler(arg, vip, from);
@@ -157,6 +162,7 @@ static bool daemon_is_operator(void *ctx, uid_t uid, pid_t pid)
 }
 
 static const struct fp_ops daemon_fp_ops = { .miss = daemon_miss_cb, .straggler = daemon_straggler_cb,
+					    .verify = daemon_verify_cb,
 					    .need_key = daemon_need_key_cb };
 static const struct dirclient_ops daemon_dir_ops = { .changed = daemon_changed_cb, .lost = daemon_lost_cb };
 static const struct peer_ops daemon_peer_ops = { .request = requests_peer, .moved = daemon_moved_cb, .up = daemon_peer_up_cb,

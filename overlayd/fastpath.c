@@ -56,9 +56,10 @@
 #define UNREACHABLE_MS 2000u
 
 struct upcall {
-	enum { UP_MISS, UP_STRAGGLER, UP_NEED_KEY } kind;
+	enum { UP_MISS, UP_STRAGGLER, UP_NEED_KEY, UP_VERIFY } kind;
 	vip_t vip;			/* but of UP_NEED_KEY */
-	struct sockaddr_in node;	/* but of UP_MISS */
+	struct sockaddr_in node;	/* of UP_STRAGGLER, UP_NEED_KEY */
+	uint64_t serial;		/* of UP_VERIFY */
 };
 
 struct fastpath {
@@ -129,6 +130,11 @@ static void fp_need_key(void *arg, const struct sockaddr_in *node)
 	fp_upcall(arg, &(struct upcall){ .kind = UP_NEED_KEY, .node = *node });
 }
 
+static void fp_verify(void *arg, vip_t vip, uint64_t serial)
+{
+	fp_upcall(arg, &(struct upcall){ .kind = UP_VERIFY, .vip = vip, .serial = serial });
+}
+
 static bool fp_next_upcall(struct fastpath *fp, struct upcall *up)
 {
 	bool some;
@@ -159,6 +165,9 @@ static void fp_async_cb(struct ev_loop *loop, ev_async *w, int revents)
 		case UP_NEED_KEY:
 			fp->ops->need_key(&up.node, fp->arg);
 			break;
+		case UP_VERIFY:
+			fp->ops->verify(up.vip, up.serial, fp->arg);
+			break;
 		}
 	}
 }
@@ -177,6 +186,7 @@ static const struct forward_ops forward_ops = {
 	.tun_write = fp_tun_write,
 	.miss = fp_miss,
 	.straggler = fp_straggler,
+	.verify = fp_verify,
 	.need_key = fp_need_key,
 };
 
@@ -214,6 +224,9 @@ static int fp_apply_one(struct fastpath *fp, const struct fp_update *u, uint64_t
 		return 0;
 	case FP_SET_UNREACHABLE:
 		return forward_set_unreachable(fp->fwd, u->vip, u->gen, now_us);
+	case FP_RECORD:
+		forward_record(fp->fwd, &u->record, u->serial, now_us);
+		return 0;
 	case FP_DEL:
 		forward_del(fp->fwd, u->vip);
 		return 0;
@@ -256,6 +269,7 @@ static void fp_snapshot(struct fastpath *fp, struct fp_stats *s)
 		.hops = fib_hop_count(fib),
 		.held_packets = fib_held_packets(fib),
 		.held_bytes = fib_held_bytes(fib),
+		.claims = forward_claims(fp->fwd),
 		.updates_stale = fp->stale,
 		.wakeups = fp->wakeups,
 	};
@@ -526,6 +540,7 @@ struct fastpath *fastpath_start(const struct fp_cfg *cfg, const struct fp_ops *o
 		.mtu = cfg->mtu,
 		.unreachable_ms = cfg->unreachable_ms ? cfg->unreachable_ms : UNREACHABLE_MS,
 		.limits = FIB_LIMITS_DEFAULT,
+		.source = SOURCE_LIMITS_DEFAULT,
 		.encrypt = cfg->encrypt,
 		.seal = cfg->seal,
 	};

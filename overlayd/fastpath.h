@@ -36,6 +36,7 @@ enum fp_update_kind {
 	FP_ARRIVING,		/* vip: is being brought here; what nodes send for it is held */
 	FP_NOT_ARRIVING,	/* vip: it is not coming after all */
 	FP_SET_UNREACHABLE,	/* vip, gen (0 = any): nobody has it, for unreachable_ms */
+	FP_RECORD,		/* record, serial: the directory's word, after the update it leads to */
 	FP_DEL,			/* vip: forget it and its generation; the next packet asks again */
 	FP_SUBNET_ADD,		/* subnet */
 	FP_SUBNET_DEL,		/* subnet */
@@ -54,6 +55,8 @@ struct fp_update {
 	struct addr_prefix subnet;
 	struct tunnel_offloads offloads;
 	struct seal_secret *secret;	/* FP_KEY: owned, wiped when applied */
+	struct source_record record;
+	uint64_t serial;		/* FP_RECORD: as op verify gave it, 0 = not asked for */
 };
 
 struct fp_ops {
@@ -63,6 +66,9 @@ struct fp_ops {
 	/* the node @from sent a packet for @vip, which is not here; it was forwarded. At most
 	 * four times a second for each pair */
 	void (*straggler)(vip_t vip, const struct sockaddr_in *from, void *arg);
+	/* a node sent a packet in @vip's name, or forwarded one to it, and is not known to be
+	 * allowed to. Ask the directory now, not a memory; answer with FP_RECORD if it answers */
+	void (*verify)(vip_t vip, uint64_t serial, void *arg);
 	/* packets wait for a key to @node, or it is time for a new one; repeated each second. With
 	 * cfg.encrypt only, then not NULL */
 	void (*need_key)(const struct sockaddr_in *node, void *arg);
@@ -99,6 +105,7 @@ struct fp_stats {
 	uint64_t entries[FIB_STATE_COUNT];
 	uint64_t hops;			/* nodes that hold vIPs known here */
 	uint64_t held_packets, held_bytes;
+	uint64_t claims;		/* packets that wait for word on who sent them */
 	uint64_t updates_applied;	/* number of the last one */
 	uint64_t updates_stale;		/* ignored for a lower generation, or naming a full table */
 	uint64_t upcalls_lost;		/* the control loop was too slow; misses are repeated */

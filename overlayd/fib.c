@@ -60,6 +60,7 @@ struct fib {
 	size_t used;
 	size_t cursor;		/* of fib_scan_waiting() */
 	size_t count[FIB_STATE_COUNT];
+	uint64_t version;	/* changes when any entry does */
 	struct hop *hops;
 	uint32_t n_hops;	/* allocated, free ones included */
 	uint32_t hop_free;	/* head of the free list */
@@ -198,6 +199,7 @@ static void entry_set_state(struct fib *f, struct fib_entry *e, enum fib_state s
 {
 	if (e->state == FIB_REMOTE)
 		hop_put(f, e->hop);
+	f->version++;
 	f->count[e->state]--;
 	e->state = (uint8_t)state;
 	e->automatic = false;
@@ -347,6 +349,7 @@ int fib_del(struct fib *f, vip_t vip)
 	fib_drop_held(f, e);
 	if (e->state == FIB_REMOTE)
 		hop_put(f, e->hop);
+	f->version++;
 	f->count[e->state]--;
 	f->used--;
 	hole = (size_t)(e - f->slots);
@@ -513,6 +516,12 @@ size_t fib_scan_held_for(const struct fib *f, const struct sockaddr_in *node, vi
 			vips[n++] = e->vip;
 	}
 	return n;
+}
+
+/** fib_version() - a number that is another one after any entry has changed where its vIP is */
+uint64_t fib_version(const struct fib *f)
+{
+	return f->version;
 }
 
 /** fib_count() - entries in @state */

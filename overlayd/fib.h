@@ -39,6 +39,7 @@ struct fib_held {
 	bool from_tun;			/* from overlay0, else from a node */
 	bool forwarded;			/* came as FORWARDED */
 	struct sockaddr_in from;	/* the node it came from; zero if from_tun */
+	uint64_t serial;		/* source.c's, 0 when it waits at a FIB entry */
 	struct virtio_net_hdr vnet;
 	size_t len;			/* bytes of packet */
 	uint8_t packet[];
@@ -80,6 +81,7 @@ unsigned int fib_expire_held(struct fib *f, struct fib_entry *e, uint64_t before
 
 size_t fib_scan_waiting(struct fib *f, vip_t *vips, size_t max);
 size_t fib_scan_held_for(const struct fib *f, const struct sockaddr_in *node, vip_t *vips, size_t max);
+uint64_t fib_version(const struct fib *f);
 size_t fib_count(const struct fib *f, enum fib_state state);
 size_t fib_hop_count(const struct fib *f);
 size_t fib_held_bytes(const struct fib *f);

@@ -12,6 +12,7 @@
 #include "overlayd/common/addr.h"
 #include "overlayd/fib.h"
 #include "overlayd/seal.h"
+#include "overlayd/source.h"
 #include "overlayd/tunnel.h"
 
 #define FORWARD_SUBNETS_MAX 256
@@ -20,8 +21,15 @@
 enum forward_drop {
 	FORWARD_DROP_NOT_IPV4,		/* IPv6 and anything else */
 	FORWARD_DROP_MALFORMED,		/* lengths or offload fields that contradict each other */
+	FORWARD_DROP_OPTIONS,		/* has IPv4 options */
+	FORWARD_DROP_FRAGMENT,		/* a fragment that no sender makes */
 	FORWARD_DROP_SOURCE,		/* source address in no configured subnet */
 	FORWARD_DROP_DESTINATION,	/* destination address in no configured subnet */
+	FORWARD_DROP_ELSEWHERE,		/* its source does not live at the node that sent it, the directory says */
+	FORWARD_DROP_FORWARDER,		/* FORWARDED by a node that has not had the destination, it says */
+	FORWARD_DROP_UNCONFIRMED,	/* waited for the directory to say either, in vain */
+	FORWARD_DROP_CLAIMS_FULL,	/* bound of packets that wait for that reached */
+	FORWARD_DROP_NOT_HERE,		/* from overlay0, in the name of a vIP that lives elsewhere */
 	FORWARD_DROP_TOO_BIG,		/* longer than the inner MTU; the sender was told */
 	FORWARD_DROP_UNREACHABLE,	/* nobody has the vIP; the sender was told */
 	FORWARD_DROP_HOLD_FULL,		/* bound of held packets reached */
@@ -49,7 +57,8 @@ struct forward_stats {
 	uint64_t held;				/* packets that had to wait */
 	uint64_t released;			/* of these, sent or delivered later */
 	uint64_t icmp_sent;			/* errors told to senders of this node */
-	uint64_t misses, stragglers;		/* upcalls made */
+	uint64_t misses, stragglers, verifies;	/* upcalls made */
+	uint64_t claims;			/* packets that waited for word on who sent them */
 	uint64_t drops[FORWARD_DROP_COUNT];	/* packets; a superframe counts once */
 };
 
@@ -61,6 +70,8 @@ struct forward_ops {
 			 unsigned int n);
 	void (*miss)(void *arg, vip_t vip);
 	void (*straggler)(void *arg, vip_t vip, const struct sockaddr_in *from);
+	/* what does the directory say of @vip? Answered by forward_record() with @serial */
+	void (*verify)(void *arg, vip_t vip, uint64_t serial);
 	/* packets for @node need a key, or the one there is has been used enough */
 	void (*need_key)(void *arg, const struct sockaddr_in *node);
 };
@@ -69,6 +80,7 @@ struct forward_cfg {
 	unsigned int mtu;		/* inner, bytes */
 	unsigned int unreachable_ms;	/* how long "nobody has it" is believed */
 	struct fib_limits limits;
+	struct source_limits source;
 	bool encrypt;			/* nothing is sent or taken in plaintext */
 	struct seal_cfg seal;
 };
@@ -79,6 +91,7 @@ struct forward *forward_new(const struct forward_cfg *cfg, struct tunnel *tunnel
 			    const struct forward_ops *ops, void *arg);
 void forward_free(struct forward *fw);
 struct fib *forward_fib(struct forward *fw);
+size_t forward_claims(const struct forward *fw);
 void forward_stats(const struct forward *fw, struct forward_stats *stats);
 const char *forward_drop_name(enum forward_drop reason);
 
@@ -97,6 +110,8 @@ int forward_set_hold(struct forward *fw, vip_t vip, uint64_t gen, uint64_t now_u
 void forward_set_arriving(struct forward *fw, vip_t vip, bool on, uint64_t now_us);
 int forward_set_unreachable(struct forward *fw, vip_t vip, uint64_t gen, uint64_t now_us);
 int forward_del(struct forward *fw, vip_t vip);
+void forward_record(struct forward *fw, const struct source_record *rec, uint64_t serial,
+		    uint64_t now_us);
 
 void forward_from_tun(struct forward *fw, struct virtio_net_hdr *vnet, uint8_t *packet, size_t len,
 		      uint64_t now_us);

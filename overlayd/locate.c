@@ -7,6 +7,9 @@
  *              as numbered updates of the fast path's FIB; what is remembered is dirclient's cache.
  *   Ordering   every statement carries a generation. The FIB and dirclient_learn() ignore a lower one, so
  *              it does not matter in which order the three speak.
+ *   Verify     the fast path takes packets in a vIP's name only from where it lives. What it doubts it asks
+ *              for, and the directory is asked again, whatever is remembered: its record goes to the fast path
+ *              behind the update it leads to. Without an answer nothing is said, and the doubt remains.
  *   Trust      a peer may correct only what it held itself: a correction is taken only from the node that
  *              the cache names as the holder.
  *   Failure    the directory does not answer: what is cached is used (dirclient), what is not becomes
@@ -68,6 +71,8 @@ void locate_forget(struct overlayd *ov, vip_t vip)
 void locate_set_arriving(struct overlayd *ov, vip_t vip, bool on)
 {
 	locate_post(ov, &(struct fp_update){ .kind = on ? FP_ARRIVING : FP_NOT_ARRIVING, .vip = vip });
+	if (on)
+		locate_verify(ov, vip, 0); /* who has it now will forward to us */
 }
 
 static void locate_set_unreachable(struct overlayd *ov, vip_t vip)
@@ -117,6 +122,7 @@ static void locate_apply(struct overlayd *ov, const struct dir_binding *b)
 struct locate_question {
 	struct overlayd *ov;
 	vip_t vip;
+	uint64_t serial;		/* of locate_verify() */
 };
 
 static void locate_resolved_cb(const struct dirclient_result *res, void *arg)
@@ -150,6 +156,50 @@ void locate_miss(struct overlayd *ov, vip_t vip)
 	q->ov = ov;
 	q->vip = vip;
 	dirclient_resolve(ov->dirclient, vip, locate_resolved_cb, q);
+}
+
+/* "ip:port" of another node; none, or our own: zero */
+static struct sockaddr_in locate_other(const struct overlayd *ov, const char *addr)
+{
+	struct sockaddr_in at;
+
+	if (!addr[0] || !strcmp(addr, ov->addr) || endpoint_parse(addr, CONF_PORT, &at))
+		return (struct sockaddr_in){ 0 };
+	return at;
+}
+
+static void locate_post_record(struct overlayd *ov, const struct dir_binding *b, uint64_t serial)
+{
+	struct fp_update update = { .kind = FP_RECORD, .serial = serial };
+
+	update.record = (struct source_record){ .vip = b->vip, .gen = b->generation, .age_us = b->age_ms * 1000 };
+	if (b->state == DIR_LIVE || b->state == DIR_SUSPECT) {
+		update.record.node = locate_other(ov, b->addr);
+		update.record.prev = locate_other(ov, b->prev_addr);
+	}
+	locate_post(ov, &update);
+}
+
+static void locate_verified_cb(const struct dirclient_result *res, void *arg)
+{
+	struct locate_question *q = arg;
+
+	if (res->n && !res->bindings[0].stale && (res->code == 0 || res->code == -ENOENT)) {
+		locate_apply(q->ov, &res->bindings[0]);
+		locate_post_record(q->ov, &res->bindings[0], q->serial);
+	}
+	free(q);
+}
+
+/** locate_verify() - the fast path doubts who sent packets in the name of @vip, or forwarded some to it */
+void locate_verify(struct overlayd *ov, vip_t vip, uint64_t serial)
+{
+	struct locate_question *q = xcalloc(1, sizeof(*q));
+
+	q->ov = ov;
+	q->vip = vip;
+	q->serial = serial;
+	dirclient_resolve(ov->dirclient, vip, locate_verified_cb, q);
 }
 
 /** locate_changed() - the directory (or a trusted correction) says something new of a watched vIP */

@@ -17,6 +17,7 @@ void locate_forget(struct overlayd *ov, vip_t vip);
 void locate_set_arriving(struct overlayd *ov, vip_t vip, bool on);
 
 void locate_miss(struct overlayd *ov, vip_t vip);
+void locate_verify(struct overlayd *ov, vip_t vip, uint64_t serial);
 void locate_changed(struct overlayd *ov, const struct dir_binding *b);
 void locate_straggler(struct overlayd *ov, vip_t vip, const struct sockaddr_in *from);
 void locate_need_key(struct overlayd *ov, const struct sockaddr_in *node);

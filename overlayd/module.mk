@@ -5,8 +5,12 @@ crypto_SRC	:= overlayd/crypto.c overlayd/gcm.c
 seal_SRC	:= overlayd/seal.c overlayd/replay.c $(crypto_SRC)
 LIBS_aead	:= -lcrypto -lIPSec_MB
 
+# the rules about packets
+forward_SRC	:= overlayd/forward.c overlayd/forward_update.c overlayd/source.c overlayd/inner.c overlayd/inject.c overlayd/icmp.c \
+		   overlayd/fib.c directory/htab.c
+
 # the data path: what moves packets between overlay0 and the nodes
-path_SRC	:= overlayd/fastpath.c overlayd/forward.c overlayd/icmp.c overlayd/fib.c overlayd/tunnel.c overlayd/tunnel_probe.c overlayd/tunnel_wire.c \
+path_SRC	:= overlayd/fastpath.c $(forward_SRC) overlayd/tunnel.c overlayd/tunnel_probe.c overlayd/tunnel_wire.c \
 		   tunstack/offload.c tunstack/tun.c $(seal_SRC)
 
 # the daemon, and the command that starts and asks it
@@ -18,7 +22,7 @@ PROGRAMS	+= overlayd
 overlayd_SRC	:= $(addprefix overlayd/,main.c purge.c show.c daemon.c requests.c status.c workload.c migration.c locate.c nodevip.c dirconf.c \
 		   peer.c ctl.c) overlayd/agent/journal.c overlayd/agent/cgroup.c overlayd/agent/ms_init_client.c overlayd/agent/taskattr.c $(path_SRC) $(net_SRC) $(conf_SRC) \
 		   $(ctlclient_SRC) tunstack/stackclient.c tunstack/hold.c directory/lease.c directory/store.c directory/store_rules.c directory/store_upkeep.c directory/watch.c \
-		   directory/rpc.c directory/server.c directory/backend_sqlite.c directory/binding.c directory/htab.c \
+		   directory/rpc.c directory/server.c directory/backend_sqlite.c directory/binding.c \
 		   overlayd/dircache.c overlayd/dirclient.c $(conn_SRC) $(state_SRC) $(common_SRC)
 overlayd_PB	:= ctl peer dir stack
 overlayd_LIBS	:= $(LIBS_nl) $(LIBS_pb) $(LIBS_tls) $(LIBS_json) $(LIBS_ev) $(LIBS_aead) -lsqlite3 -lpthread -lconfuse

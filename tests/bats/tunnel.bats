@@ -45,6 +45,10 @@ setup() {
 	tell 1 "local $VIP1 1"
 	tell 2 "local $VIP2 1"
 	tell 3 "local $VIP3 1"
+	# the directory's word, for whoever asks
+	for n in 1 2 3; do
+		for m in 1 2 3; do tell $n "record 192.168.5.$m 1 10.9.0.$m"; done
+	done
 }
 
 teardown() {
@@ -261,7 +265,10 @@ while True:
 	tell 3 "remote 192.168.5.9 2 10.9.0.2"
 	ip -n "$(i 2)" addr add 192.168.5.9/32 dev overlay0
 	tell 2 "local 192.168.5.9 2"
+	# the answers come from where 1 does not expect them: it asks, once
+	tell 1 "record 192.168.5.9 2 10.9.0.2 10.9.0.3"
 	run_ok in_i 1 ping -c 3 -i 0.05 -W 2 192.168.5.9
+	assert_eq "$(said 1 "verify 192.168.5.9")" 1
 	assert_eq "$(stat 3 .forwarded)" 3
 	assert_eq "$(said 3 "straggler 192.168.5.9 10.9.0.1:7470")" 1
 	# corrected: straight there; and an older word changes nothing
@@ -296,6 +303,7 @@ while True:
 	ip -n "$(i 2)" route add 192.168.5.20/32 dev ve-w
 	tell 2 "local 192.168.5.20 1"
 	for n in 1 3; do tell $n "remote 192.168.5.20 1 10.9.0.2"; done
+	tell 1 "record 192.168.5.20 2 10.9.0.3 10.9.0.2"
 	run_ok in_i 1 ping -c 2 -i 0.05 -W 2 192.168.5.20
 
 	spawn ping ip netns exec "$(i 1)" ping -c 60 -i 0.01 -W 5 192.168.5.20

@@ -63,7 +63,17 @@ static void fuzz_need_key(void *arg, const struct sockaddr_in *to)
 	touched++;
 }
 
-static const struct forward_ops ops = { fuzz_tun_write, fuzz_miss, fuzz_straggler, fuzz_need_key };
+static void fuzz_verify(void *arg, vip_t vip, uint64_t serial)
+{
+	(void)arg;
+	(void)serial;
+	if (!prefix_has(SUBNET, vip))
+		abort();
+	touched++;
+}
+
+static const struct forward_ops ops = { .tun_write = fuzz_tun_write, .miss = fuzz_miss, .straggler = fuzz_straggler,
+					.verify = fuzz_verify, .need_key = fuzz_need_key };
 
 static struct tunnel *fuzz_sink(void)
 {
@@ -102,7 +112,7 @@ static bool receive(struct forward *fw, const struct sockaddr_in *from, const ui
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	const struct forward_cfg cfg = { .mtu = 1440, .unreachable_ms = 1, .limits = FIB_LIMITS_DEFAULT, .encrypt = true };
+	const struct forward_cfg cfg = { .mtu = 1440, .unreachable_ms = 1, .limits = FIB_LIMITS_DEFAULT, .source = SOURCE_LIMITS_DEFAULT, .encrypt = true };
 	struct seal_secret key = { .node = node, .cipher = CRYPTO_AES_128_GCM, .epoch = EPOCH };
 	const struct sockaddr_in other = { .sin_family = AF_INET, .sin_port = 9, .sin_addr = { 9 } };
 	struct forward *fw = forward_new(&cfg, fuzz_sink(), &ops, NULL);
@@ -112,6 +122,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	forward_subnet_add(fw, SUBNET);
 	forward_set_local(fw, 0xc0a80502u, 1, 1);
 	forward_set_remote(fw, 0xc0a80503u, 1, &other, 1);
+	forward_set_remote(fw, 0xc0a80504u, 1, &node, 1);
 	if (forward_set_key(fw, &key, 1))
 		abort();
 	key.seal = true;

@@ -4,7 +4,8 @@
  *
  * The input is a sequence of datagrams: one byte for the sender and the destination's state, two
  * for the length, then the bytes. Properties: what is written to overlay0 is a packet of configured
- * addresses whose virtio header fits it; nothing held passes its bounds.
+ * addresses whose virtio header fits it, has no options, and came from where its source lives or
+ * lived, or from where its destination did; nothing held passes its bounds.
  */
 #include <netinet/in.h>
 #include <stdint.h>
@@ -17,9 +18,14 @@
 #include "overlayd/forward.h"
 #include "tunstack/offload.h"
 
+#define HERE 0xc0a80502u
+#define NOBODYS 0xc0a80505u
+#define MOVED 0xc0a80507u	/* here, and has been elsewhere */
 #define SUBNET ((struct addr_prefix){ 0xc0a80500u, 24 })
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static bool answered;
 
 static int fuzz_tun_write(void *arg, const struct virtio_net_hdr *vnet, const struct iovec *iov,
 			  unsigned int n)
@@ -35,7 +41,10 @@ static int fuzz_tun_write(void *arg, const struct virtio_net_hdr *vnet, const st
 		memcpy(packet + len, iov[i].iov_base, iov[i].iov_len);
 	}
 	if (offload_parse(packet, len, &pkt) || offload_vnet_check(vnet, &pkt) ||
-	    !prefix_has(SUBNET, pkt.src) || !prefix_has(SUBNET, pkt.dst))
+	    !prefix_has(SUBNET, pkt.src) || !prefix_has(SUBNET, pkt.dst) || pkt.ihl != 20)
+		abort();
+	/* nobody has these but we ourselves, and nobody has had them */
+	if (!answered && (pkt.src == HERE || pkt.src == NOBODYS) && pkt.dst != MOVED)
 		abort();
 	return 0;
 }
@@ -55,7 +64,20 @@ static void fuzz_straggler(void *arg, vip_t vip, const struct sockaddr_in *from)
 		abort();
 }
 
-static const struct forward_ops ops = { fuzz_tun_write, fuzz_miss, fuzz_straggler };
+static uint64_t last_serial;
+
+static void fuzz_verify(void *arg, vip_t vip, uint64_t serial)
+{
+	(void)arg;
+	if (!prefix_has(SUBNET, vip) || serial < last_serial)
+		abort();
+	last_serial = serial;
+}
+
+static const struct forward_ops ops = { .tun_write = fuzz_tun_write,
+					.miss = fuzz_miss,
+					.straggler = fuzz_straggler,
+					.verify = fuzz_verify };
 
 /* what is sent on goes to a socket nobody reads */
 static struct tunnel *fuzz_sink(void)
@@ -78,23 +100,41 @@ static void fuzz_table(struct forward *fw)
 
 	b.sin_port = htons(10);
 	forward_subnet_add(fw, SUBNET);
-	forward_set_local(fw, 0xc0a80502u, 1, 1);
+	forward_set_local(fw, HERE, 1, 1);
+	forward_set_remote(fw, MOVED, 1, &a, 1);
+	forward_set_local(fw, MOVED, 2, 1);
 	forward_set_remote(fw, 0xc0a80503u, 1, &a, 1);
 	forward_set_remote(fw, 0xc0a80504u, 1, &b, 1);
-	forward_set_unreachable(fw, 0xc0a80505u, 1, 1);
+	forward_set_unreachable(fw, NOBODYS, 1, 1);
 	forward_set_hold(fw, 0xc0a80506u, 1, 1);
+}
+
+/* the directory says of everything that it lives, or lived, at one node: claims come true */
+static void fuzz_answers(struct forward *fw)
+{
+	struct source_record rec = { .gen = 9, .node = { .sin_family = AF_INET, .sin_port = htons(9) } };
+
+	rec.node.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	rec.prev = rec.node;
+	rec.prev.sin_port = htons(10);
+	answered = true;
+	for (rec.vip = SUBNET.net; rec.vip < SUBNET.net + 12; rec.vip++)
+		forward_record(fw, &rec, last_serial, 4000000);
+	answered = false;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	const struct forward_cfg cfg = { .mtu = 1440,
 					 .unreachable_ms = 1,
-					 .limits = FIB_LIMITS_DEFAULT };
+					 .limits = FIB_LIMITS_DEFAULT,
+					 .source = SOURCE_LIMITS_DEFAULT };
 	struct forward *fw = forward_new(&cfg, fuzz_sink(), &ops, NULL);
 	uint8_t *copies[128];
 	unsigned int n = 0;
 
 	fuzz_table(fw);
+	last_serial = 0;
 	while (size >= 3 && n < 128) {
 		uint8_t who = data[0];
 		size_t len = (size_t)(data[1] << 8 | data[2]);
@@ -119,6 +159,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		size -= len;
 	}
 	forward_flush_tun(fw);
+	fuzz_answers(fw);
 	forward_tick(fw, 5000000);
 	forward_set_local(fw, 0xc0a80506u, 2, 5000000);
 	tunnel_flush(fuzz_sink());

@@ -10,9 +10,10 @@
  *     arriving VIP | not-arriving VIP
  *     offloads LETTERS                 of t(so) u(so) g(so) r(eceive: gro); "-" = none
  *     resolve VIP MS remote GEN NODE   answer each miss of VIP after MS milliseconds so
+ *     record VIP GEN NODE [PREV]       answer questions about who may speak for VIP so; - = no node
  *     stats FILE                       counters as JSON, written whole or not at all
  *     quit
- * Upcalls are lines "miss VIP" and "straggler VIP NODE".
+ * Upcalls are lines "miss VIP", "verify VIP" and "straggler VIP NODE".
  */
 #include <errno.h>
 #include <ev.h>
@@ -33,6 +34,7 @@
 
 #define AWAIT_MS 5000
 #define WORDS_MAX 8
+#define RECORDS_MAX 16
 
 struct tool {
 	struct ev_loop *loop;
@@ -43,6 +45,8 @@ struct tool {
 	vip_t resolve_vip;		/* 0 = misses are only reported */
 	struct fp_update resolve;
 	double resolve_s;
+	struct source_record records[RECORDS_MAX];
+	unsigned int n_records;
 	ev_timer timer;
 };
 
@@ -100,7 +104,28 @@ static void tool_straggler(vip_t vip, const struct sockaddr_in *from, void *arg)
 	say("straggler %s %s", vip_fmt(vip).s, endpoint_fmt(from).s);
 }
 
-static const struct fp_ops tool_ops = { tool_miss, tool_straggler };
+static struct source_record *tool_record(struct tool *t, vip_t vip)
+{
+	for (unsigned int i = 0; i < t->n_records; i++)
+		if (t->records[i].vip == vip)
+			return &t->records[i];
+	return NULL;
+}
+
+static void tool_verify(vip_t vip, uint64_t serial, void *arg)
+{
+	struct tool *t = arg;
+	const struct source_record *rec = tool_record(t, vip);
+	struct fp_update u = { .kind = FP_RECORD, .serial = serial };
+
+	say("verify %s", vip_fmt(vip).s);
+	if (!rec)
+		return;
+	u.record = *rec;
+	fastpath_post(t->fp, &u);
+}
+
+static const struct fp_ops tool_ops = { .miss = tool_miss, .straggler = tool_straggler, .verify = tool_verify };
 
 static json_t *offloads_json(const struct tunnel_offloads *o)
 {
@@ -174,6 +199,28 @@ static void set_resolve(struct tool *t, const char **words)
 	t->resolve_s = atof(words[2]) / 1000;
 }
 
+static struct sockaddr_in parse_node(const char *word)
+{
+	struct sockaddr_in at = { 0 };
+
+	if (word && strcmp(word, "-") && endpoint_parse(word, 7470, &at))
+		die(word, -EINVAL);
+	return at;
+}
+
+/* "record VIP GEN NODE [PREV]" */
+static void set_record(struct tool *t, const char **words)
+{
+	struct source_record rec = { .node = parse_node(words[3]), .prev = parse_node(words[4]) }, *old;
+
+	if (vip_parse(words[1], &rec.vip) || util_parse_u64(words[2], 0, UINT64_MAX, &rec.gen))
+		die("record", -EINVAL);
+	old = tool_record(t, rec.vip);
+	if (!old && t->n_records == RECORDS_MAX)
+		die("record", -ENOSPC);
+	*(old ? old : &t->records[t->n_records++]) = rec;
+}
+
 static void tool_command(struct tool *t, char *line)
 {
 	const char *words[WORDS_MAX + 1] = { NULL };
@@ -191,6 +238,8 @@ static void tool_command(struct tool *t, char *line)
 		tool_stats(t, words[1]);
 	} else if (!strcmp(words[0], "resolve") && words[5]) {
 		set_resolve(t, words);
+	} else if (!strcmp(words[0], "record") && words[3]) {
+		set_record(t, words);
 	} else {
 		if (!strcmp(words[0], "offloads") && words[1])
 			u.offloads = (struct tunnel_offloads){

@@ -7,9 +7,18 @@ UNIT_TESTS		+= test_fib
 test_fib_SRC		:= tests/unit/test_fib.c tests/lib/packet.c overlayd/fib.c $(common_SRC)
 
 UNIT_TESTS		+= test_forward
-test_forward_SRC	:= tests/unit/test_forward.c tests/lib/packet.c overlayd/forward.c overlayd/icmp.c overlayd/fib.c overlayd/tunnel.c \
-			   overlayd/tunnel_wire.c tunstack/offload.c $(seal_SRC) $(common_SRC)
+forwardrig_SRC		:= tests/unit/forwardrig.c tests/lib/packet.c $(forward_SRC) overlayd/tunnel.c overlayd/tunnel_wire.c \
+			   tunstack/offload.c $(seal_SRC) $(common_SRC)
+test_forward_SRC	:= tests/unit/test_forward.c $(forwardrig_SRC)
 test_forward_LIBS	:= $(LIBS_aead)
+
+UNIT_TESTS		+= test_forward_source
+test_forward_source_SRC	:= tests/unit/test_forward_source.c $(forwardrig_SRC)
+test_forward_source_LIBS := $(LIBS_aead)
+
+UNIT_TESTS		+= test_source test_inner
+test_source_SRC		:= tests/unit/test_source.c overlayd/source.c directory/htab.c $(common_SRC)
+test_inner_SRC		:= tests/unit/test_inner.c tests/lib/packet.c overlayd/inner.c tunstack/offload.c $(common_SRC)
 
 UNIT_TESTS		+= test_tunnel
 test_tunnel_SRC		:= tests/unit/test_tunnel.c tests/lib/packet.c overlayd/tunnel.c overlayd/tunnel_probe.c overlayd/tunnel_wire.c $(common_SRC)

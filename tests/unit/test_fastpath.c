@@ -35,7 +35,7 @@ struct rig {
 	int tun;			/* our end of overlay0 */
 	int peer;			/* UDP socket of another node */
 	struct sockaddr_in at, peer_at;
-	unsigned int misses, stragglers;
+	unsigned int misses, stragglers, verifies;
 	pthread_t control;
 	bool answer;			/* misses are answered */
 };
@@ -63,7 +63,19 @@ static void on_straggler(vip_t vip, const struct sockaddr_in *from, void *arg)
 	r->stragglers++;
 }
 
-static const struct fp_ops ops = { on_miss, on_straggler };
+/* everything lives at the peer, the directory says */
+static void on_verify(vip_t vip, uint64_t serial, void *arg)
+{
+	struct rig *r = arg;
+	const struct fp_update u = { .kind = FP_RECORD, .serial = serial,
+				     .record = { .vip = vip, .gen = 1, .node = r->peer_at } };
+
+	assert_true(pthread_equal(pthread_self(), r->control));
+	r->verifies++;
+	fastpath_post(r->fp, &u);
+}
+
+static const struct fp_ops ops = { .miss = on_miss, .straggler = on_straggler, .verify = on_verify };
 
 static int udp_socket(struct sockaddr_in *at)
 {
@@ -209,6 +221,7 @@ static void test_delivery(void **state)
 	assert_true(comes(r, r->tun));
 	assert_int_equal(recv(r->tun, buf, sizeof(buf), 0), TUN_VNET_LEN + 128);
 	assert_int_equal(buf[TUN_VNET_LEN], 0x45);
+	assert_int_equal(r->verifies, 1);
 }
 
 static void test_straggler(void **state)

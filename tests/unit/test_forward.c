@@ -1,201 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-/* test_forward.c - each rule about a packet, with overlay0 and the upcalls replaced and a real
- * UDP socket to read what is sent */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+/* test_forward.c - each rule about where a packet goes; who may send it: test_forward_source.c */
+#include "tests/unit/forwardrig.h"
 
-#include <arpa/inet.h>
-#include <cmocka.h>
 #include <errno.h>
-#include <netinet/in.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 #include "overlayd/common/util.h"
-#include "overlayd/forward.h"
-#include "tests/lib/packet.h"
 #include "tunstack/offload.h"
 
-#define MTU 1440u
-#define SECOND 1000000u
-
-/* one fast path without its thread; `peer` is the node everything is sent to and comes from */
-struct rig {
-	struct forward *fw;
-	struct tunnel *tunnel;
-	int fd, peer_fd;
-	struct sockaddr_in peer, stranger;
-	uint64_t now_us;
-	unsigned int misses, stragglers, writes, key_asks;
-	vip_t last_miss, last_straggler;
-	struct virtio_net_hdr tun_vnet;		/* last frame written to overlay0 */
-	uint8_t tun_packet[65536];
-	size_t tun_len;
-	int tun_ret;				/* for superframes */
-};
-
-static int rig_tun_write(void *arg, const struct virtio_net_hdr *vnet, const struct iovec *iov,
-			 unsigned int n)
-{
-	struct rig *r = arg;
-
-	if (vnet->gso_type && r->tun_ret)
-		return r->tun_ret;
-	r->writes++;
-	r->tun_vnet = *vnet;
-	r->tun_len = 0;
-	for (unsigned int i = 0; i < n; r->tun_len += iov[i++].iov_len)
-		memcpy(r->tun_packet + r->tun_len, iov[i].iov_base, iov[i].iov_len);
-	return 0;
-}
-
-static void rig_miss(void *arg, vip_t vip)
-{
-	struct rig *r = arg;
-
-	r->misses++;
-	r->last_miss = vip;
-}
-
-static void rig_straggler(void *arg, vip_t vip, const struct sockaddr_in *from)
-{
-	struct rig *r = arg;
-
-	assert_int_equal(from->sin_family, AF_INET);
-	r->stragglers++;
-	r->last_straggler = vip;
-}
-
-static void rig_need_key(void *arg, const struct sockaddr_in *node)
-{
-	struct rig *r = arg;
-
-	assert_int_equal(node->sin_port, r->peer.sin_port);
-	r->key_asks++;
-}
-
-static const struct forward_ops rig_ops = { rig_tun_write, rig_miss, rig_straggler, rig_need_key };
-
-static int rig_socket(struct sockaddr_in *at)
-{
-	socklen_t len = sizeof(*at);
-	int fd;
-
-	*at = (struct sockaddr_in){ .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-	fd = tunnel_socket(at, NULL);
-	assert_true(fd >= 0);
-	assert_int_equal(getsockname(fd, (struct sockaddr *)at, &len), 0);
-	return fd;
-}
-
-static int setup_with(void **state, bool encrypt)
-{
-	const struct forward_cfg cfg = { .mtu = MTU,
-					 .unreachable_ms = 2000,
-					 .limits = FIB_LIMITS_DEFAULT,
-					 .encrypt = encrypt };
-	struct rig *r = xcalloc(1, sizeof(*r));
-	struct sockaddr_in at;
-
-	r->fd = rig_socket(&at);
-	r->peer_fd = rig_socket(&r->peer);
-	r->stranger = r->peer;
-	r->stranger.sin_addr.s_addr = htonl(INADDR_LOOPBACK + 1);
-	r->tunnel = tunnel_new(r->fd, true, true);
-	r->fw = forward_new(&cfg, r->tunnel, &rig_ops, r);
-	assert_int_equal(forward_subnet_add(r->fw, (struct addr_prefix){ 0xc0a80500u, 24 }), 0);
-	r->now_us = 100 * SECOND;
-	*state = r;
-	return 0;
-}
-
-static int setup(void **state)
-{
-	return setup_with(state, false);
-}
-
-static int setup_sealed(void **state)
-{
-	return setup_with(state, true);
-}
-
-static int teardown(void **state)
-{
-	struct rig *r = *state;
-
-	forward_free(r->fw);
-	tunnel_free(r->tunnel);
-	close(r->fd);
-	close(r->peer_fd);
-	free(r);
-	return 0;
-}
-
-static uint64_t dropped(struct rig *r, enum forward_drop why)
-{
-	struct forward_stats s;
-
-	forward_stats(r->fw, &s);
-	return s.drops[why];
-}
-
-static struct forward_stats stats_of(struct rig *r)
-{
-	struct forward_stats s;
-
-	forward_stats(r->fw, &s);
-	return s;
-}
-
-/* the next datagram the peer gets; Return: its type, 0 if there is none */
-static unsigned int peer_gets(struct rig *r, uint8_t *packet, size_t *len)
-{
-	uint8_t buf[2048];
-	struct tunnel_hdr hdr;
-	ssize_t n;
-
-	tunnel_flush(r->tunnel);
-	n = recv(r->peer_fd, buf, sizeof(buf), MSG_DONTWAIT);
-	if (n < 0)
-		return 0;
-	assert_int_equal(tunnel_hdr_decode(buf, (size_t)n, &hdr), 0);
-	if (packet) {
-		*len = (size_t)n - TUNNEL_HDR_LEN;
-		memcpy(packet, buf + TUNNEL_HDR_LEN, *len);
-	}
-	return hdr.type;
-}
-
-static void from_tun(struct rig *r, const struct packet_spec *spec)
-{
-	static uint8_t packet[65536];
-	struct virtio_net_hdr vnet;
-	size_t len = packet_make(spec, packet, &vnet);
-
-	forward_from_tun(r->fw, &vnet, packet, len, r->now_us);
-}
-
-static void from_node(struct rig *r, const struct sockaddr_in *node, enum tunnel_type type,
-		      const struct packet_spec *spec)
-{
-	static uint8_t packet[65536];
-	struct virtio_net_hdr vnet;
-	struct tunnel_rx rx = { .from = *node, .hdr.type = type, .packet = packet };
-
-	rx.len = packet_make(spec, packet, &vnet);
-	rx.hdr.partial = vnet.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM;
-	rx.hdr.csum_start = (uint8_t)vnet.csum_start;
-	rx.hdr.csum_offset = (uint8_t)vnet.csum_offset;
-	forward_from_udp(r->fw, &rx, r->now_us);
-	forward_flush_tun(r->fw);
-}
-
-static const struct packet_spec syn = {
-	.proto = IPPROTO_TCP, .sport = 5000, .dport = 80, .flags = OFFLOAD_TCP_SYN, .partial = true,
+/* from a workload of this node */
+static const struct packet_spec own = {
+	.proto = IPPROTO_TCP, .src = 0xc0a80509u, .sport = 5000, .dport = 80, .flags = OFFLOAD_TCP_SYN, .partial = true,
 };
 
 static void test_sent_to_remote(void **state)
@@ -217,8 +33,14 @@ static void test_sent_to_remote(void **state)
 	}
 	assert_int_equal(peer_gets(r, NULL, NULL), 0);
 	assert_int_equal(stats_of(r).sent, 1);
-	/* from a source that lives elsewhere it is a packet that fell through */
-	forward_set_remote(r->fw, PACKET_SRC, 1, &r->stranger, r->now_us);
+	/* from a source that lives elsewhere it is a packet that fell through, if its destination has
+	 * been here */
+	lives_at(r, PACKET_SRC, 1, &r->stranger);
+	from_tun(r, &syn);
+	assert_int_equal(peer_gets(r, NULL, NULL), 0);
+	assert_int_equal(dropped(r, FORWARD_DROP_NOT_HERE), 1);
+	forward_set_local(r->fw, PACKET_DST, 2, r->now_us);
+	lives_at(r, PACKET_DST, 3, &r->peer);
 	from_tun(r, &syn);
 	assert_int_equal(peer_gets(r, NULL, NULL), TUNNEL_FORWARDED);
 }
@@ -309,12 +131,14 @@ static void test_unreachable_answers(void **state)
 	assert_int_equal(stats_of(r).icmp_sent, 100);
 	/* a node is not told */
 	r->now_us += SECOND;
+	lives_at(r, PACKET_SRC, 1, &r->peer);
 	from_node(r, &r->peer, TUNNEL_DATA, &syn);
+	assert_int_equal(dropped(r, FORWARD_DROP_UNREACHABLE), 303);
 	assert_int_equal(stats_of(r).icmp_sent, 100);
 	/* and it is asked again later */
 	r->now_us += 2 * SECOND;
 	forward_tick(r->fw, r->now_us);
-	from_tun(r, &syn);
+	from_tun(r, &own);
 	assert_int_equal(r->misses, 2);
 }
 
@@ -343,7 +167,9 @@ static void test_delivered_and_merged(void **state)
 	};
 	static uint8_t buf[3][2048];
 
-	forward_set_local(r->fw, PACKET_DST, 1, r->now_us);
+	lives_at(r, PACKET_SRC, 1, &r->peer);
+	lives_at(r, PACKET_DST, 1, &r->stranger);
+	forward_set_local(r->fw, PACKET_DST, 2, r->now_us);
 	from_node(r, &r->peer, TUNNEL_DATA, &syn);
 	assert_int_equal(r->writes, 1);
 	assert_int_equal(r->tun_vnet.flags, VIRTIO_NET_HDR_F_NEEDS_CSUM);
@@ -378,6 +204,7 @@ static void test_moved_is_forwarded_once(void **state)
 {
 	struct rig *r = *state;
 
+	lives_at(r, PACKET_SRC, 1, &r->stranger);
 	forward_set_local(r->fw, PACKET_DST, 1, r->now_us);
 	forward_set_remote(r->fw, PACKET_DST, 2, &r->peer, r->now_us);
 	from_node(r, &r->stranger, TUNNEL_DATA, &syn);
@@ -394,7 +221,7 @@ static void test_moved_is_forwarded_once(void **state)
 	assert_int_equal(r->stragglers, 2);
 	/* one detour at most: held, for somebody says it is here; and no answer can make a
 	 * second one of it */
-	from_node(r, &r->stranger, TUNNEL_FORWARDED, &syn);
+	from_node(r, &r->peer, TUNNEL_FORWARDED, &syn);
 	assert_int_equal(peer_gets(r, NULL, NULL), 0);
 	assert_int_equal(r->misses, 1);
 	forward_set_remote(r->fw, PACKET_DST, 2, &r->peer, r->now_us);
@@ -412,13 +239,14 @@ static void test_back_to_the_sender(void **state)
 {
 	struct rig *r = *state;
 
-	forward_set_remote(r->fw, PACKET_DST, 1, &r->peer, r->now_us);
+	lives_at(r, PACKET_SRC, 1, &r->peer);
+	lives_at(r, PACKET_DST, 1, &r->peer);
 	from_node(r, &r->peer, TUNNEL_DATA, &syn);
 	assert_int_equal(peer_gets(r, NULL, NULL), TUNNEL_FORWARDED);
 	from_node(r, &r->peer, TUNNEL_FORWARDED, &syn);
 	assert_int_equal(peer_gets(r, NULL, NULL), 0);
 	assert_int_equal(r->misses, 1);
-	from_tun(r, &syn);
+	from_tun(r, &own);
 	assert_int_equal(peer_gets(r, NULL, NULL), TUNNEL_DATA);
 	/* an answer without news leaves it waiting, until the vIP is here */
 	forward_set_remote(r->fw, PACKET_DST, 1, &r->peer, r->now_us);
@@ -432,9 +260,10 @@ static void test_arriving(void **state)
 {
 	struct rig *r = *state;
 
-	forward_set_remote(r->fw, PACKET_DST, 1, &r->peer, r->now_us);
+	lives_at(r, PACKET_SRC, 1, &r->stranger);
+	lives_at(r, PACKET_DST, 1, &r->peer);
 	forward_set_arriving(r->fw, PACKET_DST, true, r->now_us);
-	from_tun(r, &syn);
+	from_tun(r, &own);
 	assert_int_equal(peer_gets(r, NULL, NULL), TUNNEL_DATA);
 	from_node(r, &r->peer, TUNNEL_FORWARDED, &syn);
 	from_node(r, &r->stranger, TUNNEL_DATA, &syn);
@@ -453,7 +282,7 @@ static void test_arriving(void **state)
 	/* it is not coming: what has no other way waits no longer than anything else */
 	forward_set_arriving(r->fw, PACKET_DST, true, r->now_us);
 	from_node(r, &r->stranger, TUNNEL_DATA, &syn);
-	from_node(r, &r->stranger, TUNNEL_FORWARDED, &syn);
+	from_node(r, &r->peer, TUNNEL_FORWARDED, &syn);
 	forward_set_arriving(r->fw, PACKET_DST, false, r->now_us);
 	assert_int_equal(peer_gets(r, NULL, NULL), TUNNEL_FORWARDED);
 	assert_int_equal(peer_gets(r, NULL, NULL), 0);
@@ -465,7 +294,7 @@ static void test_arriving(void **state)
 	forward_set_arriving(r->fw, PACKET_DST, true, r->now_us);
 	from_node(r, &r->stranger, TUNNEL_DATA, &syn);
 	assert_int_equal(r->misses, 0);
-	from_tun(r, &syn);
+	from_tun(r, &own);
 	assert_int_equal(r->misses, 1);
 	forward_set_remote(r->fw, PACKET_DST, 3, &r->peer, r->now_us);
 	assert_int_equal(peer_gets(r, NULL, NULL), TUNNEL_DATA);
@@ -481,12 +310,17 @@ static void test_hold(void **state)
 {
 	struct rig *r = *state;
 
-	/* unknown here, and somebody says it is coming */
+	const struct source_record rec = { .vip = PACKET_DST, .gen = 1, .prev = r->peer };
+
+	/* unknown here, and somebody says it is coming; he has had it */
+	lives_at(r, PACKET_SRC, 1, &r->stranger);
 	from_node(r, &r->peer, TUNNEL_FORWARDED, &syn);
+	assert_int_equal(r->misses, 0);
+	forward_record(r->fw, &rec, r->last_serial, r->now_us);
 	assert_int_equal(r->misses, 1);
 	assert_int_equal(forward_set_hold(r->fw, PACKET_DST, 1, r->now_us), 0);
 	from_node(r, &r->stranger, TUNNEL_DATA, &syn);
-	from_tun(r, &syn);
+	from_tun(r, &own);
 	r->now_us += 60 * SECOND;
 	forward_tick(r->fw, r->now_us);
 	assert_int_equal(fib_held_packets(forward_fib(r->fw)), 3);
@@ -506,8 +340,9 @@ static void test_leaving_is_held(void **state)
 {
 	struct rig *r = *state;
 
+	lives_at(r, PACKET_SRC, 1, &r->stranger);
 	forward_set_local(r->fw, PACKET_DST, 1, r->now_us);
-	from_tun(r, &syn);
+	from_tun(r, &own);
 	from_node(r, &r->stranger, TUNNEL_DATA, &syn);
 	assert_int_equal(r->writes, 0);
 	forward_set_remote(r->fw, PACKET_DST, 2, &r->peer, r->now_us);
@@ -515,7 +350,7 @@ static void test_leaving_is_held(void **state)
 	assert_int_equal(peer_gets(r, NULL, NULL), TUNNEL_FORWARDED);
 	/* if it stays after all, the kernel gets them back */
 	forward_set_local(r->fw, PACKET_DST, 3, r->now_us);
-	from_tun(r, &syn);
+	from_tun(r, &own);
 	forward_tick(r->fw, r->now_us + 100000);
 	assert_int_equal(r->writes, 0);
 	forward_tick(r->fw, r->now_us + 200000);
@@ -543,6 +378,7 @@ static void test_drops(void **state)
 		.from = r->peer, .hdr.type = TUNNEL_DATA, .packet = v6, .len = sizeof(v6)
 	};
 
+	lives_at(r, PACKET_SRC, 1, &r->peer);
 	forward_set_local(r->fw, PACKET_DST, 1, r->now_us);
 	spec.src = 0x08080808;
 	from_tun(r, &spec);
@@ -589,6 +425,7 @@ static void test_partial_must_fit(void **state)
 	};
 	uint64_t bad = 0;
 
+	lives_at(r, PACKET_SRC, 1, &r->peer);
 	forward_set_local(r->fw, PACKET_DST, 1, r->now_us);
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
 		struct packet_spec spec = { .proto = cases[i].proto, .payload = 10 };
@@ -617,7 +454,8 @@ static void test_drop_names(void **state)
 						forward_drop_name((enum forward_drop)k));
 }
 
-#define RIG_TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define RIG_TEST(f) cmocka_unit_test_setup_teardown(f, rig_setup, rig_teardown)
+#define SEALED_TEST(f) cmocka_unit_test_setup_teardown(f, rig_setup_sealed, rig_teardown)
 
 /* ---- encryption ---- */
 
@@ -691,6 +529,7 @@ static void test_only_genuine_taken(void **state)
 	uint8_t packet[2048];
 	struct tunnel_rx rx;
 
+	lives_at(r, PACKET_SRC, 1, &r->peer);
 	forward_set_local(r->fw, PACKET_DST, 1, r->now_us);
 	give_key(r, &r->peer, false);
 	from_node(r, &r->peer, TUNNEL_DATA, &syn);
@@ -748,9 +587,9 @@ int main(void)
 		RIG_TEST(test_drops),
 		RIG_TEST(test_partial_must_fit),
 		cmocka_unit_test(test_drop_names),
-		cmocka_unit_test_setup_teardown(test_waits_for_key, setup_sealed, teardown),
-		cmocka_unit_test_setup_teardown(test_only_genuine_taken, setup_sealed, teardown),
-		cmocka_unit_test_setup_teardown(test_plaintext_node_takes_no_sealed, setup, teardown),
+		SEALED_TEST(test_waits_for_key),
+		SEALED_TEST(test_only_genuine_taken),
+		RIG_TEST(test_plaintext_node_takes_no_sealed),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

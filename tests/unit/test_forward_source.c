@@ -1,0 +1,377 @@
+// SPDX-License-Identifier: Apache-2.0
+/* test_forward_source.c - whose packets are taken: the claims of nodes, around a commit and at any other time
+ *
+ * PACKET_SRC and PACKET_DST are two workloads; `peer` and `stranger` are nodes. In the races PACKET_SRC moves from
+ * `stranger` (the old node) to `peer` (the new one).
+ */
+#include "tests/unit/forwardrig.h"
+
+#include <string.h>
+
+#include "overlayd/common/util.h"
+#include "tunstack/offload.h"
+
+#define SECOND 1000000u
+
+static const struct packet_spec own = {
+	.proto = IPPROTO_TCP, .src = PACKET_DST, .dst = PACKET_SRC, .flags = OFFLOAD_TCP_ACK
+};
+
+/* the directory answers the last question */
+static void answers(struct rig *r, vip_t vip, uint64_t gen, const struct sockaddr_in *node, const struct sockaddr_in *prev)
+{
+	struct source_record rec = { .vip = vip, .gen = gen };
+
+	if (node)
+		rec.node = *node;
+	if (prev)
+		rec.prev = *prev;
+	forward_record(r->fw, &rec, r->last_serial, r->now_us);
+}
+
+static void numbered(struct rig *r, const struct sockaddr_in *node, uint16_t id)
+{
+	struct packet_spec spec = syn;
+
+	spec.id = id;
+	from_node(r, node, TUNNEL_DATA, &spec);
+}
+
+static unsigned int last_id(const struct rig *r)
+{
+	return (unsigned int)(r->tun_packet[4] << 8 | r->tun_packet[5]);
+}
+
+/* nothing known of the source: the first packets wait for one question, and come in order */
+static void test_first_packets(void **state)
+{
+	struct rig *r = *state;
+
+	forward_set_local(r->fw, PACKET_DST, 1, r->now_us);
+	numbered(r, &r->peer, 1);
+	numbered(r, &r->peer, 2);
+	assert_int_equal(r->verifies, 1);
+	assert_int_equal(r->last_verify, PACKET_SRC);
+	assert_int_equal(r->misses, 0);
+	assert_int_equal(r->writes, 0);
+	assert_int_equal(forward_claims(r->fw), 2);
+	assert_true(forward_waits(r->fw));
+	/* the update is enough; the record behind it finds nothing to do */
+	lives_at(r, PACKET_SRC, 1, &r->peer);
+	assert_int_equal(r->writes, 2);
+	assert_int_equal(last_id(r), 2);
+	answers(r, PACKET_SRC, 1, &r->peer, NULL);
+	numbered(r, &r->peer, 3);
+	assert_int_equal(last_id(r), 3);
+	assert_int_equal(r->verifies, 1);
+	assert_int_equal(stats_of(r).claims, 2);
+	assert_false(forward_waits(r->fw));
+}
+
+/* at a commit, seen from a third node: the new node's packets overtake the directory's push */
+static void test_new_node_before_the_push(void **state)
+{
+	struct rig *r = *state;
+
+	forward_set_local(r->fw, PACKET_DST, 1, r->now_us);
+	lives_at(r, PACKET_SRC, 1, &r->stranger);
+	numbered(r, &r->stranger, 1);
+	assert_int_equal(r->writes, 1);
+	numbered(r, &r->peer, 2);
+	numbered(r, &r->peer, 3);
+	assert_int_equal(r->verifies, 1);
+	/* meanwhile stragglers of the old node */
+	numbered(r, &r->stranger, 4);
+	assert_int_equal(r->writes, 2);
+	/* our own packets still go to the old node, which forwards them */
+	from_tun(r, &own);
+	assert_int_equal(peer_gets(r, NULL, NULL), 0);
+	lives_at(r, PACKET_SRC, 2, &r->peer);
+	assert_int_equal(r->writes, 4);
+	assert_int_equal(last_id(r), 3);
+	answers(r, PACKET_SRC, 2, &r->peer, &r->stranger);
+	assert_int_equal(stats_of(r).drops[FORWARD_DROP_ELSEWHERE], 0);
+}
+
+/* and the other way round: the push overtakes the old node's last packets */
+static void test_old_node_after_the_push(void **state)
+{
+	struct rig *r = *state;
+
+	forward_set_local(r->fw, PACKET_DST, 1, r->now_us);
+	lives_at(r, PACKET_SRC, 1, &r->stranger);
+	lives_at(r, PACKET_SRC, 2, &r->peer);
+	numbered(r, &r->peer, 1);
+	numbered(r, &r->stranger, 2);
+	r->now_us += 4 * SECOND;
+	numbered(r, &r->stranger, 3);
+	assert_int_equal(r->writes, 3);
+	assert_int_equal(r->verifies, 0);
+	/* long after the move it is a lie: asked, confirmed, dropped */
+	r->now_us += 2 * SECOND;
+	numbered(r, &r->stranger, 4);
+	assert_int_equal(r->verifies, 1);
+	lives_at(r, PACKET_SRC, 2, &r->peer);
+	assert_int_equal(dropped(r, FORWARD_DROP_ELSEWHERE), 0);
+	forward_record(r->fw, &(struct source_record){ .vip = PACKET_SRC, .gen = 2, .node = r->peer, .prev = r->stranger,
+						       .age_us = 6 * SECOND }, r->last_serial, r->now_us);
+	assert_int_equal(dropped(r, FORWARD_DROP_ELSEWHERE), 1);
+	assert_int_equal(r->writes, 3);
+}
+
+/* the same for a source of which nothing was known: the record says how long ago it moved */
+static void test_old_node_of_an_unknown_source(void **state)
+{
+	static const struct {
+		uint64_t age_us;
+		bool taken;
+	} cases[] = { { SECOND, true }, { 6 * SECOND, false } };
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct rig *r = *state;
+		struct packet_spec spec = syn;
+		struct source_record rec = { .gen = 2, .node = r->peer, .prev = r->stranger, .age_us = cases[i].age_us };
+		unsigned int before = r->writes;
+
+		spec.src = rec.vip = PACKET_SRC + 10 + (vip_t)i;
+		forward_set_local(r->fw, PACKET_DST, 1, r->now_us);
+		from_node(r, &r->stranger, TUNNEL_DATA, &spec);
+		lives_at(r, rec.vip, 2, &r->peer);
+		forward_record(r->fw, &rec, r->last_serial, r->now_us);
+		assert_int_equal(r->writes - before, cases[i].taken);
+		assert_int_equal(dropped(r, FORWARD_DROP_ELSEWHERE), !cases[i].taken);
+	}
+}
+
+/* seen from the old node: the directory says that the vIP has gone before the migration's agent does */
+static void test_at_the_old_node(void **state)
+{
+	struct rig *r = *state;
+
+	forward_set_local(r->fw, PACKET_DST, 1, r->now_us);
+	forward_set_local(r->fw, PACKET_SRC, 1, r->now_us);
+	numbered(r, &r->peer, 1);
+	assert_int_equal(r->verifies, 1);
+	assert_int_equal(r->writes, 0);
+	answers(r, PACKET_SRC, 2, &r->peer, NULL);
+	assert_int_equal(r->writes, 1);
+	numbered(r, &r->peer, 2);
+	assert_int_equal(r->writes, 2);
+	assert_int_equal(fib_find(forward_fib(r->fw), PACKET_SRC)->state, FIB_LOCAL);
+	/* the agent does; what the workload had said from here is still under way in our overlay0 */
+	lives_at(r, PACKET_SRC, 2, &r->peer);
+	numbered(r, &r->peer, 3);
+	assert_int_equal(r->writes, 3);
+	assert_int_equal(r->verifies, 1);
+}
+
+/* a workload that left this node: what it said is in overlay0 still, and goes as DATA; later it is a lie */
+static void test_own_stragglers(void **state)
+{
+	struct rig *r = *state;
+
+	lives_at(r, PACKET_DST, 1, &r->peer);
+	forward_set_local(r->fw, PACKET_SRC, 1, r->now_us);
+	forward_set_hold(r->fw, PACKET_SRC, 1, r->now_us);
+	lives_at(r, PACKET_SRC, 2, &r->stranger);
+	from_tun(r, &syn);
+	assert_int_equal(peer_gets(r, NULL, NULL), TUNNEL_DATA);
+	r->now_us += 6 * SECOND;
+	from_tun(r, &syn);
+	assert_int_equal(peer_gets(r, NULL, NULL), 0);
+	assert_int_equal(dropped(r, FORWARD_DROP_NOT_HERE), 1);
+	/* it is coming back, and speaks before we are told that it is here */
+	forward_set_arriving(r->fw, PACKET_SRC, true, r->now_us);
+	from_tun(r, &syn);
+	assert_int_equal(peer_gets(r, NULL, NULL), TUNNEL_DATA);
+}
+
+/* a node lies: asked, confirmed and counted, per packet; an honest one is not hindered by it */
+static void test_spoofed(void **state)
+{
+	struct rig *r = *state;
+	uint64_t asked;
+
+	forward_set_local(r->fw, PACKET_DST, 1, r->now_us);
+	lives_at(r, PACKET_SRC, 3, &r->peer);
+	numbered(r, &r->stranger, 1);
+	asked = r->last_serial;
+	/* one that comes behind the question waits for the next one */
+	numbered(r, &r->stranger, 2);
+	numbered(r, &r->peer, 3);
+	assert_int_equal(r->writes, 1);
+	assert_int_equal(r->verifies, 1);
+	r->now_us += 20000;
+	answers(r, PACKET_SRC, 3, &r->peer, NULL);
+	assert_int_equal(dropped(r, FORWARD_DROP_ELSEWHERE), 1);
+	assert_int_equal(r->verifies, 2);
+	assert_int_not_equal(r->last_serial, asked);
+	answers(r, PACKET_SRC, 3, &r->peer, NULL);
+	assert_int_equal(dropped(r, FORWARD_DROP_ELSEWHERE), 2);
+	assert_int_equal(r->writes, 1);
+	/* in the name of one that lives here, and of one that nobody has */
+	forward_set_local(r->fw, PACKET_SRC, 4, r->now_us);
+	r->now_us += SECOND * 6;
+	numbered(r, &r->stranger, 4);
+	answers(r, PACKET_SRC, 4, NULL, NULL);
+	assert_int_equal(dropped(r, FORWARD_DROP_ELSEWHERE), 3);
+	forward_set_unreachable(r->fw, PACKET_SRC, 5, r->now_us);
+	r->now_us += SECOND;
+	numbered(r, &r->stranger, 5);
+	answers(r, PACKET_SRC, 5, NULL, NULL);
+	assert_int_equal(dropped(r, FORWARD_DROP_ELSEWHERE), 4);
+	assert_int_equal(r->writes, 1);
+	assert_int_equal(r->misses, 0);
+	assert_int_equal(peer_gets(r, NULL, NULL), 0);
+}
+
+/* the directory does not answer: nothing is confirmed; given up, and asked again meanwhile */
+static void test_no_answer(void **state)
+{
+	struct rig *r = *state;
+
+	forward_set_local(r->fw, PACKET_DST, 1, r->now_us);
+	numbered(r, &r->peer, 1);
+	r->now_us += 500000;
+	forward_tick(r->fw, r->now_us);
+	assert_int_equal(r->verifies, 1);
+	r->now_us += 600000;
+	forward_tick(r->fw, r->now_us);
+	assert_int_equal(r->verifies, 2);
+	r->now_us += 2 * SECOND;
+	forward_tick(r->fw, r->now_us);
+	assert_int_equal(dropped(r, FORWARD_DROP_UNCONFIRMED), 1);
+	assert_int_equal(forward_claims(r->fw), 0);
+	assert_false(forward_waits(r->fw));
+}
+
+/* a liar fills its own bounds, and nobody else's */
+static void test_bounds(void **state)
+{
+	struct rig *r = *state;
+	struct packet_spec spec = syn;
+
+	forward_set_local(r->fw, PACKET_DST, 1, r->now_us);
+	for (unsigned int i = 0; i < 5000; i++) {
+		spec.src = 0xc0a80500u + 10 + i % 200;
+		from_node(r, &r->stranger, TUNNEL_DATA, &spec);
+	}
+	assert_int_equal(forward_claims(r->fw), 1024);
+	assert_int_equal(dropped(r, FORWARD_DROP_CLAIMS_FULL), 5000 - 1024);
+	assert_true(r->verifies <= 200);
+	numbered(r, &r->peer, 1);
+	assert_int_equal(forward_claims(r->fw), 1025);
+	lives_at(r, PACKET_SRC, 1, &r->peer);
+	assert_int_equal(r->writes, 1);
+	assert_int_equal(fib_held_packets(forward_fib(r->fw)), 0);
+}
+
+/* FORWARDED: by who has had the vIP, and nobody else */
+static void test_forwarders(void **state)
+{
+	struct rig *r = *state;
+
+	lives_at(r, PACKET_DST, 1, &r->peer);
+	forward_set_local(r->fw, PACKET_DST, 2, r->now_us);
+	r->now_us += 3600ull * SECOND;
+	from_node(r, &r->peer, TUNNEL_FORWARDED, &syn);
+	assert_int_equal(r->writes, 1);
+	from_node(r, &r->stranger, TUNNEL_FORWARDED, &syn);
+	assert_int_equal(r->writes, 1);
+	assert_int_equal(r->last_verify, PACKET_DST);
+	answers(r, PACKET_DST, 2, NULL, &r->peer);
+	assert_int_equal(dropped(r, FORWARD_DROP_FORWARDER), 1);
+	/* the directory remembers what we do not, say after a restart */
+	r->now_us += SECOND;
+	from_node(r, &r->stranger, TUNNEL_FORWARDED, &syn);
+	answers(r, PACKET_DST, 2, NULL, &r->stranger);
+	assert_int_equal(r->writes, 2);
+	assert_int_equal(dropped(r, FORWARD_DROP_FORWARDER), 1);
+}
+
+/* FORWARDED for what is not here: never sent on, whatever the directory says, and no loop */
+static void test_forwarded_goes_no_further(void **state)
+{
+	struct rig *r = *state;
+
+	lives_at(r, PACKET_DST, 1, &r->peer);
+	from_node(r, &r->stranger, TUNNEL_FORWARDED, &syn);
+	assert_int_equal(r->verifies, 1);
+	assert_int_equal(r->misses, 0);
+	answers(r, PACKET_DST, 1, &r->peer, NULL);
+	assert_int_equal(dropped(r, FORWARD_DROP_FORWARDER), 1);
+	from_node(r, &r->peer, TUNNEL_FORWARDED, &syn);
+	assert_int_equal(r->misses, 1);
+	lives_at(r, PACKET_DST, 2, &r->stranger);
+	lives_at(r, PACKET_DST, 3, &r->peer);
+	assert_int_equal(peer_gets(r, NULL, NULL), 0);
+	assert_int_equal(r->writes, 0);
+	r->now_us += 4 * SECOND;
+	forward_tick(r->fw, r->now_us);
+	assert_int_equal(dropped(r, FORWARD_DROP_HOLD_EXPIRED), 1);
+}
+
+/* the source is true, the destination is not here: redirected, once */
+static void test_redirected(void **state)
+{
+	struct rig *r = *state;
+
+	lives_at(r, PACKET_DST, 2, &r->peer);
+	numbered(r, &r->stranger, 1);
+	assert_int_equal(peer_gets(r, NULL, NULL), 0);
+	assert_int_equal(r->stragglers, 0);
+	lives_at(r, PACKET_SRC, 1, &r->stranger);
+	assert_int_equal(peer_gets(r, NULL, NULL), TUNNEL_FORWARDED);
+	assert_int_equal(r->stragglers, 1);
+	/* and an unknown one is asked for only then */
+	assert_int_equal(forward_del(r->fw, PACKET_DST), 0);
+	numbered(r, &r->stranger, 2);
+	assert_int_equal(r->misses, 1);
+	assert_int_equal(fib_held_packets(forward_fib(r->fw)), 1);
+}
+
+/* what was found true is found true again without looking, until anything changes */
+static void test_run(void **state)
+{
+	struct rig *r = *state;
+
+	forward_set_local(r->fw, PACKET_DST, 1, r->now_us);
+	lives_at(r, PACKET_SRC, 1, &r->peer);
+	numbered(r, &r->peer, 1);
+	numbered(r, &r->peer, 2);
+	assert_int_equal(r->writes, 2);
+	numbered(r, &r->stranger, 3);
+	assert_int_equal(r->writes, 2);
+	lives_at(r, PACKET_SRC, 2, &r->stranger);
+	assert_int_equal(r->writes, 3);
+	r->now_us += 6 * SECOND;
+	numbered(r, &r->peer, 4);
+	assert_int_equal(r->writes, 3);
+	assert_int_equal(forward_claims(r->fw), 1);
+	assert_int_equal(forward_del(r->fw, PACKET_SRC), 0);
+	numbered(r, &r->stranger, 5);
+	assert_int_equal(r->writes, 3);
+}
+
+#define RIG_TEST(f) cmocka_unit_test_setup_teardown(f, rig_setup, rig_teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		RIG_TEST(test_first_packets),
+		RIG_TEST(test_new_node_before_the_push),
+		RIG_TEST(test_old_node_after_the_push),
+		RIG_TEST(test_old_node_of_an_unknown_source),
+		RIG_TEST(test_at_the_old_node),
+		RIG_TEST(test_own_stragglers),
+		RIG_TEST(test_spoofed),
+		RIG_TEST(test_no_answer),
+		RIG_TEST(test_bounds),
+		RIG_TEST(test_forwarders),
+		RIG_TEST(test_forwarded_goes_no_further),
+		RIG_TEST(test_redirected),
+		RIG_TEST(test_run),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
