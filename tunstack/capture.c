@@ -7,6 +7,9 @@
  *              the route deleted.
  *   Echo       while captured, a ping to a vIP is answered here (echo.c): nobody waits for a freeze
  *              to know that a host is there. Fragments and pings with IP options are held.
+ *   Stand-in   while it answers (standin.c), ingress is shown to it before it is held; what was held
+ *              by then is shown to it first, oldest first. Packets it does not want are held as ever,
+ *              in order. What the workload's kernel sends is held all the time.
  *   Not here   the queue (hold.c), the standing policy rules (fabric.c), who asks (server.c), the
  *              event loop.
  *   Storage    one struct capture, owned by the server. The TUN is not persistent: if this process
@@ -19,7 +22,9 @@
  *              few of them the TUN is read, so that what the kernel answers takes its place at the
  *              end; when all is empty the route is deleted; what was still in the TUN's queue
  *              follows. Writing to the TUN makes the kernel route the packet: rule 1000 (iif
- *              hold-NAME to vIP) leads past the capture.
+ *              hold-NAME to vIP) leads past the capture. Where a stand-in has answered, the kernel
+ *              is first told what was said in its name (catchup.c), and what it had sent before is
+ *              forgotten if the peer has no use for it.
  *   Export     frames are numbered 1 and up per export: first what was imported here, then own
  *              ingress. The packets stay in their queues until acknowledged; acknowledging n frames
  *              removes the n oldest in that order. Nothing joins the imported queue while an export
@@ -28,11 +33,13 @@
  *              the ones in flight.
  *   Failure    a packet the kernel refuses is counted and dropped; capture and release leave the
  *              state unchanged on error.
- *   Guarded by tests/bats/tunstack.bats, docs/sock-image.md (wire form of held packets)
+ *   Guarded by tests/unit/test_capture.c, tests/bats/tunstack.bats, tests/bats/standin.bats,
+ *              docs/sock-image.md (wire form of held packets)
  */
 #include "tunstack/capture.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -43,8 +50,10 @@
 #include "overlayd/common/monotime.h"
 #include "overlayd/common/util.h"
 #include "overlayd/netlink.h"
+#include "tunstack/catchup.h"
 #include "tunstack/echo.h"
 #include "tunstack/hold.h"
+#include "tunstack/offload.h"
 #include "tunstack/tun.h"
 
 #define READ_BATCH 256		/* packets taken from the TUN in one go */
@@ -73,6 +82,9 @@ struct capture {
 	uint64_t acked;			/* of those, acknowledged and forgotten */
 	uint64_t cursor[HOLD_DIR_COUNT];/* number of the last packet exported, per queue */
 	bool exporting;
+	struct standin *standin;
+	struct catchup *catchup;	/* of the running release, else NULL */
+	uint64_t behind;		/* sockets left behind by the last one */
 	uint8_t packet[TUN_PACKET_MAX];
 	uint8_t reply[ECHO_MAX];
 };
@@ -103,6 +115,19 @@ static int hold_device_open(struct capture *cap, struct oerr *err)
 	return r ? oerr_set(err, r, "%s: %s", cap->ifname, netlink_error(cap->nlh)) : 0;
 }
 
+static void standin_output_cb(const uint8_t *packet, size_t len, void *arg);
+
+static struct standin *capture_make_standin(struct capture *cap)
+{
+	const struct standin_cfg cfg = {
+		.output = standin_output_cb,
+		.arg = cap,
+		.mtu = cap->cfg.mtu ? cap->cfg.mtu : TUN_MTU_DEFAULT,
+	};
+
+	return standin_new(&cfg);
+}
+
 /**
  * capture_open() - make the workload's hold TUN in the current network namespace and bring it up
  * @cap: the caller capture_close()s it
@@ -119,6 +144,7 @@ int capture_open(const struct capture_cfg *cfg, struct capture **cap, struct oer
 	c->cfg.name = c->name;
 	c->tun = -1;
 	c->hold = hold_new(cfg->hold_limit_bytes);
+	c->standin = capture_make_standin(c);
 	r = hold_device_open(c, err);
 	if (r) {
 		capture_close(c);
@@ -139,6 +165,7 @@ void capture_close(struct capture *cap)
 	if (cap->tun >= 0)
 		close(cap->tun);
 	netlink_close(cap->nlh);
+	standin_free(cap->standin);
 	hold_free(cap->hold);
 	free(cap);
 }
@@ -195,6 +222,56 @@ static bool answer_echo(struct capture *cap, const struct virtio_net_hdr *vnet,
 	return true;
 }
 
+/* what the stand-in says to a peer */
+static void standin_output_cb(const uint8_t *packet, size_t len, void *arg)
+{
+	const struct virtio_net_hdr plain = { 0 };
+	struct capture *cap = arg;
+	int r = tun_write_packet(cap->tun, &plain, packet, len);
+
+	if (r)
+		LOG_LIMITED(LOG_LVL_WARN, "capture", monotime_us(),
+			    "%s: the kernel refuses an answer of %zu bytes: %s", cap->ifname, len,
+			    strerror(-r));
+}
+
+/*
+ * Show a packet to the stand-in, its checksum completed for as long. Return: whether it was wanted;
+ * if not, the packet is as it was.
+ */
+static bool show_standin(struct capture *cap, const struct virtio_net_hdr *vnet, uint8_t *packet, size_t len,
+			 uint64_t now_us)
+{
+	size_t at = (size_t)vnet->csum_start + vnet->csum_offset;
+	bool complete = vnet->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM, taken;
+	uint8_t partial[2] = { 0 };
+	uint16_t sum;
+
+	if (!standin_is_live(cap->standin) || (complete && at + sizeof(sum) > len))
+		return false;
+	if (complete) {
+		memcpy(partial, packet + at, sizeof(partial));
+		sum = (uint16_t)~offload_csum(packet + vnet->csum_start, len - vnet->csum_start, 0);
+		memcpy(packet + at, &sum, sizeof(sum));
+	}
+	taken = standin_input(cap->standin, packet, len, now_us);
+	if (complete && !taken)
+		memcpy(packet + at, partial, sizeof(partial));
+	return taken;
+}
+
+static void take_ingress(struct capture *cap, const struct virtio_net_hdr *vnet, size_t len, uint64_t now_us)
+{
+	if (!answer_echo(cap, vnet, cap->packet, len) && !show_standin(cap, vnet, cap->packet, len, now_us))
+		hold_push(cap->hold, HOLD_INGRESS, vnet, cap->packet, len, now_us);
+}
+
+static void take_egress(struct capture *cap, const struct virtio_net_hdr *vnet, size_t len, uint64_t now_us)
+{
+	if (!cap->catchup || catchup_egress(cap->catchup, cap->packet, len, now_us) != CATCHUP_SWALLOW)
+		hold_push(cap->hold, HOLD_EGRESS, vnet, cap->packet, len, now_us);
+}
+
 /* take up to @max packets out of the TUN: held while captured, else passed on; returns how many
  * there were */
 static unsigned int take_in(struct capture *cap, unsigned int max, uint64_t now_us)
@@ -214,10 +291,11 @@ static unsigned int take_in(struct capture *cap, unsigned int max, uint64_t now_
 		if (!cap->captured)
 			inject(cap, &vnet, cap->packet, (size_t)len);
 		else if (!is_vip(cap, dst))
-			hold_push(cap->hold, HOLD_EGRESS, &vnet, cap->packet, (size_t)len, now_us);
-		else if (!answer_echo(cap, &vnet, cap->packet, (size_t)len))
-			hold_push(cap->hold, HOLD_INGRESS, &vnet, cap->packet, (size_t)len, now_us);
+			take_egress(cap, &vnet, (size_t)len, now_us);
+		else
+			take_ingress(cap, &vnet, (size_t)len, now_us);
 	}
+	standin_flush(cap->standin, now_us);
 	return n;
 }
 
@@ -231,6 +309,68 @@ static unsigned int take_in(struct capture *cap, unsigned int max, uint64_t now_
 bool capture_read(struct capture *cap, uint64_t now_us)
 {
 	return take_in(cap, READ_BATCH, now_us) > 0;
+}
+
+struct feed {
+	struct capture *cap;
+	uint64_t now_us;
+};
+
+static bool feed_one(const struct hold_packet *pkt, void *arg)
+{
+	struct feed *f = arg;
+
+	memcpy(f->cap->packet, pkt->data, pkt->len);
+	return show_standin(f->cap, &pkt->vnet, f->cap->packet, pkt->len, f->now_us);
+}
+
+/* the stand-in has begun: what was held, oldest first; what an export has given away stays */
+static void feed_standin(struct capture *cap, uint64_t now_us)
+{
+	static const enum hold_dir order[] = { HOLD_IMPORTED, HOLD_INGRESS };
+	struct feed f = { cap, now_us };
+
+	for (size_t i = 0; i < ARRAY_SIZE(order); i++)
+		hold_filter(cap->hold, order[i], cap->exporting ? cap->cursor[order[i]] : 0, feed_one, &f,
+			    now_us);
+	standin_flush(cap->standin, now_us);
+}
+
+/** capture_tick() - capture_next_us() has come */
+void capture_tick(struct capture *cap, uint64_t now_us)
+{
+	if (standin_tick(cap->standin, now_us))
+		feed_standin(cap, now_us);
+}
+
+/** capture_next_us() - when capture_tick() has something to do; UINT64_MAX: never */
+uint64_t capture_next_us(const struct capture *cap)
+{
+	return standin_next_us(cap->standin);
+}
+
+/** capture_standin() - the stand-in of this capture, to be told things; the capture's */
+struct standin *capture_standin(struct capture *cap)
+{
+	return cap->standin;
+}
+
+/**
+ * capture_resume() - the stand-in answers again, from its records; what was held meanwhile goes first
+ *
+ * Return: 0; -EINVAL nothing is captured, or there is nothing to resume; -errno.
+ */
+int capture_resume(struct capture *cap, uint64_t now_us, struct oerr *err)
+{
+	bool was_live = standin_is_live(cap->standin);
+	int r;
+
+	if (!cap->captured)
+		return oerr_set(err, -EINVAL, "nothing is captured");
+	r = standin_resume(cap->standin, now_us, err);
+	if (!r && !was_live)
+		feed_standin(cap, now_us);
+	return r;
 }
 
 /**
@@ -249,6 +389,8 @@ int capture_set(struct capture *cap, uint64_t now_us, struct oerr *err)
 		return oerr_set(err, r, "capture of %s: %s", cap->name, netlink_error(cap->nlh));
 	cap->captured = true;
 	cap->since_us = now_us;
+	cap->behind = 0;
+	standin_reset(cap->standin);
 	log_info("capture", "%s: captured", cap->name);
 	return 0;
 }
@@ -305,14 +447,79 @@ static void forget_egress(struct capture *cap, uint64_t now_us)
 	hold_drop_through(cap->hold, HOLD_EGRESS, UINT64_MAX, now_us);
 }
 
+static bool is_stale(const struct hold_packet *pkt, void *arg)
+{
+	const struct capture *cap = arg;
+
+	return catchup_is_stale(cap->catchup, pkt->data, pkt->len);
+}
+
+/* until the TUN can be read, or @until_us */
+static void await_tun(const struct capture *cap, uint64_t until_us)
+{
+	struct pollfd p = { .fd = cap->tun, .events = POLLIN };
+	uint64_t now = monotime_us();
+
+	if (now < until_us)
+		poll(&p, 1, (int)((until_us - now) / 1000) + 1);
+}
+
+/* packets of the peers' that the kernel's sockets must have before any other; false: none now */
+static bool catchup_some(struct capture *cap, uint64_t now_us)
+{
+	const struct virtio_net_hdr plain = { 0 };
+	unsigned int n;
+
+	for (n = 0; n < INJECT_BATCH; n++) {
+		size_t len = catchup_next(cap->catchup, now_us, cap->packet, sizeof(cap->packet));
+
+		if (!len)
+			break;
+		inject(cap, &plain, cap->packet, len);
+	}
+	return n > 0;
+}
+
+/* the kernel's sockets come to know what was said in their names */
+static void catch_up(struct capture *cap)
+{
+	size_t n;
+	const struct sock_image *recs = standin_records(cap->standin, &n, NULL);
+	char first[192];
+
+	if (!n)
+		return;
+	take_in(cap, FABRIC_TXQLEN, monotime_us());
+	cap->catchup = catchup_new(recs, n, cap->cfg.mtu ? cap->cfg.mtu : TUN_MTU_DEFAULT);
+	hold_filter(cap->hold, HOLD_EGRESS, 0, is_stale, cap, monotime_us());
+	for (;;) {
+		uint64_t now = monotime_us(), next;
+		bool moved = catchup_some(cap, now);
+
+		moved |= take_in(cap, INJECT_BATCH, now) > 0;
+		next = catchup_next_us(cap->catchup);
+		if (next == UINT64_MAX)
+			break;
+		if (!moved)
+			await_tun(cap, next);
+	}
+	cap->behind = catchup_behind(cap->catchup, first, sizeof(first));
+	if (cap->behind)
+		log_error("capture", "%s: %llu sockets did not come to know all, the first: %s", cap->name,
+			  (unsigned long long)cap->behind, first);
+	catchup_free(cap->catchup);
+	cap->catchup = NULL;
+}
+
 /**
  * capture_release() - what is held goes on its way in order, then the capture ends
  * @drop_egress: what the workload's kernel sent by itself until now is forgotten instead
  *
  * Repeatable; blocks for as long as the writing takes. A running export ends: what was not
- * acknowledged is injected here.
+ * acknowledged is injected here. Where a stand-in has answered, what its records say goes first.
  *
- * Return: 0 or -errno (the route could not be deleted: still captured, nothing held).
+ * Return: 0; -EBUSY the stand-in answers, or its bytes were not handed back (nothing changed); -errno
+ * (the route could not be deleted: still captured, nothing held).
  */
 int capture_release(struct capture *cap, bool drop_egress, struct oerr *err)
 {
@@ -323,10 +530,14 @@ int capture_release(struct capture *cap, bool drop_egress, struct oerr *err)
 
 	if (!cap->captured)
 		return 0;
+	r = standin_may_release(cap->standin, err);
+	if (r)
+		return r;
 	hold_get_stats(cap->hold, &before);
 	capture_export_stop(cap);
 	if (drop_egress)
 		forget_egress(cap, start);
+	catch_up(cap);
 	in_time = inject_all(cap, before.last_seq, start + RELEASE_MAX_US);
 	r = fabric_capture_clear(cap->nlh, cap->cfg.slot, cap->ifindex);
 	if (r)
@@ -334,6 +545,7 @@ int capture_release(struct capture *cap, bool drop_egress, struct oerr *err)
 	if (!in_time)
 		inject_all(cap, UINT64_MAX, UINT64_MAX);
 	cap->captured = false;
+	standin_released(cap->standin);
 	while (take_in(cap, READ_BATCH, monotime_us()))
 		;
 	cap->lasted_us = monotime_us() - cap->since_us;
@@ -395,6 +607,8 @@ void capture_get_state(struct capture *cap, uint64_t now_us, struct capture_stat
 		.longest_gap_us = st.longest_wait_us,
 		.exported = cap->exported,
 		.echoed = cap->echoed,
+		.since_us = cap->captured ? cap->since_us : 0,
+		.behind = cap->behind,
 	};
 	for (int d = 0; d < HOLD_DIR_COUNT; d++) {
 		state->held_packets += st.packets[d];
@@ -484,6 +698,11 @@ int capture_import(struct capture *cap, const uint8_t *frame, size_t len, uint64
 		return -EADDRNOTAVAIL;
 	if (!cap->captured) {
 		inject(cap, &pkt.vnet, pkt.data, pkt.len);
+		return 0;
+	}
+	memcpy(cap->packet, pkt.data, pkt.len);
+	if (show_standin(cap, &pkt.vnet, cap->packet, pkt.len, now_us)) {
+		standin_flush(cap->standin, now_us);
 		return 0;
 	}
 	return hold_push(cap->hold, cap->exporting ? HOLD_INGRESS : HOLD_IMPORTED, &pkt.vnet,

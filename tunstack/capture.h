@@ -2,8 +2,9 @@
 /* capture.h - one workload's capture: its hold TUN, the route to it, and the packets held meanwhile
  *
  * capture_open() makes the TUN; from then on capture_read() must be called whenever the descriptor
- * is readable. capture_set() and capture_release() may be repeated. While an export runs,
- * capture_export_next() gives frames and capture_export_ack() forgets.
+ * is readable, and capture_tick() when capture_next_us() has come. capture_set() and
+ * capture_release() may be repeated. While an export runs, capture_export_next() gives frames and
+ * capture_export_ack() forgets. The stand-in is the capture's: capture_standin() lends it.
  */
 #ifndef TUNSTACK_CAPTURE_H
 #define TUNSTACK_CAPTURE_H
@@ -15,6 +16,7 @@
 #include "overlayd/common/addr.h"
 #include "overlayd/common/err.h"
 #include "overlayd/fabric.h"
+#include "tunstack/standin.h"
 
 struct capture_cfg {
 	const char *name;		/* workload */
@@ -36,6 +38,8 @@ struct capture_state {
 	uint64_t longest_gap_us;
 	uint64_t exported;		/* frames given in the running export */
 	uint64_t echoed;		/* pings answered, since the start */
+	uint64_t since_us;		/* when it was captured, 0: it is not */
+	uint64_t behind;		/* sockets that did not come to know all at the last release */
 };
 
 struct capture;
@@ -48,6 +52,10 @@ int capture_set(struct capture *cap, uint64_t now_us, struct oerr *err);
 int capture_release(struct capture *cap, bool drop_egress, struct oerr *err);
 int capture_fence(struct capture *cap, bool on, struct oerr *err);
 bool capture_read(struct capture *cap, uint64_t now_us);
+void capture_tick(struct capture *cap, uint64_t now_us);
+uint64_t capture_next_us(const struct capture *cap);
+struct standin *capture_standin(struct capture *cap);
+int capture_resume(struct capture *cap, uint64_t now_us, struct oerr *err);
 void capture_get_state(struct capture *cap, uint64_t now_us, struct capture_state *state);
 
 void capture_export_start(struct capture *cap);

@@ -221,13 +221,18 @@ static void signal_cb(struct ev_loop *loop, struct ev_signal *w, int revents)
 	ev_break(loop, EVBREAK_ALL);
 }
 
-/* what is still held goes with the process: a copy that is being taken back must not be heard.
- * Who wants it asks for a release first. */
+/* what is still held, and what was acknowledged, goes with the process: a copy that is being taken
+ * back must not be heard. Who wants it asks for a release first. */
 static void tell_loss(struct capture *cap, const char *name)
 {
+	struct standin_stats si;
 	struct capture_state st;
 
 	capture_get_state(cap, monotime_us(), &st);
+	standin_get_stats(capture_standin(cap), monotime_us(), &si);
+	if (si.state != STACK_STANDIN_OFF)
+		log_warn("main", "%s: its stand-in was %s, with %llu sockets", name, standin_state_name(si.state),
+			 (unsigned long long)si.sockets);
 	if (st.held_packets)
 		log_warn("main", "%s: %llu packets were still held", name,
 			 (unsigned long long)st.held_packets);

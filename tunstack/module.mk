@@ -7,6 +7,8 @@ standinclient_SRC	:= tunstack/stackclient_standin.c tunstack/imgstream.c
 sock_image_SRC	:= tunstack/sock_image.c tunstack/sock_repair.c tunstack/sock_list.c tunstack/sock_diag.c
 handback_SRC	:= tunstack/handback.c
 tun_SRC		:= tunstack/tun.c
+# lwIP as the TCP of a frozen workload's sockets; wants LIBS_lwip
+stack_SRC	:= tunstack/stack.c tunstack/stack_in.c tunstack/stack_out.c
 # BPF programs, and what drives them; bpfobject.c has them inside
 bpf_SRC		:= tunstack/bpfobject.c tunstack/sockpeek.c tunstack/acceptq.c tunstack/orphan.c
 LIBS_bpf	:= -lbpf
@@ -17,14 +19,14 @@ $(BUILD)/gen/%.bpf.o: tunstack/%.bpf.c tunstack/%_wire.h
 	$(Q)clang -target bpf -mcpu=v3 -O2 -g -Wall -Wextra -Werror -I. -I/usr/include/$(shell gcc -print-multiarch) -c -o $@ $<
 $(BUILD)/obj/tunstack/bpfobject.o: CPPFLAGS += -DBPF_DIR='"$(BUILD)/gen"'
 $(BUILD)/obj/tunstack/bpfobject.o: $(BPF_OBJECTS)
-# lwIP as the TCP of a frozen workload's sockets; wants LIBS_lwip
-stack_SRC	:= tunstack/stack.c tunstack/stack_in.c tunstack/stack_out.c
+# the capture and who answers meanwhile
+standin_SRC	:= $(addprefix tunstack/,standin.c newconn.c segment.c imgstream.c sock_image.c)
+capture_SRC	:= $(addprefix tunstack/,capture.c catchup.c hold.c offload.c) $(standin_SRC)
 
 PROGRAMS	+= tunstack
-tunstack_SRC	:= tunstack/main.c tunstack/server.c tunstack/capture.c tunstack/echo.c tunstack/hold.c tunstack/offload.c $(tun_SRC) \
-		   overlayd/fabric.c overlayd/netlink.c overlayd/netns.c $(conn_SRC) $(common_SRC)
+tunstack_SRC	:= tunstack/main.c tunstack/server.c tunstack/echo.c $(capture_SRC) $(stack_SRC) $(tun_SRC) overlayd/fabric.c overlayd/netlink.c overlayd/netns.c $(conn_SRC) $(common_SRC)
 tunstack_PB	:= stack
-tunstack_LIBS	:= $(LIBS_nl) $(LIBS_pb) $(LIBS_tls) $(LIBS_ev)
+tunstack_LIBS	:= $(LIBS_nl) $(LIBS_pb) $(LIBS_tls) $(LIBS_ev) $(LIBS_lwip)
 
 PROGRAMS	+= ms-sockets
 ms-sockets_SRC	:= tunstack/ms_sockets.c $(sock_image_SRC) overlayd/netns.c $(common_SRC)

@@ -6,7 +6,8 @@
  *              once, in order.
  *   Not here   what capture, release and export do (capture.c).
  *   Storage    struct server, owned by main(); one struct client per connection, in a list. Packets
- *              come and go on channel 1.
+ *              come and go on channel 1, socket images on channel 2; images a client has given are
+ *              its own until a request takes them over.
  *   Access     the socket has mode 0600, and only root or our own user is listened to.
  *   Export     at most one client exports. Frames are queued while less than CONN_QUEUE_HIGH bytes
  *              wait, and again when the connection has drained; the reply goes behind the last
@@ -14,9 +15,12 @@
  *              client that goes away ends its export: what it did not acknowledge is still held.
  *   Import     channel-1 frames are taken in as they come; one that is unreadable, for another
  *              workload or beyond the bound is counted, and told with the reply to Imported.
- *   Events     TUN readable -> capture_read(); client frame -> dispatch by table; Quit -> once the
+ *   Park       records are encoded one by one and queued in pieces, under the same bound as exported
+ *              packets; the reply goes behind the last. Should the records change meanwhile (another
+ *              client released or resumed), the reply says so (-ECANCELED).
+ *   Events     capture_next_us() -> capture_tick(); TUN readable -> capture_read(); client frame -> dispatch by table; Quit -> once the
  *              reply has left (QUIT_TICK_S, QUIT_TICKS at most) ev_break(), and main() cleans up.
- *   Guarded by tests/bats/tunstack.bats
+ *   Guarded by tests/bats/tunstack.bats, tests/bats/standin.bats
  */
 #include "tunstack/server.h"
 
@@ -35,9 +39,11 @@
 #include "overlayd/common/util.h"
 #include "stack.pb-c.h"
 #include "tunstack/hold.h"
+#include "tunstack/standin.h"
 
 #define CHANNEL_CONTROL 0
 #define CHANNEL_PACKETS 1
+#define CHANNEL_IMAGES 2
 #define CLIENTS_MAX 16
 #define QUIT_TICK_S 0.002
 #define QUIT_TICKS 100
@@ -51,6 +57,12 @@ struct client {
 	bool follow;
 	uint64_t import_refused;
 	int import_error;	/* first reason, 0 = none */
+	struct standin_given given;	/* images for the next request that wants some */
+	uint32_t park_id;	/* request to answer when all records have been sent; 0 = none */
+	unsigned int park_edition;	/* of the records */
+	size_t park_next;	/* the record to encode next */
+	uint8_t *record;	/* the one being sent, encoded; NULL = none */
+	size_t record_len, record_off;
 };
 
 struct server {
@@ -58,6 +70,7 @@ struct server {
 	struct capture *cap;
 	struct ev_io listen_io;
 	struct ev_io tun_io;
+	struct ev_timer tick_timer;	/* running = the capture has something to do then */
 	struct ev_timer quit_timer;	/* running = asked to quit */
 	unsigned int quit_ticks;
 	int listen_fd;
@@ -83,9 +96,12 @@ static void client_reply(struct client *c, uint32_t id, int code, const char *te
 {
 	Ovl__StackReply reply = OVL__STACK_REPLY__INIT;
 	Ovl__StackMsg msg = OVL__STACK_MSG__INIT;
+	struct standin_stats si;
 	struct capture_state st;
+	uint64_t now = monotime_us();
 
-	capture_get_state(c->server->cap, monotime_us(), &st);
+	capture_get_state(c->server->cap, now, &st);
+	standin_get_stats(capture_standin(c->server->cap), now, &si);
 	reply.code = code;
 	reply.text = (char *)text;
 	reply.captured = st.captured;
@@ -98,6 +114,14 @@ static void client_reply(struct client *c, uint32_t id, int code, const char *te
 	reply.longest_gap_us = st.longest_gap_us;
 	reply.exported = st.exported;
 	reply.echoed = st.echoed;
+	reply.standin = si.state;
+	reply.standin_sockets = si.sockets;
+	reply.standin_us = si.live_us;
+	reply.answered_segments = si.answered;
+	reply.taken_bytes = si.taken;
+	reply.limit_hits = si.limit_hits;
+	reply.new_connections = si.new_connections;
+	reply.behind = st.behind;
 	msg.reply_to = id;
 	msg.body_case = OVL__STACK_MSG__BODY_REPLY;
 	msg.reply = &reply;
@@ -131,6 +155,120 @@ static void client_export_pump(struct client *c)
 	if (c->export_id)
 		client_reply(c, c->export_id, 0, "");
 	c->export_id = 0;
+}
+
+/* encode the next record; false: there is none */
+static bool client_next_record(struct client *c, uint64_t now_us)
+{
+	size_t n;
+	const struct sock_image *recs = standin_records(capture_standin(c->server->cap), &n, NULL);
+	int len;
+
+	if (c->park_next == n)
+		return false;
+	c->record_len = sock_image_size(&recs[c->park_next]);
+	c->record = xmalloc(c->record_len);
+	len = sock_image_encode(&recs[c->park_next], now_us, c->record, c->record_len);
+	c->record_len = len > 0 ? (size_t)len : 0;
+	c->record_off = 0;
+	c->park_next++;
+	return true;
+}
+
+static void client_park_end(struct client *c, int code, const char *text)
+{
+	uint32_t id = c->park_id;
+
+	free(c->record);
+	c->record = NULL;
+	c->park_id = 0;
+	client_reply(c, id, code, text);
+}
+
+/* send records as far as the connection takes them */
+static void client_park_pump(struct client *c)
+{
+	uint64_t now = monotime_us();
+	unsigned int edition;
+	size_t n;
+
+	standin_records(capture_standin(c->server->cap), &n, &edition);
+	if (edition != c->park_edition) {
+		client_park_end(c, -ECANCELED, "the records have changed");
+		return;
+	}
+	while (conn_send_queued(c->conn) <= CONN_QUEUE_HIGH) {
+		if (!c->record && !client_next_record(c, now)) {
+			client_park_end(c, 0, "");
+			return;
+		}
+		n = c->record_len - c->record_off;
+		if (n > IMGSTREAM_PIECE)
+			n = IMGSTREAM_PIECE;
+		if (n && conn_send(c->conn, CHANNEL_IMAGES, c->record + c->record_off, n))
+			return;
+		c->record_off += n;
+		if (c->record_off == c->record_len) {
+			free(c->record);
+			c->record = NULL;
+		}
+	}
+}
+
+static int handle_standin(struct client *c, const Ovl__StackMsg *msg, struct oerr *err)
+{
+	const struct standin_how how = {
+		.after_ms = msg->standin->after_ms,
+		.socket_limit = msg->standin->socket_limit,
+		.total_limit = msg->standin->total_limit,
+		.answer_syn = msg->standin->answer_syn,
+	};
+	struct capture *cap = c->server->cap;
+	struct capture_state st;
+
+	capture_get_state(cap, monotime_us(), &st);
+	if (!st.captured) {
+		standin_given_fini(&c->given);
+		return oerr_set(err, -EINVAL, "nothing is captured");
+	}
+	return standin_arm(capture_standin(cap), &how, &c->given, st.since_us, err);
+}
+
+static int handle_park(struct client *c, const Ovl__StackMsg *msg, struct oerr *err)
+{
+	struct standin *standin = capture_standin(c->server->cap);
+	size_t n;
+	int r;
+
+	if (c->park_id)
+		return oerr_set(err, -EBUSY, "the records are being sent");
+	r = standin_park(standin, monotime_us(), err);
+	if (r)
+		return r;
+	c->park_id = msg->id;
+	c->park_next = 0;
+	standin_records(standin, &n, &c->park_edition);
+	client_park_pump(c);
+	return 1;
+}
+
+static int handle_recorded(struct client *c, const Ovl__StackMsg *msg, struct oerr *err)
+{
+	if (!c->given.error && c->given.n != msg->recorded->records)
+		c->given.error = -EBADMSG;
+	return standin_recorded(capture_standin(c->server->cap), &c->given, err);
+}
+
+static int handle_resume(struct client *c, const Ovl__StackMsg *msg, struct oerr *err)
+{
+	(void)msg;
+	return capture_resume(c->server->cap, monotime_us(), err);
+}
+
+static int handle_handed_back(struct client *c, const Ovl__StackMsg *msg, struct oerr *err)
+{
+	(void)msg;
+	return standin_handed_back(capture_standin(c->server->cap), err);
 }
 
 static int handle_capture(struct client *c, const Ovl__StackMsg *msg, struct oerr *err)
@@ -225,6 +363,11 @@ static handle_fn handler_of(Ovl__StackMsg__BodyCase body)
 		{ OVL__STACK_MSG__BODY_IMPORTED, handle_imported },
 		{ OVL__STACK_MSG__BODY_STATUS, handle_status },
 		{ OVL__STACK_MSG__BODY_QUIT, handle_quit },
+		{ OVL__STACK_MSG__BODY_STANDIN, handle_standin },
+		{ OVL__STACK_MSG__BODY_PARK, handle_park },
+		{ OVL__STACK_MSG__BODY_RECORDED, handle_recorded },
+		{ OVL__STACK_MSG__BODY_RESUME, handle_resume },
+		{ OVL__STACK_MSG__BODY_HANDED_BACK, handle_handed_back },
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(table); i++)
@@ -267,18 +410,49 @@ static void client_free(struct client *c)
 	if (c->exporting)
 		capture_export_stop(s->cap);
 	conn_free(c->conn);
+	standin_given_fini(&c->given);
+	free(c->record);
 	free(c);
+}
+
+/* the time of the capture's next business may have changed: whatever happens ends with this */
+static void server_rearm(struct server *s)
+{
+	uint64_t next = capture_next_us(s->cap), now = monotime_us();
+
+	ev_timer_stop(s->loop, &s->tick_timer);
+	if (next == UINT64_MAX)
+		return;
+	ev_now_update(s->loop);
+	ev_timer_set(&s->tick_timer, next > now ? (double)(next - now) / 1e6 : 0., 0.);
+	ev_timer_start(s->loop, &s->tick_timer);
+}
+
+static void tick_cb(struct ev_loop *loop, struct ev_timer *timer, int revents)
+{
+	struct server *s = container_of(timer, struct server, tick_timer);
+
+	(void)loop;
+	(void)revents;
+	capture_tick(s->cap, monotime_us());
+	server_rearm(s);
 }
 
 static void client_frame_cb(struct conn *conn, uint8_t channel, const uint8_t *data, size_t len,
 			    void *arg)
 {
 	struct client *c = arg;
+	struct server *s = c->server;
 	int r;
 
 	(void)conn;
 	if (channel == CHANNEL_CONTROL) {
 		client_control(c, data, len);
+		server_rearm(s);
+		return;
+	}
+	if (channel == CHANNEL_IMAGES) {
+		standin_given_add(&c->given, data, len, monotime_us());
 		return;
 	}
 	r = channel == CHANNEL_PACKETS ? capture_import(c->server->cap, data, len, monotime_us())
@@ -312,6 +486,8 @@ static void client_drained_cb(struct conn *conn, void *arg)
 	(void)conn;
 	if (c->exporting && (c->follow || c->export_id))
 		client_export_pump(c);
+	if (c->park_id)
+		client_park_pump(c);
 }
 
 static const struct conn_ops client_ops = {
@@ -329,6 +505,7 @@ static void tun_cb(struct ev_loop *loop, struct ev_io *io, int revents)
 	c = server_exporter(s);
 	if (c && (c->follow || c->export_id))
 		client_export_pump(c);
+	server_rearm(s);
 }
 
 static void quit_cb(struct ev_loop *loop, struct ev_timer *timer, int revents)
@@ -437,6 +614,7 @@ int server_new(struct ev_loop *loop, const char *path, struct capture *cap, stru
 	ev_io_start(loop, &s->listen_io);
 	ev_io_init(&s->tun_io, tun_cb, capture_fd(cap), EV_READ);
 	ev_io_start(loop, &s->tun_io);
+	ev_timer_init(&s->tick_timer, tick_cb, 0., 0.);
 	ev_timer_init(&s->quit_timer, quit_cb, QUIT_TICK_S, QUIT_TICK_S);
 	*server = s;
 	return 0;
@@ -450,6 +628,7 @@ void server_free(struct server *s)
 	if (!s)
 		return;
 	ev_timer_stop(s->loop, &s->quit_timer);
+	ev_timer_stop(s->loop, &s->tick_timer);
 	ev_io_stop(s->loop, &s->listen_io);
 	ev_io_stop(s->loop, &s->tun_io);
 	while (s->clients)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 UNIT_TESTS		+= test_hold test_capture test_sock_image test_sock_repair
 test_hold_SRC		:= tests/unit/test_hold.c tunstack/hold.c $(common_SRC)
-test_capture_SRC	:= tests/unit/test_capture.c tunstack/capture.c tunstack/echo.c tunstack/hold.c tunstack/offload.c $(common_SRC)
+test_capture_SRC	:= tests/unit/test_capture.c tunstack/echo.c $(capture_SRC) $(stack_SRC) $(common_SRC)
+test_capture_LIBS	:= $(LIBS_lwip) -lcrypto
 test_sock_image_SRC	:= tests/unit/test_sock_image.c tunstack/sock_image.c $(common_SRC)
 test_sock_image_LIBS	:= -lcrypto
 test_sock_repair_SRC	:= tests/unit/test_sock_repair.c $(sock_image_SRC) overlayd/netns.c $(common_SRC)
