@@ -24,11 +24,12 @@ enum mig_channel {
 	MIG_CHAN_FILE = 1,
 	MIG_CHAN_HELD = 3,
 	MIG_CHAN_SOCKET = 4,
+	MIG_CHAN_RECORD = 5,
 	MIG_CHAN_PAGES = 16,		/* + tree */
 	MIG_CHAN_PAGES_END = 80,
 };
 
-#define MIG_VERSION 1
+#define MIG_VERSION 2
 #define MIG_TREES_MAX (MIG_CHAN_PAGES_END - MIG_CHAN_PAGES)
 
 struct conf;

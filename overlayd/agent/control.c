@@ -28,7 +28,6 @@
 #include "peer.pb-c.h"
 
 #define CONTROL_CTL_MS 10000
-#define CONTROL_RETRY_MS 50
 
 /** control_init() - @c for agent @a; nothing is contacted yet; Return: 0 or -errno with @err set */
 int control_init(struct control *c, struct agent *a, struct oerr *err)
@@ -296,40 +295,6 @@ void control_over(struct control *c)
 int control_set_init(struct control *c, pid_t init, struct oerr *err)
 {
 	return control_send_state(c, "running", false, false, init, err);
-}
-
-static int control_open_once(struct control *c, struct stackclient_state *state, struct oerr *err)
-{
-	cleanup_free char *path = xasprintf("%s/%s/tunstack.sock", WORKLOAD_DIR, c->w.name);
-	struct stackclient *stack;
-	int ret = stackclient_open(path, &stack, err);
-
-	if (ret)
-		return ret;
-	ret = stackclient_fence(stack, false, NULL, err);
-	if (!ret)
-		ret = stackclient_release(stack, false, state, err);
-	stackclient_close(stack);
-	return ret;
-}
-
-/**
- * control_open_network() - fence and capture of the workload end, through whichever tunstack serves it now
- * @wait_ms: how long to try: a tunstack that died is started again by overlayd, which may be being restarted itself
- * @state:   may be NULL
- *
- * Return: 0 or -errno with @err set: what stands still stands.
- */
-int control_open_network(struct control *c, unsigned int wait_ms, struct stackclient_state *state, struct oerr *err)
-{
-	uint64_t until = monotime_us() + wait_ms * 1000ull;
-	int ret;
-
-	while ((ret = control_open_once(c, state, err)) && monotime_us() < until)
-		agent_pause(c->agent, CONTROL_RETRY_MS);
-	if (!ret)
-		oerr_clear(err);
-	return ret;
 }
 
 /** control_fate() - ask the other node, through our overlayd, what became of the migration there; Return: 0 or -errno: not known */

@@ -11,7 +11,6 @@
 #include "overlayd/common/addr.h"
 #include "overlayd/dirclient.h"
 #include "overlayd/fabric.h"
-#include "tunstack/stackclient.h"
 
 struct ctlclient;
 
@@ -51,7 +50,6 @@ int control_discard(struct control *c, bool copy_gone, struct oerr *err);
 void control_state(struct control *c, const char *stage, bool frozen, bool in_doubt);
 int control_set_init(struct control *c, pid_t init, struct oerr *err);
 void control_over(struct control *c);
-int control_open_network(struct control *c, unsigned int wait_ms, struct stackclient_state *state, struct oerr *err);
 int control_fate(struct control *c, enum control_fate *fate, struct oerr *err);
 
 /* the directory; @moved as asked, generations in @c->w when it is 0 */

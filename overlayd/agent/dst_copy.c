@@ -9,7 +9,8 @@
  *              anew (research/criu.md, decision 10).
  *   Check      each socket of the source has an image; the socket with that owner and number is found, what CRIU loses of its
  *              options is set again, and it is compared. One difference and the migration is called off.
- *   Open       in this order: packets from the source before our own, the network opened, then CRIU answered: it leaves repair
+ *   Open       in this order: what a stand-in said in the copy's name (dst_standin.c), packets from the source, our own, the network opened, then
+ *              CRIU answered: it leaves repair
  *              mode right after, and the kernel's first probe must find an open network.
  *              UDP sockets take more than their receive buffers while the held packets are delivered (udpqueue.c).
  *              A tree that has run may have been heard: from then on a failure of another tree, or an early end, is the
@@ -45,7 +46,6 @@
 #define COPY_PAGES_MS 30000
 #define COPY_GONE_MS 5000
 #define COPY_GIVE_UP_MS 2000
-#define COPY_NETWORK_MS 10000
 #define COPY_IMAGE_SLACK (512ull << 20)
 
 static void copy_ready_cb(struct criu_proc *p, unsigned int version, void *arg)
@@ -401,10 +401,9 @@ int copy_open(struct migrate_dst *m, struct oerr *err)
 		return err->code;
 	udproom_open(&m->room);
 	udpqueue_deliver(&m->local, m->netns_fd);
-	/* the second way is for a tunstack that died meanwhile and has a successor */
-	if ((stackclient_fence(m->stack, false, NULL, err) || stackclient_release(m->stack, false, &state, err)) &&
-	    control_open_network(&m->control, COPY_NETWORK_MS, &state, err))
-		return oerr_wrap(err, "opening the network");
+	if (copy_open_network(m, &state, err))
+		return err->code;
+	copy_caught_up(m);
 	m->handed_packets = state.released_packets;
 	m->longest_gap_us = state.longest_gap_us;
 	m->dropped_packets = state.dropped_packets;	/* this tunstack is as old as the migration */

@@ -14,7 +14,8 @@
  *              the next capture is made when no handshake and nothing closed is under way, the program gets FREEZE_DRAIN_MS under
  *              it (nothing new can arrive) to accept what waits, and it is tried again.
  *   Going back  paths and locks first (the tasks must find them as they were), then CRIU is told to let go, and only when it has left
- *              repair mode the network is opened: a packet that met a socket in repair mode would be lost.
+ *              repair mode the network is opened: a packet that met a socket in repair mode would be lost. What a stand-in has
+ *              acknowledged meanwhile goes into the sockets before that (giveback.c).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -27,6 +28,7 @@
 #include "overlayd/agent/fault.h"
 #include "overlayd/agent/migrate_src_priv.h"
 #include "overlayd/agent/sockguard.h"
+#include "overlayd/agent/src_standin.h"
 #include "overlayd/common/cleanup.h"
 #include "overlayd/common/log.h"
 #include "overlayd/common/monotime.h"
@@ -224,11 +226,19 @@ static int src_capture(struct migrate_src *m, struct oerr *err)
 static void src_release(struct migrate_src *m)
 {
 	struct oerr err = { 0 };
+	int ret = -EBUSY;
 
 	if (!m->captured || !m->stack)
 		return;
-	if ((stackclient_fence(m->stack, false, NULL, &err) || stackclient_release(m->stack, false, &m->stack_state, &err)) &&
-	    control_open_network(&m->control, FREEZE_OPEN_MS, &m->stack_state, &err)) {
+	if (!m->standin.pid && !(ret = stackclient_fence(m->stack, false, NULL, &err)))
+		ret = stackclient_release(m->stack, false, &m->stack_state, &err);
+	/* somebody may have answered, or the tunstack has died and has a successor */
+	if (ret) {
+		ret = giveback_open_network(&m->control, m->fence, &m->standin, FREEZE_OPEN_MS, &m->given, &err);
+		m->stack_state = m->given.state;
+		m->answered = m->given.state;
+	}
+	if (ret) {
 		log_error("migrate", "%.8s: releasing the network: %s", m->agent.journal.hex, err.text);
 		m->unfinished = true;
 		return;
@@ -399,7 +409,7 @@ static int src_read_sockets(struct migrate_src *m, struct oerr *err)
 	guard = sockguard_start(&m->sockets, err);
 	ret = guard ? fault_point("src.reading", err) : err->code;
 	if (!ret)
-		ret = sock_repair_export_all(&m->sockets, SOCK_EXPORT_HASH, m->images, err);
+		ret = sock_repair_export_all(&m->sockets, src_standin_wanted(m) ? SOCK_EXPORT_SENT : SOCK_EXPORT_HASH, m->images, err);
 	sockguard_stop(guard);
 	/* kept open here, a socket that the program closes would live on, in the program's epoll sets as well */
 	for (size_t i = 0; i < m->sockets.n; i++) {

@@ -100,6 +100,9 @@ static void dst_message(struct agent *a, const Ovl__MigMsg *msg)
 	case OVL__MIG_MSG__BODY_RESTORE:
 		m->restore = true;
 		break;
+	case OVL__MIG_MSG__BODY_RECORDS:
+		m->records_done = true;
+		break;
 	case OVL__MIG_MSG__BODY_COMMITTED:
 		dst_committed(m, msg->committed);
 		break;
@@ -151,6 +154,8 @@ static void dst_data(struct agent *a, uint8_t channel, const uint8_t *data, size
 		image_recv_data(&m->recv, data, len, &m->recv_err);
 	else if (channel == MIG_CHAN_SOCKET)
 		dst_socket_image(m, data, len);
+	else if (channel == MIG_CHAN_RECORD)
+		records_feed(&m->records, data, len);
 	else if (channel == MIG_CHAN_HELD)
 		dst_held_packet(m, data, len);
 	else if (channel >= MIG_CHAN_PAGES && tree < m->n_trees && m->trees[tree].pages)
@@ -174,6 +179,13 @@ static bool dst_has_restore(const void *arg)
 	const struct migrate_dst *m = arg;
 
 	return m->restore || m->recv_err.code || m->init_gone;
+}
+
+static bool dst_has_records(const void *arg)
+{
+	const struct migrate_dst *m = arg;
+
+	return m->records_done || m->committed || m->agent.link_lost || m->agent.peer_failed;
 }
 
 static bool dst_has_committed(const void *arg)
@@ -361,7 +373,17 @@ static int dst_restore(void *arg, struct oerr *err)
 	return ret ? oerr_set(err, ret, "%s is gone", m->opts->source) : 0;
 }
 
-/* --- 5 commit: the source's to do, ours to learn --- */
+/* --- 5 records: only when somebody has answered at the source during the freeze --- */
+
+static int dst_records(void *arg, struct oerr *err)
+{
+	struct migrate_dst *m = arg;
+
+	agent_wait_forever(&m->agent, dst_has_records, m);
+	return m->records_done && !m->committed ? copy_take_records(m, err) : 0;
+}
+
+/* --- 6 commit: the source's to do, ours to learn --- */
 
 /* the link is lost and the copy stands: 0 committed, -ECANCELED certainly not */
 static int dst_learn_commit(struct migrate_dst *m, struct oerr *err)
@@ -405,7 +427,7 @@ static int dst_commit(void *arg, struct oerr *err)
 	return dst_learn_commit(m, err);
 }
 
-/* --- 6 hand-over --- */
+/* --- 7 hand-over --- */
 
 /* Return: 0, or -ENXIO: overlayd does not have the workload any more, so it cannot run here */
 static int dst_activate(struct migrate_dst *m, struct oerr *err)
@@ -441,6 +463,7 @@ static void dst_tell_running(struct migrate_dst *m)
 	running.longest_gap_us = m->longest_gap_us;
 	running.lost_datagrams = m->lost_datagrams;
 	running.dropped_packets = m->dropped_packets;
+	running.behind = m->behind;
 	msg.body_case = OVL__MIG_MSG__BODY_RUNNING;
 	msg.running = &running;
 	if (agent_send(&m->agent, &msg))
@@ -470,7 +493,7 @@ static int dst_hand_over(void *arg, struct oerr *err)
 	return 0;
 }
 
-/* --- 7 finish --- */
+/* --- 8 finish --- */
 
 static int dst_finish(void *arg, struct oerr *err)
 {
@@ -487,6 +510,7 @@ static const struct migrate_stage dst_stages[] = {
 	{ .name = "prepare", .run = dst_prepare, .undo = dst_prepare_undo },
 	{ .name = "receive", .run = dst_receive },
 	{ .name = "restore", .run = dst_restore },
+	{ .name = "records", .run = dst_records },
 	{ .name = "commit", .run = dst_commit, .commit = true },
 	{ .name = "hand-over", .run = dst_hand_over },
 	{ .name = "finish", .run = dst_finish },
@@ -532,6 +556,8 @@ static void dst_fini(struct migrate_dst *m)
 		free(m->externals[i].key);
 	free(m->externals);
 	udproom_end(&m->room);
+	sock_list_fini(&m->record_socks);
+	records_fini(&m->records);
 	udpqueue_fini(&m->local);
 	if (m->init)
 		ms_init_free(m->init);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* migrate_dst_priv.h - what the files of the destination's side share: stages (migrate_dst.c), the copy (dst_copy.c) */
+/* migrate_dst_priv.h - what the files of the destination's side share: stages (migrate_dst.c), the copy (dst_copy.c), what was
+ * acknowledged for it meanwhile (dst_standin.c) */
 #ifndef OVERLAYD_MIGRATE_DST_PRIV_H
 #define OVERLAYD_MIGRATE_DST_PRIV_H
 
@@ -11,8 +12,10 @@
 #include "overlayd/agent/ms_init.h"
 #include "overlayd/agent/pages.h"
 #include "overlayd/agent/preflight.h"
+#include "overlayd/agent/records.h"
 #include "overlayd/agent/udpqueue.h"
 #include "tunstack/sock_image.h"
+#include "tunstack/sock_repair.h"
 #include "tunstack/stackclient.h"
 
 /* one tree of processes to be: one CRIU, one page-server */
@@ -45,7 +48,7 @@ struct migrate_dst {
 
 	/* what the source has said */
 	Ovl__MigPlan *plan;
-	bool hello, go, images_done, restore, committed, held_done, finished;
+	bool hello, go, images_done, restore, records_done, committed, held_done, finished;
 	uint64_t generations[FABRIC_VIPS_MAX];
 	struct image_recv recv;
 	struct oerr recv_err;		/* a file that could not be taken */
@@ -61,6 +64,9 @@ struct migrate_dst {
 	int netns_fd;
 	struct stackclient *stack;
 	uint32_t sockets_checked;
+	struct records records;		/* of the source's stand-in */
+	struct sock_list record_socks;	/* the copy's sockets they concern, from the push to the release */
+	size_t behind;			/* of them, that did not come to know all before the tasks ran */
 	struct udproom room;		/* the copy's UDP sockets */
 	struct udpqueue local;		/* datagrams the workload had sent to itself */
 	uint64_t lost_datagrams, dropped_packets;
@@ -77,6 +83,9 @@ struct migrate_dst {
 int copy_prepare(struct migrate_dst *m, struct oerr *err);
 int copy_restore(struct migrate_dst *m, struct oerr *err);
 int copy_check(struct migrate_dst *m, struct oerr *err);
+int copy_take_records(struct migrate_dst *m, struct oerr *err);
+int copy_open_network(struct migrate_dst *m, struct stackclient_state *state, struct oerr *err);
+void copy_caught_up(struct migrate_dst *m);
 int copy_open(struct migrate_dst *m, struct oerr *err);
 void copy_destroy(struct migrate_dst *m);
 bool copy_has_failed(const struct migrate_dst *m, struct oerr *err);

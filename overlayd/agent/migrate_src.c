@@ -2,7 +2,7 @@
 /* migrate_src.c - the source's side of a migration: the stages
  *
  * Theory of operation
- *   Purpose    design.md section 5 as a table: check, prepare, freeze, dump, restore, fence, commit, hand-over, clean.
+ *   Purpose    design.md section 5 as a table: check, prepare, freeze, dump, restore, fence, records, commit, hand-over, clean.
  *   Before the commit  any failure, of either side, the link, or the operator's patience, runs the undo column backwards: the
  *              process goes on here with its connections, having noticed a pause.
  *   Commit     one compare-and-swap at the directory. No answer: it is asked again, for ever, with the same id, which the
@@ -29,6 +29,7 @@
 #include "overlayd/agent/migrate_src_priv.h"
 #include "overlayd/agent/ms_init.h"
 #include "overlayd/agent/src_after.h"
+#include "overlayd/agent/src_standin.h"
 #include "overlayd/agent/taskattr.h"
 #include "overlayd/common/cleanup.h"
 #include "overlayd/common/log.h"
@@ -76,6 +77,9 @@ static void src_message(struct agent *a, const Ovl__MigMsg *msg)
 		m->restored = true;
 		m->sockets_checked = msg->restored->sockets_checked;
 		break;
+	case OVL__MIG_MSG__BODY_TAKEN:
+		m->taken = true;
+		break;
 	case OVL__MIG_MSG__BODY_RUNNING:
 		m->running = true;
 		m->new_pid = msg->running->pid;
@@ -83,6 +87,7 @@ static void src_message(struct agent *a, const Ovl__MigMsg *msg)
 		m->peer_packets = msg->running->handed_packets;
 		m->peer_lost = msg->running->lost_datagrams;
 		m->peer_dropped = msg->running->dropped_packets;
+		m->peer_behind = msg->running->behind;
 		break;
 	default:
 		break; /* Hello needs no answer; failures are agent.c's */
@@ -425,12 +430,31 @@ static int src_put_aside(struct migrate_src *m, struct oerr *err)
 	return 0;
 }
 
+static bool src_never(const void *arg)
+{
+	(void)arg;
+	return false;
+}
+
+/* the test aid: a freeze as long as that of a large process */
+static int src_hold_freeze(struct migrate_src *m, struct oerr *err)
+{
+	if (!m->opts->hold_freeze_ms || agent_wait(&m->agent, src_never, m, m->opts->hold_freeze_ms, "", err) != -ETIMEDOUT ||
+	    (m->agent.deadline_us && monotime_us() >= m->agent.deadline_us))
+		return err->code;
+	oerr_clear(err);
+	return 0;
+}
+
 static int src_dump(void *arg, struct oerr *err)
 {
 	struct migrate_src *m = arg;
 
 	for (size_t i = 0; i < m->n_trees; i++)
 		criu_answer(m->trees[i].criu, true);
+	src_standin_arm(m);
+	if (src_hold_freeze(m, err))
+		return err->code;
 	if (agent_wait(&m->agent, src_all_dumped_or_ended, m, SRC_DUMP_MS, "dump", err))
 		return err->code;
 	for (size_t i = 0; i < m->n_trees; i++)
@@ -546,6 +570,7 @@ static const struct migrate_stage src_stages[] = {
 	{ "dump", src_dump, NULL },
 	{ "restore", src_restore, src_restore_undo },
 	{ "fence", src_fence, src_fence_undo },
+	{ "records", src_standin_records, NULL },
 	{ "commit", src_commit, NULL, .commit = true },
 	{ "hand-over", src_hand_over, NULL },
 	{ "clean", src_clean, NULL },

@@ -11,6 +11,7 @@
 #include "overlayd/agent/control.h"
 #include "overlayd/agent/criu.h"
 #include "overlayd/agent/flocks.h"
+#include "overlayd/agent/giveback.h"
 #include "overlayd/agent/image.h"
 #include "overlayd/agent/migrate_src.h"
 #include "overlayd/agent/pages.h"
@@ -57,11 +58,13 @@ struct migrate_src {
 	uint64_t page_trees;		/* bit per tree whose pages may be streamed */
 	bool restored;			/* Restored came */
 	uint32_t sockets_checked;
+	bool taken;			/* Taken came */
 	bool running;			/* Running came */
 	int64_t new_pid;
 	uint64_t peer_gap_us, peer_packets;
 	uint64_t peer_lost;		/* datagrams the copy's sockets did not take */
 	uint64_t peer_dropped;		/* packets the destination could not hold */
+	uint64_t peer_behind;		/* connections whose kernel had not caught up when the copy ran */
 
 	struct src_tree *trees;
 	size_t n_trees;
@@ -72,6 +75,9 @@ struct migrate_src {
 	struct unixpath *unixpath;
 	struct sock_list sockets;
 	struct sock_image *images;	/* one for each of sockets.refs */
+	struct giveback_who standin;	/* who was asked to answer for them */
+	struct stackclient_state answered;	/* what it has done, as last told */
+	struct giveback_result given;	/* what went back, if it did not come about */
 	struct udpqueue udp;		/* what their receive queues hold */
 	uint64_t old_generations[FABRIC_VIPS_MAX];
 

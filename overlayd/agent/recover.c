@@ -28,6 +28,7 @@
 #include "overlayd/agent/control.h"
 #include "overlayd/agent/fault.h"
 #include "overlayd/agent/flocks.h"
+#include "overlayd/agent/giveback.h"
 #include "overlayd/agent/sockmatch.h"
 #include "overlayd/agent/unixpath.h"
 #include "overlayd/common/cleanup.h"
@@ -50,6 +51,9 @@ struct recover {
 	struct agent agent;
 	struct control control;
 	bool have_workload;		/* overlayd still knows it */
+	struct cgroup_fence *fence;	/* what is left of it, while the network is opened */
+	struct giveback_who standin;	/* who was asked to answer for the workload */
+	struct giveback_result given;
 };
 
 static void recover_no_message(struct agent *a, const Ovl__MigMsg *msg)
@@ -162,7 +166,7 @@ static int recover_discard_copy(struct recover *r, struct oerr *err)
 
 static int recover_open_network(struct recover *r, struct oerr *err)
 {
-	return control_open_network(&r->control, 0, NULL, err);
+	return giveback_open_network(&r->control, r->fence, &r->standin, 0, &r->given, err);
 }
 
 /* --- source --- */
@@ -210,7 +214,7 @@ static struct cgroup_fence *recover_fence(struct recover *r)
  * be out of reach, and our tasks run already or must soon: so not for long */
 static void recover_await_copy_gone(struct recover *r)
 {
-	static const char *const copied[] = { "dump", "restore", "fence", "commit", "hand-over", "clean", NULL };
+	static const char *const copied[] = { "dump", "restore", "fence", "records", "commit", "hand-over", "clean", NULL };
 	uint64_t until = monotime_us() + RECOVER_GONE_MS * 1000ull;
 	enum control_fate fate = CONTROL_FATE_PENDING;
 	struct oerr err = { 0 };
@@ -227,22 +231,40 @@ static void recover_await_copy_gone(struct recover *r)
 	}
 }
 
-/* names and locks, tasks, network: as they were */
+/* A stand-in's bytes go into the sockets while the tasks stand. Its process is on this node and answers at once, or is dead: then
+ * the network waits for overlayd to start another one, but the tasks do not. */
+static void recover_give_back(struct recover *r)
+{
+	struct oerr err = { 0 };
+
+	giveback_who_from_journal(&r->standin, &r->agent.journal);
+	while (r->standin.pid && recover_open_network(r, &err) && r->standin.pid) {
+		recover_warn(r, &err);
+		oerr_clear(&err);
+		agent_pause(&r->agent, RECOVER_RETRY_MS);
+	}
+}
+
+/* names and locks, sockets, tasks, network: as they were */
 static void recover_roll_back(struct recover *r)
 {
 	struct unixpath *up = unixpath_from_json(journal_json(&r->agent.journal, "unixpaths"));
 	struct flocks *fl = flocks_from_json(journal_json(&r->agent.journal, "flocks"));
-	struct cgroup_fence *fence = recover_fence(r);
 	struct oerr err = { 0 };
 
+	r->fence = recover_fence(r);
 	recover_await_copy_gone(r);
 	if ((up && unixpath_put_back(up, &err)) || (fl && flocks_relock(fl, 2000, &err)))
 		log_error("recover", "%.8s: %s", r->agent.journal.hex, err.text);
-	if (fence && (cgroup_fence_thaw(fence, &err) || cgroup_fence_restore(fence, &err) || cgroup_fence_remove(fence, &err)))
+	if (r->have_workload)
+		recover_give_back(r);
+	if (r->fence &&
+	    (cgroup_fence_thaw(r->fence, &err) || cgroup_fence_restore(r->fence, &err) || cgroup_fence_remove(r->fence, &err)))
 		log_error("recover", "%.8s: %s", r->agent.journal.hex, err.text);
+	cgroup_fence_free(r->fence);
+	r->fence = NULL;
 	if (r->have_workload)
 		recover_until_done(r, recover_open_network);
-	cgroup_fence_free(fence);
 	flocks_free(fl);
 	unixpath_free(up);
 	log_info("recover", "%.8s: %s goes on running here", r->agent.journal.hex, r->control.w.name);
@@ -331,7 +353,7 @@ static void recover_follow(struct recover *r)
 
 static void recover_source(struct recover *r)
 {
-	static const char *const fenced[] = { "fence", "commit", "hand-over", "clean", NULL };
+	static const char *const fenced[] = { "fence", "records", "commit", "hand-over", "clean", NULL };
 	bool moved = false;
 
 	recover_await_criu(r);

@@ -46,6 +46,41 @@ static json_t *report_ledger(const struct migrate_src *m)
 	return list;
 }
 
+/* did lwIP answer while it was frozen, or did packets wait? */
+static bool report_stood_in(const struct migrate_src *m)
+{
+	return m->answered.standin >= STACK_STANDIN_LIVE || m->answered.answered_segments || m->given.reset;
+}
+
+/* what the stand-in did, into the object @v */
+static json_t *report_add_standin(const struct migrate_src *m, json_t *v)
+{
+	const struct stackclient_state *a = &m->answered;
+
+	json_object_update_new(v, json_pack("{s:s, s:I, s:I, s:f, s:I, s:I, s:I, s:I, s:I}", "answered_by",
+					    report_stood_in(m) ? "stand-in" : "held", "answered_segments",
+					    (json_int_t)a->answered_segments, "taken_bytes", (json_int_t)a->taken_bytes, "standin_ms",
+					    (double)a->standin_us / 1000.0, "standin_connections", (json_int_t)a->standin_sockets,
+					    "new_connections", (json_int_t)a->new_connections, "limit_hits", (json_int_t)a->limit_hits,
+					    "behind", (json_int_t)m->peer_behind, "reset_connections", (json_int_t)m->given.reset));
+	return v;
+}
+
+/* the same for people; "" when packets only waited */
+static void report_standin(const struct migrate_src *m, char text[256])
+{
+	const struct stackclient_state *a = &m->answered;
+
+	text[0] = '\0';
+	if (report_stood_in(m))
+		snprintf(text, 256, ", lwIP answered %llu segments, took in %llu bytes for %llu connection%s in %.0f ms",
+			 (unsigned long long)a->answered_segments, (unsigned long long)a->taken_bytes,
+			 (unsigned long long)a->standin_sockets, a->standin_sockets == 1 ? "" : "s", (double)a->standin_us / 1000.0);
+	if (m->peer_behind)
+		snprintf(text + strlen(text), 256 - strlen(text), ", %llu of them had not caught up yet",
+			 (unsigned long long)m->peer_behind);
+}
+
 static json_t *report_json(const struct migrate_src *m)
 {
 	const struct src_times *t = &m->t;
@@ -107,17 +142,18 @@ static void report_datagrams(const struct migrate_src *m, char text[192])
 /** report_done() - it runs at the destination */
 void report_done(struct migrate_src *m)
 {
-	char text[512], datagrams[192];
+	char text[768], datagrams[192], standin[256];
 
 	report_datagrams(m, datagrams);
+	report_standin(m, standin);
 	snprintf(text, sizeof(text),
 		 "%s runs on %s, pid %lld: %zu process%s, %zu connection%s, %.1f MB, frozen %.0f ms, longest gap %.0f ms, "
-		 "%llu packets held and delivered%s, %u sockets checked",
+		 "%llu packets held and delivered%s%s, %u sockets checked",
 		 m->control.w.name, m->control.host, (long long)m->new_pid, m->scan->n_tasks, m->scan->n_tasks == 1 ? "" : "es",
 		 report_connections(m), report_connections(m) == 1 ? "" : "s", (double)m->bytes_sent / 1e6,
 		 report_ms(m->t.frozen, m->t.running), (double)m->peer_gap_us / 1000.0,
-		 (unsigned long long)(m->held_packets + m->peer_packets), datagrams, m->sockets_checked);
-	report_send(m, 0, OVL__MIG_EXIT__MIG_EXIT_OK, text, report_json(m));
+		 (unsigned long long)(m->held_packets + m->peer_packets), datagrams, standin, m->sockets_checked);
+	report_send(m, 0, OVL__MIG_EXIT__MIG_EXIT_OK, text, report_add_standin(m, report_json(m)));
 }
 
 /* does anything run in the workload here? Its own end may be why it did not move */
@@ -143,10 +179,18 @@ static char *report_stays(const struct migrate_src *m, const struct oerr *err, b
 void report_failed(struct migrate_src *m, const struct oerr *err, bool committed)
 {
 	bool cancelled = err->code == -ECANCELED;
-	cleanup_free char *text = report_stays(m, err, committed);
+	cleanup_free char *stays = report_stays(m, err, committed), *reset = NULL, *text = NULL;
+	char standin[256];
+
+	report_standin(m, standin);
+	if (m->given.reset)
+		reset = xasprintf("; %zu connection%s had to be reset, because what the stand-in had acknowledged for %s could not be given "
+				  "back: %s", m->given.reset, m->given.reset == 1 ? "" : "s", m->given.reset == 1 ? "it" : "them",
+				  m->given.text);
+	text = xasprintf("%s%s%s", stays, standin, reset ? reset : "");
 
 	report_send(m, err->code, cancelled ? OVL__MIG_EXIT__MIG_EXIT_CANCELLED : OVL__MIG_EXIT__MIG_EXIT_FAILED, text,
-		    json_pack("{s:s, s:o}", "migration", m->agent.journal.hex, "error", report_string(err->text)));
+		    report_add_standin(m, json_pack("{s:s, s:o}", "migration", m->agent.journal.hex, "error", report_string(err->text))));
 }
 
 /** report_unfinished() - we stop, and whoever goes by the journal next brings it to its end, here or there */
