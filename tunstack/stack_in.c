@@ -351,11 +351,12 @@ static bool ack_is_sane(const struct conn *c, uint32_t ack)
 	return !stack_after(ack, c->img.snd_nxt) && !stack_before(ack, c->una - window);
 }
 
-/* room for a segment that is not the next one */
+/* room for a segment that is not the next one; lwIP cuts only the next one at the window's end, and
+ * another one only sometimes (then an assertion of its own ends the process) */
 static bool oos_fits(const struct conn *c, const struct stack_segment *seg)
 {
 	return !stack_after(seg->pkt.seq, c->rcv_nxt) ||
-	       (c->n_oos < STACK_OOS_SEGMENTS &&
+	       (!stack_after(seg->pkt.seq + seg->len, c->right) && c->n_oos < STACK_OOS_SEGMENTS &&
 		c->s->oos_mem + seg->payload + STACK_OOS_OVERHEAD <= STACK_OOS_TOTAL);
 }
 

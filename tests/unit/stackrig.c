@@ -136,7 +136,7 @@ void rig_image(const struct rig *rig, struct sock_image *img, enum sock_state st
 	img->snd_wl1 = rig->in;
 	img->snd_wnd = img->max_window = 60000;
 	img->rcv_wup = rig->in - 100;
-	img->rcv_wnd = 65636;
+	img->rcv_wnd = rig->scale ? 65636 : 65635;	/* what the field can say */
 	img->snd_wscale = 9;
 	img->rcv_wscale = rig->scale;
 	img->snd_mss = 1448;
