@@ -81,6 +81,8 @@ static __always_inline int assign(struct __sk_buff *skb, const struct acceptq_ke
 		sk = (struct sock *)bpf_skc_to_tcp_sock(skc);
 		if (sk)
 			ret = bpf_sk_assign_tcp_reqsk(skb, sk, &attrs, sizeof(attrs));
+	} else {
+		ret = 0;	/* the connection, or its handshake, exists: the kernel knows what to do */
 	}
 	bpf_sk_release(skc);
 	return ret;

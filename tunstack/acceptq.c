@@ -80,17 +80,27 @@ static const char *missing_sysctl(void)
 }
 
 /**
- * acceptq_supported() - can connections be put into accept queues of this namespace?
+ * acceptq_supported() - can connections be put into accept queues of this namespace? Nothing is attached to it
+ * @netns_fd: -1 = the caller's
  *
  * Return: 0; -EOPNOTSUPP or another -errno with @err saying what is missing.
  */
 int acceptq_supported(int netns_fd, struct oerr *err)
 {
-	struct acceptq *q = NULL;
-	int ret = acceptq_open(netns_fd, &q, err);
+	struct bpf_object *object = NULL;
+	const char *off = NULL;
+	int saved = -1;
+	int ret = bpfobject_load(bpfobject_acceptq, bpfobject_acceptq_end, "acceptq", &object, err);
 
-	acceptq_close(q);
-	return ret;
+	if (!ret)
+		bpf_object__close(object);
+	if (!ret && netns_fd >= 0 && (ret = netns_enter(netns_fd, &saved)))
+		oerr_set(err, ret, "acceptq: network namespace: %s", strerror(-ret));
+	if (!ret)
+		off = missing_sysctl();
+	if (saved >= 0)
+		netns_leave(saved);
+	return off ? oerr_set(err, -EOPNOTSUPP, "acceptq: net.ipv4.%s is 0", off) : ret;
 }
 
 /* ---- open and close ---- */
@@ -387,8 +397,8 @@ static bool same_connection(const struct sock_image *a, const struct sock_image 
 
 /**
  * acceptq_check() - are injected connections there, with everything?
- * @imgs: @n records with SOCK_F_NEW
- * @text: the first one that is not, "" = none
+ * @imgs: @n images; those without SOCK_F_NEW, or reset by their peer, are passed over
+ * @text: the first one that is not there, "" = none
  *
  * Before anything can be accepted. Return: how many are missing or have less than their record; -errno.
  */
@@ -404,6 +414,8 @@ int acceptq_check(int netns_fd, const struct sock_image *imgs, size_t n, char *t
 		char label[160];
 		size_t k = 0;
 
+		if (!(imgs[i].flags & SOCK_F_NEW) || (imgs[i].flags & SOCK_F_RST_RCVD))
+			continue;
 		while (k < n_have && !same_connection(&imgs[i], &have[k]))
 			k++;
 		if (k < n_have && have[k].rcvq_len >= imgs[i].rcv_nxt - first_seq(&imgs[i]))

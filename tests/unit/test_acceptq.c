@@ -542,6 +542,24 @@ static void test_a_strange_ack_is_not_assigned(void **state)
 	close(source);
 }
 
+/* going on at the source: the kernel has it already */
+static void test_one_that_is_there(void **state)
+{
+	int listener = listen_in(t.source, 8);
+	struct client c = client_new(3000, false);
+	struct sockpeek_found f = read_sockets(t.source), after;
+
+	(void)state;
+	inject_all(t.source, listener, &f);
+	after = read_sockets(t.source);
+	assert_int_equal(after.n_waiting, 1);
+	assert_int_equal(after.waiting[0].rcv_nxt, f.waiting[0].rcv_nxt);
+	sockpeek_found_fini(&after);
+	sockpeek_found_fini(&f);
+	serve_all(listener, &c, 1);
+	close(listener);
+}
+
 static void test_nobody_listens(void **state)
 {
 	int source = listen_in(t.source, 8);
@@ -697,6 +715,7 @@ int main(void)
 		TEST(test_as_many_as_the_backlog),
 		TEST(test_a_full_window),
 		TEST(test_a_strange_ack_is_not_assigned),
+		TEST(test_one_that_is_there),
 		TEST(test_nobody_listens),
 		TEST(test_half_open),
 		TEST(test_orphan),
