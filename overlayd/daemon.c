@@ -43,7 +43,6 @@
 #include "overlayd/tunnel.h"
 #include "overlayd/workload.h"
 
-#define DAEMON_KEY_WAIT_MS 1000
 #define DAEMON_PURGE_GRACE_MS 500	/* for the directory to hear that vIPs are free */
 
 static int daemon_lock(struct oerr *err)
@@ -93,13 +92,33 @@ static void daemon_need_key_cb(const struct sockaddr_in *node, void *arg)
 	locate_need_key(arg, node);
 }
 
-static void daemon_key_cb(void *ctx, struct peer *p, const struct seal_secret *secret)
-{
-	const struct overlayd *ov = ctx;
-	uint64_t number = fastpath_post_key(ov->fastpath, secret);
+/* an opening key on its way to the fast path */
+struct daemon_key {
+	struct overlayd *ov;
+	uint64_t offer;
+};
 
-	if (!secret->seal && fastpath_await(ov->fastpath, number, DAEMON_KEY_WAIT_MS))
-		log_error("daemon", "%s: the fast path does not take its key", peer_name(p));
+static void daemon_key_opens_cb(bool applied, void *arg)
+{
+	struct daemon_key *k = arg;
+
+	if (applied)
+		peers_key_in_use(k->ov->peers, k->offer);
+	free(k);
+}
+
+static void daemon_key_cb(void *ctx, struct peer *p, const struct seal_secret *secret, uint64_t offer)
+{
+	struct overlayd *ov = ctx;
+	uint64_t number = fastpath_post_key(ov->fastpath, secret);
+	struct daemon_key *k;
+
+	(void)p;
+	if (!offer)
+		return;
+	k = xmalloc(sizeof(*k));
+	*k = (struct daemon_key){ ov, offer };
+	fastpath_when(ov->fastpath, number, daemon_key_opens_cb, k);
 }
 
 /* another run of its daemon: what we seal with the old keys it cannot open */

@@ -62,6 +62,15 @@ struct upcall {
 	uint64_t serial;		/* of UP_VERIFY */
 };
 
+/* somebody on the control loop who is to be told when a number has been reached */
+struct fp_waiter {
+	struct fp_waiter *next;
+	uint64_t number;
+	fp_applied_fn applied;		/* one of these two */
+	fp_stats_fn stats;
+	void *arg;
+};
+
 struct fastpath {
 	struct fp_cfg cfg;
 	const struct fp_ops *ops;
@@ -69,6 +78,7 @@ struct fastpath {
 	ev_async async;			/* on cfg.loop; the thread only ev_async_send()s it */
 	pthread_t thread;
 	int event_fd;			/* wakes the thread */
+	struct fp_waiter *waiters, **waiters_tail;	/* in the order they came */
 
 	/* the thread's */
 	struct forward *fwd;
@@ -85,6 +95,7 @@ struct fastpath {
 	struct fp_update *queue;
 	size_t n_queue, max_queue;
 	uint64_t posted, applied;	/* numbers */
+	bool waited_for;		/* waiters want to hear of applied and stats_done */
 	uint64_t stats_asked, stats_done;
 	struct fp_stats stats;		/* as of stats_done */
 	struct upcall upcalls[UPCALLS];
@@ -147,6 +158,50 @@ static bool fp_next_upcall(struct fastpath *fp, struct upcall *up)
 	return some;
 }
 
+static void fp_waiter_add(struct fastpath *fp, struct fp_waiter *w)
+{
+	*fp->waiters_tail = w;
+	fp->waiters_tail = &w->next;
+}
+
+static void fp_waiter_end(struct fp_waiter *w, bool reached, const struct fp_stats *stats)
+{
+	if (w->applied)
+		w->applied(reached, w->arg);
+	else
+		w->stats(stats, w->arg);
+	free(w);
+}
+
+/* tells everybody whose number has been reached; they may wait for the next while they are told */
+static void fp_tell_waiters(struct fastpath *fp)
+{
+	struct fp_waiter *w = fp->waiters;
+	uint64_t applied, stats_done;
+	struct fp_stats stats;
+
+	if (!w)
+		return;
+	fp->waiters = NULL;
+	fp->waiters_tail = &fp->waiters;
+	pthread_mutex_lock(&fp->lock);
+	applied = fp->applied;
+	stats_done = fp->stats_done;
+	stats = fp->stats;
+	pthread_mutex_unlock(&fp->lock);
+	for (struct fp_waiter *next; w; w = next) {
+		next = w->next;
+		w->next = NULL;
+		if (w->number <= (w->applied ? applied : stats_done))
+			fp_waiter_end(w, true, &stats);
+		else
+			fp_waiter_add(fp, w);
+	}
+	pthread_mutex_lock(&fp->lock);
+	fp->waited_for = fp->waiters != NULL;
+	pthread_mutex_unlock(&fp->lock);
+}
+
 static void fp_async_cb(struct ev_loop *loop, ev_async *w, int revents)
 {
 	struct fastpath *fp = container_of(w, struct fastpath, async);
@@ -154,6 +209,7 @@ static void fp_async_cb(struct ev_loop *loop, ev_async *w, int revents)
 
 	(void)loop;
 	(void)revents;
+	fp_tell_waiters(fp);
 	while (fp_next_upcall(fp, &up)) {
 		switch (up.kind) {
 		case UP_MISS:
@@ -289,7 +345,7 @@ static bool fp_serve(struct fastpath *fp, uint64_t now_us)
 	uint64_t number, asked;
 	uint64_t count;
 	size_t n;
-	bool stop, want_stats;
+	bool stop, want_stats, tell;
 
 	/* emptied before the queue is taken: what is posted after that wakes us again */
 	if (read(fp->event_fd, &count, sizeof(count)) < 0 && errno != EAGAIN)
@@ -323,7 +379,10 @@ static bool fp_serve(struct fastpath *fp, uint64_t now_us)
 		fp->stats_done = asked;
 	}
 	pthread_cond_broadcast(&fp->done);
+	tell = fp->waited_for;
 	pthread_mutex_unlock(&fp->lock);
+	if (tell)
+		ev_async_send(fp->cfg.loop, &fp->async);
 	return !stop;
 }
 
@@ -556,6 +615,7 @@ struct fastpath *fastpath_start(const struct fp_cfg *cfg, const struct fp_ops *o
 	fp->cfg = *cfg;
 	fp->ops = ops;
 	fp->arg = arg;
+	fp->waiters_tail = &fp->waiters;
 	fp->frame = xmalloc(TUN_PACKET_MAX);
 	fp->tunnel = tunnel_new(cfg->udp_fd, cfg->offloads.gso, cfg->offloads.gro);
 	fp->fwd = forward_new(&fwd_cfg, fp->tunnel, &forward_ops, fp);
@@ -583,7 +643,7 @@ struct fastpath *fastpath_start(const struct fp_cfg *cfg, const struct fp_ops *o
 
 /**
  * fastpath_stop() - end the thread, close both descriptors, forget everything; upcalls not yet made
- * are not made. NULL is fine
+ * are not made, who waits is told so and must not wait again. NULL is fine
  */
 void fastpath_stop(struct fastpath *fp)
 {
@@ -595,6 +655,10 @@ void fastpath_stop(struct fastpath *fp)
 	fp_wake(fp);
 	pthread_join(fp->thread, NULL);
 	ev_async_stop(fp->cfg.loop, &fp->async);
+	for (struct fp_waiter *w = fp->waiters, *next; w; w = next) {
+		next = w->next;
+		fp_waiter_end(w, false, NULL);
+	}
 	close(fp->cfg.tun_fd);
 	close(fp->cfg.udp_fd);
 	fp_destroy(fp);
@@ -694,4 +758,39 @@ int fastpath_stats(struct fastpath *fp, struct fp_stats *stats)
 		*stats = fp->stats;
 	pthread_mutex_unlock(&fp->lock);
 	return ret;
+}
+
+/* @w->number has been set; wakes the loop even when it has been reached already */
+static void fp_wait_on_loop(struct fastpath *fp, const struct fp_waiter *w)
+{
+	struct fp_waiter *copy = xmalloc(sizeof(*copy));
+
+	*copy = *w;
+	fp_waiter_add(fp, copy);
+	pthread_mutex_lock(&fp->lock);
+	fp->waited_for = true;
+	pthread_mutex_unlock(&fp->lock);
+	ev_async_send(fp->cfg.loop, &fp->async);
+}
+
+/**
+ * fastpath_when() - have @done called when update @number and all before it have been applied
+ *
+ * On the control thread; never from within this call.
+ */
+void fastpath_when(struct fastpath *fp, uint64_t number, fp_applied_fn done, void *arg)
+{
+	fp_wait_on_loop(fp, &(struct fp_waiter){ .number = number, .applied = done, .arg = arg });
+}
+
+/** fastpath_ask_stats() - have @done called with the counters of a moment later; otherwise likewise */
+void fastpath_ask_stats(struct fastpath *fp, fp_stats_fn done, void *arg)
+{
+	struct fp_waiter w = { .stats = done, .arg = arg };
+
+	pthread_mutex_lock(&fp->lock);
+	w.number = ++fp->stats_asked;
+	pthread_mutex_unlock(&fp->lock);
+	fp_wait_on_loop(fp, &w);
+	fp_wake(fp);
 }

@@ -5,7 +5,9 @@
  * thread. From then on the control thread only posts: fastpath_post() queues one update and returns
  * its number, fastpath_await() waits until everything up to that number has been applied, that is
  * until no packet will be handled by what was known before. Updates are applied in the order they
- * were posted. What the thread does not know comes back as upcalls, made on the control loop.
+ * were posted. What the thread does not know comes back as upcalls, made on the control loop. A control loop does
+ * not wait: fastpath_when() calls it back when an update has been applied, fastpath_ask_stats() when
+ * there are counters; fastpath_await() and fastpath_stats() are for those that have nothing else to do.
  *
  * A vIP that moves away: activate it at the other node, post FP_SET_REMOTE with the new generation;
  * packets that still come for it are forwarded once, and op straggler names who sent them.
@@ -114,6 +116,10 @@ struct fp_stats {
 
 struct fastpath;
 
+/* both are called once, on the control loop; with false or NULL when the fast path is stopped first */
+typedef void (*fp_applied_fn)(bool applied, void *arg);
+typedef void (*fp_stats_fn)(const struct fp_stats *stats, void *arg);
+
 void fastpath_probe(struct fp_cfg *cfg);
 struct fastpath *fastpath_start(const struct fp_cfg *cfg, const struct fp_ops *ops, void *arg,
 				struct oerr *err);
@@ -122,5 +128,7 @@ uint64_t fastpath_post(struct fastpath *fp, const struct fp_update *update);
 uint64_t fastpath_post_key(struct fastpath *fp, const struct seal_secret *secret);
 int fastpath_await(struct fastpath *fp, uint64_t number, unsigned int timeout_ms);
 int fastpath_stats(struct fastpath *fp, struct fp_stats *stats);
+void fastpath_when(struct fastpath *fp, uint64_t number, fp_applied_fn done, void *arg);
+void fastpath_ask_stats(struct fastpath *fp, fp_stats_fn done, void *arg);
 
 #endif

@@ -29,8 +29,8 @@
  *              answered or timed out. Answers are found by number, whichever link they come on. A
  *              oneway message is sent once, when there is a link.
  *   Tunnel     keys of a link are exported from its TLS connection, numbered 0, 1, 2... Each end
- *   keys       offers the next number when it can open what is sealed with it (op key has
- *              returned), and seals with a number that both have offered. So nothing is sealed that
+ *   keys       offers the next number when it can open what is sealed with it (peers_key_in_use(),
+ *              some time after op key; meanwhile nothing else is offered on that link), and seals with a number that both have offered. So nothing is sealed that
  *              the other cannot open. Number 0 is offered when the link is ready; a later one on
  *              the rekey timer, on peer_rekey(), or in answer to the other's offer. A link that has
  *              lost against another gives a brief opening key and is not sealed with. Epoch on the
@@ -114,6 +114,7 @@ struct peer_link {
 	uint64_t ready_us;
 	uint8_t instance[PEER_INSTANCE_LEN];
 	enum crypto_cipher cipher;	/* of the tunnel; CRYPTO_NONE = plaintext */
+	uint64_t offer;			/* of the key that is to be offered once it opens; 0 = none */
 	uint32_t key_offers;		/* numbers below this we have offered */
 	uint32_t key_offered;		/* numbers below this they have offered */
 	uint16_t epoch_base;
@@ -165,6 +166,7 @@ struct peers {
 	struct peer_link *links;
 	unsigned int strangers;		/* links without ready that were adopted */
 	uint32_t last_id;
+	uint64_t last_offer;
 	uint8_t instance[PEER_INSTANCE_LEN];
 };
 
@@ -461,7 +463,7 @@ static int link_give_key(struct peer_link *l, uint32_t number, bool seal)
 		l->epoch_base = pair.epoch_base;
 	s.epoch = (uint16_t)(l->epoch_base + number);
 	s.secret = seal ? pair.send : pair.recv;
-	cfg->ops->key(cfg->ctx, l->peer, &s);
+	cfg->ops->key(cfg->ctx, l->peer, &s, seal ? 0 : l->offer);
 	crypto_wipe(raw, sizeof(raw));
 	crypto_wipe(&pair, sizeof(pair));
 	crypto_wipe(&s, sizeof(s));
@@ -503,19 +505,27 @@ static bool peer_addr_is_free(const struct peer *p)
 	return p->addr.sin_family == AF_INET;
 }
 
-/* offer the next number: can be opened here from now on */
+/* the next number, to be offered when it can be opened here; one at a time */
 static void link_key_offer(struct peer_link *l)
+{
+	if (l->cipher == CRYPTO_NONE || !l->peers->cfg.ops->key || l->offer || !peer_addr_is_free(l->peer))
+		return;
+	l->offer = ++l->peers->last_offer;
+	l->offered_us = monotime_us();
+	if (link_give_key(l, l->key_offers, false))
+		l->offer = 0;
+}
+
+/* it can be opened here from now on */
+static void link_key_opens(struct peer_link *l)
 {
 	Ovl__PeerTunnelKey key = OVL__PEER_TUNNEL_KEY__INIT;
 	Ovl__PeerMsg msg = OVL__PEER_MSG__INIT;
 
-	if (l->cipher == CRYPTO_NONE || !l->peers->cfg.ops->key || !peer_addr_is_free(l->peer) ||
-	    link_give_key(l, l->key_offers, false))
-		return;
+	l->offer = 0;
 	key.number = l->key_offers++;
 	msg.body_case = OVL__PEER_MSG__BODY_TUNNEL_KEY;
 	msg.tunnel_key = &key;
-	l->offered_us = monotime_us();
 	link_send(l, &msg);
 	if (l->key_offered >= l->key_offers)
 		link_key_agreed(l, key.number);
@@ -1121,6 +1131,21 @@ void peer_rekey(struct peer *p)
 		link_rekey(p->cur);
 	else
 		peer_want(p, true);
+}
+
+/**
+ * peers_key_in_use() - what op key gave with number @offer opens datagrams now
+ *
+ * May be called from within op key, or any time later; of a connection that has ended it is ignored.
+ */
+void peers_key_in_use(struct peers *ps, uint64_t offer)
+{
+	struct peer_link *l = ps->links;
+
+	while (l && l->offer != offer)
+		l = l->next;
+	if (l && offer)
+		link_key_opens(l);
 }
 
 /**

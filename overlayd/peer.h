@@ -52,9 +52,9 @@ struct peer_ops {
 	/* @restarted: another run of its daemon than the last time */
 	void (*up)(void *ctx, struct peer *p, bool restarted);
 	void (*down)(void *ctx, struct peer *p, const char *why);
-	/* a tunnel key was agreed on; @secret is wiped after the call. An opening key must be in
-	 * use when this returns, for then the other node is told so */
-	void (*key)(void *ctx, struct peer *p, const struct seal_secret *secret);
+	/* a tunnel key was agreed on; @secret is wiped after the call. With an opening key comes
+	 * @offer, for peers_key_in_use() as soon as it opens: only then the other node is told */
+	void (*key)(void *ctx, struct peer *p, const struct seal_secret *secret, uint64_t offer);
 };
 
 struct peers_cfg {
@@ -86,6 +86,7 @@ struct peer *peer_find(struct peers *ps, const char *name);
 int peer_adopt(struct peers *ps, int fd, struct oerr *err);
 void peer_want(struct peer *p, bool wanted);
 void peer_rekey(struct peer *p);
+void peers_key_in_use(struct peers *ps, uint64_t offer);
 
 uint32_t peer_request(struct peer *p, Ovl__PeerMsg *body, unsigned int timeout_ms, peer_reply_fn cb,
 		      void *arg);

@@ -311,6 +311,69 @@ static void test_await(void **state)
 	assert_int_equal(s.updates_stale, 1);
 }
 
+struct told {
+	struct rig *r;
+	unsigned int applied, stats, ended;
+	uint64_t last;
+};
+
+static void on_applied(bool applied, void *arg)
+{
+	struct told *t = arg;
+
+	assert_true(pthread_equal(pthread_self(), t->r->control));
+	t->applied += applied;
+	t->ended += !applied;
+}
+
+static void on_stats(const struct fp_stats *stats, void *arg)
+{
+	struct told *t = arg;
+
+	assert_true(pthread_equal(pthread_self(), t->r->control));
+	if (!stats) {
+		t->ended++;
+		return;
+	}
+	t->last = stats->updates_applied;
+	/* asked again while it is told */
+	if (++t->stats == 1)
+		fastpath_ask_stats(t->r->fp, on_stats, t);
+}
+
+/* told on the loop, in any order they were asked for, not within the call, and at the end in any case */
+static void test_told_later(void **state)
+{
+	const struct fp_update u = { .kind = FP_SET_LOCAL, .vip = PACKET_DST, .gen = 1 };
+	struct rig *r = *state;
+	struct told t = { .r = r };
+	uint64_t number = 0;
+
+	for (unsigned int i = 0; i < 10; i++) {
+		number = fastpath_post(r->fp, &u);
+		fastpath_when(r->fp, number, on_applied, &t);
+	}
+	fastpath_ask_stats(r->fp, on_stats, &t);
+	assert_int_equal(t.applied + t.stats, 0);
+	while (t.applied < 10 || t.stats < 2)
+		ev_run(r->loop, EVRUN_ONCE);
+	assert_int_equal(t.last, number);
+	/* one that was reached long ago, and one that never is */
+	fastpath_when(r->fp, 1, on_applied, &t);
+	fastpath_when(r->fp, number + 1, on_applied, &t);
+	while (t.applied < 11)
+		ev_run(r->loop, EVRUN_ONCE);
+	assert_int_equal(t.ended, 0);
+	assert_int_equal(fastpath_await(r->fp, fastpath_post(r->fp, &u), AWAIT_MS), 0);
+	while (t.applied < 12)
+		ev_run(r->loop, EVRUN_ONCE);
+	fastpath_when(r->fp, UINT64_MAX, on_applied, &t);
+	fastpath_ask_stats(r->fp, on_stats, &t);
+	fastpath_stop(r->fp);
+	r->fp = NULL;
+	assert_int_equal(t.ended, 2);
+}
+
 /* the control thread is busy elsewhere: its ring fills, misses are lost and counted, nothing
  * else happens */
 static void test_upcalls_lost(void **state)
@@ -357,6 +420,7 @@ int main(void)
 		RIG_TEST(test_straggler),
 		RIG_TEST(test_concurrency),
 		RIG_TEST(test_await),
+		RIG_TEST(test_told_later),
 		RIG_TEST(test_upcalls_lost),
 		cmocka_unit_test(test_refused_configuration),
 	};

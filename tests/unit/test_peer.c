@@ -34,6 +34,10 @@ struct node {
 	struct seal_secret keys[64];	/* tunnel keys as they came */
 	unsigned int n_keys, seals;
 	const struct node *other;	/* whose opening keys ours to seal with must be */
+	bool slow;			/* opening keys are in use a while later */
+	ev_timer slow_timer;
+	struct { struct seal_secret key; uint64_t offer; } slow_keys[16];
+	unsigned int n_slow;
 	unsigned int kill_first;	/* so many requests end with the connection's death instead of an answer */
 };
 
@@ -96,15 +100,47 @@ static void node_down(void *ctx, struct peer *p, const char *why)
 }
 
 /* the promise of tunnel keys: nothing is ever sealed that the other end cannot open by now */
-static void node_key(void *ctx, struct peer *p, const struct seal_secret *s)
+static void node_key_opens(struct node *n, const struct seal_secret *s, uint64_t offer)
+{
+	assert_true(n->n_keys < ARRAY_SIZE(n->keys));
+	n->keys[n->n_keys++] = *s;
+	if (offer)
+		peers_key_in_use(n->ps, offer);
+}
+
+static void node_slow_cb(struct ev_loop *ev, ev_timer *w, int revents)
+{
+	struct node *n = container_of(w, struct node, slow_timer);
+	unsigned int k = n->n_slow;
+
+	(void)ev;
+	(void)revents;
+	n->n_slow = 0;
+	for (unsigned int i = 0; i < k; i++)
+		node_key_opens(n, &n->slow_keys[i].key, n->slow_keys[i].offer);
+	peers_key_in_use(n->ps, 1000000);
+	peers_key_in_use(n->ps, 0);
+}
+
+static void node_key(void *ctx, struct peer *p, const struct seal_secret *s, uint64_t offer)
 {
 	struct node *n = ctx;
 	unsigned int i = 0;
 
 	(void)p;
-	assert_true(n->n_keys < ARRAY_SIZE(n->keys));
-	n->keys[n->n_keys++] = *s;
+	assert_int_equal(offer != 0, !s->seal);
 	assert_int_equal(s->node.sin_port, n->other->at.sin_port);
+	if (!s->seal && n->slow) {
+		assert_true(n->n_slow < ARRAY_SIZE(n->slow_keys));
+		n->slow_keys[n->n_slow].key = *s;
+		n->slow_keys[n->n_slow++].offer = offer;
+		if (!ev_is_active(&n->slow_timer)) {
+			ev_timer_init(&n->slow_timer, node_slow_cb, 0.02, 0.);
+			ev_timer_start(loop, &n->slow_timer);
+		}
+		return;
+	}
+	node_key_opens(n, s, offer);
 	if (!s->seal)
 		return;
 	n->seals++;
@@ -627,12 +663,13 @@ static void test_tunnel_keys(void **state)
 	node_stop(&b);
 }
 
-/* both dial: whichever connection wins, and whatever was agreed on the other */
+/* both dial: whichever connection wins, and whatever was agreed on the other; also when it takes a while
+ * until a key can be used */
 static void test_tunnel_keys_crossing(void **state)
 {
 	(void)state;
-	for (int round = 0; round < 5; round++) {
-		struct node a = { 0 }, b = { 0 };
+	for (int round = 0; round < 8; round++) {
+		struct node a = { .slow = round > 3 }, b = { .slow = round > 5 };
 
 		a.other = &b;
 		b.other = &a;
@@ -641,7 +678,10 @@ static void test_tunnel_keys_crossing(void **state)
 		peer_want(peer_get(a.ps, "n2", &b.at), true);
 		peer_want(peer_get(b.ps, "n1", &a.at), true);
 		AWAIT(a.seals >= 3 && b.seals >= 3 && links_of(a.ps) == 1 && links_of(b.ps) == 1);
-		assert_int_equal(a.keys[a.n_keys - 1].epoch, b.keys[b.n_keys - 1].epoch);
+		if (!a.slow)
+			assert_int_equal(a.keys[a.n_keys - 1].epoch, b.keys[b.n_keys - 1].epoch);
+		ev_timer_stop(loop, &a.slow_timer);
+		ev_timer_stop(loop, &b.slow_timer);
 		node_stop(&a);
 		node_stop(&b);
 	}
