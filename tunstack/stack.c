@@ -501,19 +501,16 @@ uint8_t stack_record_state(const struct conn *c)
 	}
 }
 
-/* lwIP's out-of-order segments, those that follow each other joined by the reader; what does not
- * fit the peer sends again */
+/* lwIP's out-of-order segments; a FIN among them, and what does not fit, the peer sends again */
 static void export_oos(const struct conn *c, struct sock_image *rec)
 {
 	const struct tcp_seg *seg = c->pcb ? c->pcb->ooseq : NULL;
 	uint32_t end = c->rcv_nxt;
 
 	for (; seg; seg = seg->next) {
-		uint32_t len = seg->len, seq = seg->tcphdr->seqno;
+		uint32_t len = seg->len, seq = seg->tcphdr->seqno;	/* a FIN is not in len */
 		uint8_t *bytes;
 
-		if (TCPH_FLAGS(seg->tcphdr) & TCP_FIN)
-			len--;
 		if (!len || stack_before(seq, end))
 			continue;
 		bytes = xmalloc(len);

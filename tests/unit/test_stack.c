@@ -80,6 +80,15 @@ static const struct scenario scenarios[] = {
 		QUIET(A, 101, 10, 0),
 		NEXT(A, 101, 10, 5, 1, A, 10, 101, 0),
 	}, SOCK_CLOSE_WAIT, SOCK_F_FIN_RCVD, 100, 10 },
+	{ "a FIN alone before the data: handed over, it is repeated", SOCK_ESTABLISHED, 0, {
+		NEXT(A | F_FIN, 100, 0, 0, 1, A, 0, 0, 0),
+		NEXT(A | F_FIN, 50, 0, 50, 1, A, 0, 0, 0),
+		NEXT(A, 0, 0, 50, 1, A, 0, 101, 0),
+	}, SOCK_CLOSE_WAIT, SOCK_F_FIN_RCVD, 100, 0, true },
+	{ "the same with a hand-over", SOCK_ESTABLISHED, 0, {
+		NEXT(A | F_FIN, 100, 0, 0, 1, A, 0, 0, 0),
+		NEXT(A, 0, 0, 50, 1, A, 0, 50, 0),
+	}, SOCK_ESTABLISHED, 0, 50, 0 },
 	{ "FIN before the data", SOCK_ESTABLISHED, 0, {
 		NEXT(A | F_FIN, 100, 0, 50, 1, A, 0, 0, 0),
 		NEXT(A, 0, 0, 100, 1, A, 0, 151, 0),
