@@ -53,6 +53,8 @@
 #ifndef SO_BUF_LOCK
 #define SO_BUF_LOCK 72
 #endif
+#define PACING_MAX_US 20000	/* for senders to fill their windows */
+#define PACING_LAST_US 2000	/* one burst at 50 Mbit/s */
 #define SETTLE_US 300		/* between two readings of a quiet socket */
 #define READ_TRIES 50		/* readings that disagree: then somebody still feeds the socket */
 
@@ -351,14 +353,23 @@ int sock_repair_seq(int fd, int queue, uint32_t *seq)
 	return r ? r : get_int(fd, IPPROTO_TCP, TCP_QUEUE_SEQ, (int *)seq);
 }
 
+/* While the send queue is selected, a timer that fires "sends" all that was not sent yet nowhere (tcp_write_xmit()): the
+ * kernel counts it as sent, the peer never sees it. So it is selected for moments only, and what has been sent is read after. */
+static int select_none(int fd)
+{
+	return set_int(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, TCP_NO_QUEUE);
+}
+
 static int read_numbers(int fd, struct reading *n)
 {
-	int r;
+	int r, r2;
 
 	*n = (struct reading){ 0 };
 	r = sock_repair_seq(fd, TCP_RECV_QUEUE, &n->rcv_nxt);
 	if (!r)
 		r = sock_repair_seq(fd, TCP_SEND_QUEUE, &n->write_seq);
+	r2 = select_none(fd);
+	r = r ? r : r2;
 	if (!r && (ioctl(fd, SIOCOUTQ, &n->outq) || ioctl(fd, SIOCOUTQNSD, &n->outq_nsd) ||
 		   ioctl(fd, SIOCINQ, &n->inq)))
 		r = -errno;
@@ -389,8 +400,10 @@ static int read_queue(int fd, int queue, int want, uint8_t **bytes, uint32_t *le
 		return r;
 	*bytes = xmalloc((size_t)want);
 	n = recv(fd, *bytes, (size_t)want, MSG_PEEK | MSG_DONTWAIT);
-	if (n < 0 && errno != EAGAIN) {
-		r = -errno;
+	r = n < 0 && errno != EAGAIN ? -errno : 0;
+	if (!r)
+		r = select_none(fd);
+	if (r) {
 		free(*bytes);
 		*bytes = NULL;
 		return r;
@@ -659,6 +672,42 @@ static int export_moved(const struct sock_list *list, enum sock_export_mode mode
 	return moved;
 }
 
+enum sending { SENDS_NOTHING, SENDS_LATER, SENDS_NOW };
+
+/* has the kernel more to send, and may it do so before it hears from the peer, when its pacing timer lets it? */
+static enum sending sending_of(int fd)
+{
+	struct tcp_info ti = { 0 };
+	socklen_t len = sizeof(ti);
+	uint32_t flying;
+
+	if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &ti, &len) || !ti.tcpi_notsent_bytes)
+		return SENDS_NOTHING;
+	flying = ti.tcpi_unacked + ti.tcpi_retrans - ti.tcpi_sacked - ti.tcpi_lost;
+	if (flying >= ti.tcpi_snd_cwnd)
+		return SENDS_LATER;
+	return ti.tcpi_snd_wnd && (ti.tcpi_unacked + 1) * ti.tcpi_snd_mss > ti.tcpi_snd_wnd ? SENDS_LATER : SENDS_NOW;
+}
+
+/* Under the capture no acknowledgement comes: whoever paces its sending has soon sent all it may, and its timer fires once more.
+ * Then nothing interferes with the reading of its send queue (select_none()). */
+static void settle_pacing(const struct sock_list *list)
+{
+	uint64_t until = monotime_us() + PACING_MAX_US;
+	enum sending s = SENDS_NOTHING;
+	bool any = false;
+
+	for (size_t i = 0; i < list->n; i++) {
+		if (list->refs[i].kind != SOCK_KIND_TCP)
+			continue;
+		while ((s = sending_of(list->refs[i].fd)) == SENDS_NOW && monotime_us() < until)
+			usleep(SETTLE_US);
+		any |= s != SENDS_NOTHING;
+	}
+	if (any)
+		usleep(PACING_LAST_US);
+}
+
 /**
  * sock_repair_export_all() - images of all sockets of frozen processes, settled
  * @list: from sock_repair_list()
@@ -674,6 +723,8 @@ int sock_repair_export_all(const struct sock_list *list, enum sock_export_mode m
 	size_t done = 0;
 	int r = 0, moved = 1;
 
+	if (mode != SOCK_EXPORT_INFO)
+		settle_pacing(list);
 	for (; !r && done < list->n; done += !r)
 		r = sock_repair_export_ref(&list->refs[done], mode, &imgs[done], err);
 	for (int i = 0; !r && moved && mode != SOCK_EXPORT_INFO; i++) {
