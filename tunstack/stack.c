@@ -279,6 +279,11 @@ static void take_view(struct conn *c, const struct sock_image *img)
 	c->img = *img;
 	c->img.sndq = c->img.rcvq = c->img.taken = c->img.oos = NULL;
 	c->img.taken_len = c->img.oos_len = c->img.n_oos = c->img.sent_len = 0;
+	c->img.family = 4;	/* whatever its program calls it: packets are matched with records */
+	memset(c->img.laddr, 0, sizeof(c->img.laddr));
+	memset(c->img.raddr, 0, sizeof(c->img.raddr));
+	stack_put_be32(c->img.laddr, c->laddr);
+	stack_put_be32(c->img.raddr, c->raddr);
 	if (!(img->flags & SOCK_F_STANDIN)) {
 		c->img.k_rcv_nxt = img->rcv_nxt;
 		c->img.k_snd_una = img->snd_una;

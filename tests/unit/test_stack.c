@@ -693,6 +693,29 @@ static void test_refused(void **state)
 	stack_free(NULL);
 }
 
+/* an IPv6 socket with IPv4 ends is answered, and its record is about IPv4 packets */
+static void test_mapped(void **state)
+{
+	struct sock_image img, rec;
+	struct rig rig;
+
+	(void)state;
+	rig_open(&rig, 5000, 6000, 0, 0);
+	rig_image(&rig, &img, SOCK_ESTABLISHED, 0);
+	mapped(&img);
+	assert_int_equal(rig_load(&rig, &img), 0);
+	assert_true(deliver(&rig, (struct rig_seg){ .flags = A | F_FIN, .len = 10 }));
+	assert_int_equal(last(&rig)->ack, 11);
+	rig_chain(&rig);
+	rig_export(&rig, &rec);
+	assert_int_equal(rec.family, 4);
+	assert_memory_equal(rec.raddr, "\300\250\5\7\0\0\0\0\0\0\0\0\0\0\0", 16);
+	assert_int_equal(rec.taken_len, 10);
+	sock_image_fini(&rec);
+	sock_image_fini(&img);
+	rig_close(&rig);
+}
+
 /* packets of nobody, damaged ones, and SYNs in the place of what is over */
 static void test_not_ours(void **state)
 {
@@ -799,6 +822,7 @@ int main(void)
 		cmocka_unit_test(test_oos_limit),
 		cmocka_unit_test(test_superframes),
 		cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_mapped),
 		cmocka_unit_test(test_not_ours),
 		cmocka_unit_test(test_export_refused),
 	};
