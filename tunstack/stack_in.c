@@ -233,7 +233,8 @@ void stack_in_slide(struct conn *c)
 	uint64_t room;
 	uint32_t window;
 
-	if (limit < s->cfg.socket_limit)
+	/* what nobody has accepted must fit into a socket as packets: it keeps to what was promised */
+	if (!(img->flags & SOCK_F_NEW) && limit < s->cfg.socket_limit)
 		limit = s->cfg.socket_limit;
 	room = limit > c->taken_len ? limit - c->taken_len : 0;
 	if (s->stats.taken >= s->cfg.total_limit)

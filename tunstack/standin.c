@@ -232,13 +232,16 @@ static int ready_cb(struct sock_image *rec, uint64_t now_us, void *arg)
 /* one image to whom it belongs; @img is empty afterwards */
 static void image_load(struct standin *s, struct sock_image *img, uint64_t now_us)
 {
+	bool record = img->flags & SOCK_F_STANDIN;
 	struct oerr err = { 0 };
 	char label[192];
 	int r = 0;
 
 	if (img->flags & SOCK_F_NEW)
 		newconn_count(s->newconn, img);
-	if (img->state == SOCK_LISTEN)
+	if (record)	/* of any state: what was said must not be forgotten */
+		r = stack_load(s->stack, img, now_us, &err);
+	else if (img->state == SOCK_LISTEN)
 		r = s->how.answer_syn ? newconn_listen(s->newconn, img) : 0;
 	else if (img->state == SOCK_TIME_WAIT)
 		r = newconn_time_wait(s->newconn, img);
@@ -247,7 +250,7 @@ static void image_load(struct standin *s, struct sock_image *img, uint64_t now_u
 	if (r)
 		log_debug("standin", "%s stays on hold: %s", sock_image_label(img, label, sizeof(label)),
 			  err.text[0] ? err.text : strerror(-r));
-	if (r && (img->flags & SOCK_F_STANDIN))
+	if (r && record)
 		record_keep(s, img);
 	sock_image_fini(img);
 }

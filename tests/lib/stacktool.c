@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* stacktool.c - drive a tunstack process by hand, for tests/bats/tunstack.bats
+/* stacktool.c - drive a tunstack process by hand, for tests/bats/tunstack.bats and tunstack_standin.bats
  *
  *   stacktool spawn NAME SLOT VIPS SOCKET LOG LIMIT NETNS     tunstack_spawn(); prints the pid
  *   stacktool SOCKET COMMAND...                               one connection, commands in turn:
@@ -10,8 +10,17 @@
  *     import FILE          frames of FILE, then Imported
  *     garbage              a packet frame that makes no sense, then Imported
  *     hang                 wait until standard input ends (to be killed meanwhile)
+ *     standin PID MS       images of all sockets of PID, and a stand-in for them MS after the capture
+ *     standin-syn PID MS   the same, and connections are accepted for its listeners
+ *     park FILE            the stand-in answers no more; its records into FILE
+ *     records FILE         give records to this tunstack
+ *     resume | handed-back
+ *     push PID FILE        what the records took in goes into the sockets of PID
+ *     push-new NETNS FILE  connections nobody has accepted go to the listeners of the namespace NETNS, at
+ *                          the next release of the same run of this tool
  * Each command prints "COMMAND RC captured=B fenced=B held=N bytes=N dropped=N released=N
- * exported=N echoed=N US", US being how long it took.
+ * exported=N echoed=N standin=STATE sockets=N answered=N taken=N made=N behind=N live=US US", the last
+ * being how long it took.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -25,7 +34,10 @@
 #include "overlayd/common/cleanup.h"
 #include "overlayd/common/monotime.h"
 #include "overlayd/common/util.h"
+#include "tunstack/acceptq.h"
+#include "tunstack/handback.h"
 #include "tunstack/hold.h"
+#include "tunstack/sock_repair.h"
 #include "tunstack/stackclient.h"
 
 static int spawn_tool(char **argv)
@@ -133,12 +145,167 @@ static int do_hang(void)
 	return 0;
 }
 
+/* ---- the stand-in ---- */
+
+static int do_standin(struct stackclient *c, bool syn, const char *pid_text, const char *ms,
+		      struct stackclient_state *st, struct oerr *err)
+{
+	const struct stackclient_standin how = { .after_ms = (unsigned int)atoi(ms), .answer_syn = syn };
+	pid_t pid = atoi(pid_text);
+	struct sock_image *imgs = NULL;
+	struct sock_list list;
+	int r = sock_repair_list(&pid, 1, &list, err);
+
+	if (r)
+		return r;
+	imgs = xcalloc(list.n + 1, sizeof(*imgs));
+	r = sock_repair_export_all(&list, SOCK_EXPORT_BYTES, imgs, err);
+	for (size_t i = 0; i < list.n; i++) {
+		if (!r && imgs[i].kind == SOCK_KIND_TCP)
+			r = stackclient_standin_socket(c, &imgs[i], err);
+		sock_image_fini(&imgs[i]);
+	}
+	free(imgs);
+	sock_list_fini(&list);
+	return r ? r : stackclient_standin(c, &how, st, err);
+}
+
+static int record_write(const uint8_t *frame, size_t len, void *arg)
+{
+	return frame_write(frame, len, 0, arg);
+}
+
+static int do_park(struct stackclient *c, const char *path, struct stackclient_state *st, struct oerr *err)
+{
+	cleanup_close int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+
+	return stackclient_park(c, record_write, &fd, st, err);
+}
+
+/* records of a file, each to @fn until one fails; their number, or -errno */
+static int records_read(const char *path, int (*fn)(const uint8_t *frame, size_t len, void *arg), void *arg)
+{
+	cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC);
+	uint32_t len;
+	int n = 0, r = 0;
+
+	if (fd < 0)
+		return -errno;
+	while (!r && !util_read_all(fd, &len, sizeof(len))) {
+		uint8_t *frame = xmalloc(len);
+
+		r = util_read_all(fd, frame, len) ? -EBADMSG : fn(frame, len, arg);
+		free(frame);
+		n++;
+	}
+	return r ? r : n;
+}
+
+static int record_give(const uint8_t *frame, size_t len, void *arg)
+{
+	struct oerr err = { 0 };
+
+	return stackclient_record(arg, frame, len, &err);
+}
+
+struct images {
+	struct sock_image *imgs;
+	size_t n;
+};
+
+static int record_decode(const uint8_t *frame, size_t len, void *arg)
+{
+	struct images *im = arg;
+
+	im->imgs = xrealloc(im->imgs, (im->n + 1) * sizeof(*im->imgs));
+	return sock_image_decode(frame, len, monotime_us(), &im->imgs[im->n++], NULL);
+}
+
+static void images_fini(struct images *im)
+{
+	for (size_t i = 0; i < im->n; i++)
+		sock_image_fini(&im->imgs[i]);
+	free(im->imgs);
+}
+
+static int do_push(const char *pid_text, const char *path, struct oerr *err)
+{
+	pid_t pid = atoi(pid_text);
+	struct handback_sum sum = { 0 };
+	struct images im = { 0 };
+	struct sock_list list;
+	int r = records_read(path, record_decode, &im);
+
+	if (r >= 0)
+		r = sock_repair_list(&pid, 1, &list, err);
+	if (!r) {
+		r = handback_all(&list, im.imgs, im.n, &sum, err);
+		printf("pushed sockets=%zu missing=%zu bytes=%llu by-packets=%llu\n", sum.sockets, sum.missing,
+		       (unsigned long long)sum.bytes, (unsigned long long)sum.by_packets);
+		sock_list_fini(&list);
+	}
+	images_fini(&im);
+	return r;
+}
+
+/* the BPF program stays until this process ends */
+static int do_push_new(const char *netns, const char *path, struct oerr *err)
+{
+	cleanup_close int ns = open(netns, O_RDONLY | O_CLOEXEC);
+	struct acceptq *q = NULL;
+	struct images im = { 0 };
+	int r = ns < 0 ? -errno : records_read(path, record_decode, &im);
+
+	if (r >= 0)
+		r = acceptq_open(ns, &q, err);
+	for (size_t i = 0; !r && i < im.n; i++)
+		if (im.imgs[i].flags & SOCK_F_NEW)
+			r = acceptq_expect(q, &im.imgs[i], err);
+	images_fini(&im);
+	return r;
+}
+
+/* the commands that have to do with it; -ENOSYS: it is none */
+static int standin_command(struct stackclient *c, char **argv, int *i, struct stackclient_state *st, struct oerr *err)
+{
+	const char *name = argv[*i], *arg = argv[*i + 1], *arg2 = arg ? argv[*i + 2] : NULL;
+	int r;
+
+	if (!strcmp(name, "resume"))
+		return stackclient_resume(c, st, err);
+	if (!strcmp(name, "handed-back"))
+		return stackclient_handed_back(c, st, err);
+	if (arg && !strcmp(name, "park")) {
+		++*i;
+		return do_park(c, arg, st, err);
+	}
+	if (arg && !strcmp(name, "records")) {
+		++*i;
+		r = records_read(arg, record_give, c);
+		return r < 0 ? r : stackclient_recorded(c, st, err);
+	}
+	if (!arg2)
+		return -ENOSYS;
+	*i += 2;
+	if (!strcmp(name, "standin") || !strcmp(name, "standin-syn"))
+		return do_standin(c, name[7] != '\0', arg, arg2, st, err);
+	if (!strcmp(name, "push"))
+		return do_push(arg, arg2, err);
+	if (!strcmp(name, "push-new"))
+		return do_push_new(arg, arg2, err);
+	*i -= 2;
+	return -ENOSYS;
+}
+
 /* run the command at argv[*i], moving on behind its arguments */
 static int command(struct stackclient *c, char **argv, int *i, struct stackclient_state *st,
 		   struct oerr *err)
 {
 	const char *name = argv[*i], *arg = argv[*i + 1];
+	int r = standin_command(c, argv, i, st, err);
 
+	if (r != -ENOSYS)
+		return r;
 	if (!strcmp(name, "capture"))
 		return stackclient_capture(c, st, err);
 	if (!strcmp(name, "release") || !strcmp(name, "release-drop"))
@@ -167,6 +334,20 @@ static int command(struct stackclient *c, char **argv, int *i, struct stackclien
 	return do_export(c, arg, (unsigned int)atoi(argv[++*i]), st, err);
 }
 
+static void tell(const char *name, int r, const struct stackclient_state *st, uint64_t took_us)
+{
+	static const char *const states[] = { "off", "armed", "live", "parked" };
+
+	printf("%s %d captured=%d fenced=%d held=%llu bytes=%llu dropped=%llu released=%llu exported=%llu echoed=%llu", name, r,
+	       st->captured, st->fenced, (unsigned long long)st->held_packets, (unsigned long long)st->held_bytes,
+	       (unsigned long long)st->dropped_packets, (unsigned long long)st->released_packets,
+	       (unsigned long long)st->exported_seq, (unsigned long long)st->echoed);
+	printf(" standin=%s sockets=%llu answered=%llu taken=%llu made=%llu behind=%llu live=%llu %llu\n", states[st->standin],
+	       (unsigned long long)st->standin_sockets, (unsigned long long)st->answered_segments,
+	       (unsigned long long)st->taken_bytes, (unsigned long long)st->new_connections, (unsigned long long)st->behind,
+	       (unsigned long long)st->standin_us, (unsigned long long)took_us);
+}
+
 int main(int argc, char **argv)
 {
 	struct stackclient *c;
@@ -189,11 +370,7 @@ int main(int argc, char **argv)
 
 		oerr_clear(&err);
 		r = command(c, argv, &i, &st, &err);
-		printf("%s %d captured=%d fenced=%d held=%llu bytes=%llu dropped=%llu released=%llu exported=%llu echoed=%llu %llu\n", name, r,
-		       st.captured, st.fenced, (unsigned long long)st.held_packets, (unsigned long long)st.held_bytes,
-		       (unsigned long long)st.dropped_packets, (unsigned long long)st.released_packets,
-		       (unsigned long long)st.exported_seq, (unsigned long long)st.echoed,
-		       (unsigned long long)(monotime_us() - start));
+		tell(name, r, &st, monotime_us() - start);
 		if (r) {
 			fprintf(stderr, "stacktool: %s: %s\n", name, err.text);
 			failed = 1;

@@ -9,9 +9,10 @@ test_sock_repair_SRC	:= tests/unit/test_sock_repair.c $(sock_image_SRC) overlayd
 test_sock_repair_LIBS	:= $(LIBS_nl) -lcrypto
 # for tests/bats/tunstack.bats
 PROGRAMS		+= stacktool
-stacktool_SRC		:= tests/lib/stacktool.c $(stackclient_SRC) $(standinclient_SRC) $(sock_image_SRC) overlayd/netns.c tunstack/hold.c overlayd/common/conn_frame.c $(common_SRC)
+stacktool_SRC		:= tests/lib/stacktool.c $(stackclient_SRC) $(standinclient_SRC) $(handback_SRC) $(sock_image_SRC) $(bpf_SRC) \
+			   overlayd/netlink.c overlayd/netns.c tunstack/hold.c overlayd/common/conn_frame.c $(common_SRC)
 stacktool_PB		:= stack
-stacktool_LIBS		:= $(LIBS_pb) $(LIBS_nl) -lcrypto
+stacktool_LIBS		:= $(LIBS_pb) $(LIBS_nl) $(LIBS_bpf) -lcrypto
 # for tests/bats/ledger.bats
 PROGRAMS		+= repairtool
 repairtool_SRC		:= tests/lib/repairtool.c $(sock_image_SRC) overlayd/netns.c $(common_SRC)

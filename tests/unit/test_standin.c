@@ -449,6 +449,22 @@ static void test_kept_records(void **state)
 	standin_free(s);
 }
 
+/* a connection that is over in its record has still been spoken for */
+static void test_closed_record(void **state)
+{
+	struct standin *s = start();
+	struct standin_given g = { 0 };
+
+	(void)state;
+	give(&g, SOCK_TIME_WAIT, 80, SOCK_F_STANDIN | SOCK_F_SEQ, 5);
+	give(&g, SOCK_CLOSE, 81, SOCK_F_STANDIN | SOCK_F_SEQ, 5);
+	assert_int_equal(standin_recorded(s, &g, NULL), 0);
+	assert_int_equal(standin_resume(s, 1, NULL), 0);
+	assert_int_equal(standin_park(s, 2, NULL), 0);
+	assert_int_equal(n_records(s), 2);
+	standin_free(s);
+}
+
 static void test_export_fails(void **state)
 {
 	struct standin *s = start();
@@ -541,6 +557,7 @@ int main(void)
 		cmocka_unit_test(test_recorded),
 		cmocka_unit_test(test_given_refused),
 		cmocka_unit_test(test_kept_records),
+		cmocka_unit_test(test_closed_record),
 		cmocka_unit_test(test_export_fails),
 		cmocka_unit_test(test_input),
 		cmocka_unit_test(test_new_connection),
