@@ -138,11 +138,13 @@ static void daemon_changed_cb(const struct dir_binding *b, void *arg)
 static void daemon_lost_cb(const struct dir_binding *b, void *arg)
 {
 	struct overlayd *ov = arg;
-	const struct workload *w = workload_find_vip(ov, b->vip);
+	struct workload *w = workload_find_vip(ov, b->vip);
 
 	if (w && w->migration[0])
 		return; /* its agents know better */
 	if (b->state == DIR_FREE && (workload_reclaim(ov, b->vip) || nodevip_reclaim(ov, b->vip)))
+		return;
+	if (w && workload_expel(w, b))
 		return;
 	log_error("directory", "%s, held here by %s, belongs to %s (%s) now: this copy must not be used any more",
 		  vip_fmt(b->vip).s, w ? w->net.name : "nobody", b->node[0] ? b->node : "nobody", dir_state_name(b->state));

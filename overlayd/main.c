@@ -36,7 +36,7 @@ enum { EXIT_USAGE = 2, EXIT_NO_DAEMON = 6 };
 
 struct main_options {
 	const char *conf;	/* -c */
-	bool foreground, json, purge, force;
+	bool foreground, json, purge, force, give_up;
 	char **args;		/* what follows the command's words and options */
 	int n_args;
 };
@@ -45,7 +45,7 @@ struct main_command {
 	const char *word, *sub;	/* "netns", "add"; sub NULL for one-word commands */
 	const char *usage;	/* behind the words */
 	const char *help;
-	const char *options;	/* of "cfjpF": which are allowed */
+	const char *options;	/* of "cfjpFG": which are allowed */
 	int min_args, max_args;	/* -1 = any */
 	int (*run)(const struct main_options *o);
 };
@@ -290,6 +290,22 @@ static int main_release(const struct main_options *o)
 	return ret ? ret : main_ask_silent(&req);
 }
 
+static int main_migration_resolve(const struct main_options *o)
+{
+	Ovl__CtlMsg req = OVL__CTL_MSG__INIT;
+	Ovl__CtlMigrationGiveUp give_up = OVL__CTL_MIGRATION_GIVE_UP__INIT;
+
+	if (!o->give_up) {
+		fputs("overlayd: the destination is committed to run the workload. Only if it is gone for good, with whatever its copy\n"
+		      "has done, may the source go on from where it stood. Confirm that with --give-up-destination\n", stderr);
+		return EXIT_USAGE;
+	}
+	give_up.id = o->args[0];
+	req.body_case = OVL__CTL_MSG__BODY_MIGRATION_GIVE_UP;
+	req.migration_give_up = &give_up;
+	return main_ask_silent(&req);
+}
+
 static int main_set_pin(const char *name, bool on)
 {
 	Ovl__CtlMsg req = OVL__CTL_MSG__INIT;
@@ -394,6 +410,8 @@ static const struct main_command main_commands[] = {
 	{ "pin", NULL, "NAME", "it refuses to move from now on", "", 1, 1, main_pin },
 	{ "unpin", NULL, "NAME", "it may move again", "", 1, 1, main_unpin },
 	{ "release", NULL, "VIP", "free the address of a node that is gone for good", "", 1, 1, main_release },
+	{ "migration", "resolve", "ID --give-up-destination", "after the commit, its destination gone for good: run here again", "G", 1, 1,
+	  main_migration_resolve },
 };
 
 static int main_usage(FILE *f)
@@ -426,12 +444,13 @@ static int main_parse(const struct main_command *c, int argc, char **argv, struc
 	static const struct option options[] = {
 		{ "config", required_argument, NULL, 'c' }, { "foreground", no_argument, NULL, 'f' },
 		{ "json", no_argument, NULL, 'j' },	    { "purge", no_argument, NULL, 'p' },
-		{ "force", no_argument, NULL, 'F' },	    { 0 },
+		{ "force", no_argument, NULL, 'F' },	    { "give-up-destination", no_argument, NULL, 'G' },
+		{ 0 },
 	};
 	bool stop_at_args = c->max_args < 0;
 	int opt;
 
-	while ((opt = getopt_long(argc, argv, stop_at_args ? "+c:fjpF" : "c:fjpF", options, NULL)) != -1) {
+	while ((opt = getopt_long(argc, argv, stop_at_args ? "+c:fjpFG" : "c:fjpFG", options, NULL)) != -1) {
 		if (opt == '?')
 			return -EINVAL;
 		if (!strchr(c->options, opt)) {
@@ -443,6 +462,7 @@ static int main_parse(const struct main_command *c, int argc, char **argv, struc
 		o->json |= opt == 'j';
 		o->purge |= opt == 'p';
 		o->force |= opt == 'F';
+		o->give_up |= opt == 'G';
 	}
 	o->args = argv + optind;
 	o->n_args = argc - optind;

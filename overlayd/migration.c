@@ -38,6 +38,7 @@
 #include "overlayd/common/util.h"
 #include "overlayd/conf.h"
 #include "overlayd/overlayd.h"
+#include "overlayd/peer.h"
 #include "overlayd/workload.h"
 
 #define MIGRATION_EXPECT_S 30.
@@ -49,6 +50,7 @@
 #define MIGRATION_OUTCOME_KEEP_S 86400
 #define MIGRATION_REMAINS_S 60	/* a folder without a journal: an agent died while it removed it */
 #define MIGRATION_AGENT_FD 3
+#define MIGRATION_PREFIX_MIN 8	/* digits of an id, as `status` shows them */
 
 extern char **environ;
 
@@ -472,6 +474,55 @@ int migration_note(struct overlayd *ov, const Ovl__CtlAgentState *state, struct 
 			migration_leave(m);
 	}
 	return 0;
+}
+
+/* by the first digits of its id; NULL: none or several, with @err set */
+static struct migration *migration_find_prefix(struct overlayd *ov, const char *id, struct oerr *err)
+{
+	struct migration *found = NULL;
+
+	for (struct migration *m = ov->migrations; m; m = m->next) {
+		if (strlen(id) < MIGRATION_PREFIX_MIN || strncmp(m->hex, id, strlen(id)))
+			continue;
+		if (found) {
+			oerr_set(err, -EINVAL, "\"%.32s\" is the beginning of several migrations", id);
+			return NULL;
+		}
+		found = m;
+	}
+	if (!found)
+		oerr_set(err, -ENOENT, "no migration %.32s is under way here; `overlayd status` lists them", id);
+	return found;
+}
+
+/**
+ * migration_give_up() - an operator says that the destination is gone for good: the source's tasks shall run again
+ * @id: its first digits, MIGRATION_PREFIX_MIN at least
+ *
+ * Only for a migration that waits for its destination's word after the commit, and only while that is out of reach. It is put on
+ * file; whoever goes by the journal acts on it.
+ * Return: 0; -ENOENT; -EINVAL; -EBUSY nothing is to be decided, or not by an operator.
+ */
+int migration_give_up(struct overlayd *ov, const char *id, struct oerr *err)
+{
+	struct migration *m = migration_find_prefix(ov, id, err);
+	const struct peer *p;
+
+	if (!m)
+		return err->code;
+	if (!m->source)
+		return oerr_set(err, -EINVAL, "this node is the destination of %.8s: its source, %s, is where that is decided", m->hex,
+				m->peer);
+	if (!m->in_doubt)
+		return oerr_set(err, -EBUSY, "%.8s is not in doubt: there is nothing to decide", m->hex);
+	if (strcmp(m->stage, "hand-over"))
+		return oerr_set(err, -EBUSY, "%.8s waits for the directory, not for %s: it goes on as soon as that answers", m->hex,
+				m->peer);
+	p = peer_find(ov->peers, m->peer);
+	if (p && peer_state(p) == PEER_UP)
+		return oerr_set(err, -EBUSY, "%s answers: it knows what became of its copy, and %.8s goes by that", m->peer, m->hex);
+	log_warn("migration", "%.8s %s: an operator gives %s up", m->hex, m->workload, m->peer);
+	return journal_give_up(m->hex, err);
 }
 
 static void migration_adopt(struct overlayd *ov, const char *hex)

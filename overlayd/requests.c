@@ -452,6 +452,13 @@ static int requests_agent_query(void *ctx, struct ctl_request *req)
 	return requests_ask_node(ctx, m->host, m->host_addr, &msg, requests_queried_cb, req);
 }
 
+static int requests_migration_give_up(void *ctx, struct ctl_request *req)
+{
+	struct oerr err = { 0 };
+
+	return requests_reply_err(req, migration_give_up(ctx, req->msg->migration_give_up->id, &err), &err);
+}
+
 /* --- other nodes --- */
 
 /** requests_peer() - a request from another node's overlayd; see struct peer_ops */
@@ -500,6 +507,7 @@ static const struct ctl_method requests_table[] = {
 	[OVL__CTL_MSG__BODY_AGENT_STATE] = { "agent state", requests_agent_state },
 	[OVL__CTL_MSG__BODY_AGENT_EXPECT] = { "agent expect", requests_agent_expect },
 	[OVL__CTL_MSG__BODY_AGENT_QUERY] = { "agent query", requests_agent_query },
+	[OVL__CTL_MSG__BODY_MIGRATION_GIVE_UP] = { "migration resolve", requests_migration_give_up },
 };
 
 /** requests_methods() - the table of everything that can be asked, indexed by the body's case number */

@@ -69,6 +69,17 @@ void show_bindings(const json_t *v)
 	}
 }
 
+/* committed, and the destination is silent: an operator can end that */
+static void show_way_out(const json_t *m)
+{
+	if (!json_is_true(json_object_get(m, "in_doubt")) || strcmp(show_text(m, "role"), "source") ||
+	    strcmp(show_text(m, "stage"), "hand-over"))
+		return;
+	printf("           %s has the copy of %s and does not answer. It goes on by itself when %s does. If that is gone for good,\n"
+	       "           and only then: overlayd migration resolve %.8s --give-up-destination\n", show_text(m, "peer"),
+	       show_text(m, "workload"), show_text(m, "peer"), show_text(m, "id"));
+}
+
 static void show_migrations(const json_t *v)
 {
 	if (!json_array_size(v))
@@ -81,6 +92,7 @@ static void show_migrations(const json_t *v)
 		       show_text(m, "role"), show_text(m, "peer"), show_text(m, "state"), show_text(m, "stage"),
 		       json_is_true(json_object_get(m, "frozen")) ? "frozen " : "",
 		       json_is_true(json_object_get(m, "in_doubt")) ? "IN DOUBT: waiting for an answer" : "");
+		show_way_out(m);
 	}
 }
 

@@ -37,6 +37,7 @@
 #include "overlayd/common/statefile.h"
 #include "overlayd/common/util.h"
 #include "overlayd/conf.h"
+#include "overlayd/dircache.h"
 #include "overlayd/dirclient.h"
 #include "overlayd/locate.h"
 #include "overlayd/netns.h"
@@ -866,6 +867,32 @@ int workload_discard(struct workload *w, struct oerr *err)
 	workload_free(w);
 	log_info("workload", "%s: gone from this node", name);
 	return ret;
+}
+
+/**
+ * workload_expel() - the directory says that @b is held elsewhere, which was thought to be ours
+ *
+ * If it is this very workload, later, the one here is a copy that was given up (overlayd migration resolve): it must not run beside
+ * the other one, so it is killed and removed. Anything else is left for people to look at.
+ * Return: was it one? then @w is freed
+ */
+bool workload_expel(struct workload *w, const struct dir_binding *b)
+{
+	char name[FABRIC_NAME_MAX + 1];
+	struct oerr err = { 0 };
+	uint64_t ours = 0;
+
+	for (size_t i = 0; i < w->net.nvips; i++)
+		if (w->net.vips[i] == b->vip)
+			ours = w->generations[i];
+	if (w->state != WORKLOAD_LIVE || !dir_binding_is_held(b) || strcmp(b->name, w->net.name) ||
+	    !strcmp(b->node, w->ov->conf->node) || b->generation <= ours)
+		return false;
+	snprintf(name, sizeof(name), "%s", w->net.name);
+	log_error("workload", "%s: it lives on %s since: the copy here was given up, and is killed and removed", name, b->node);
+	if (workload_discard(w, &err))
+		log_error("workload", "%s: %s", name, err.text);
+	return true;
 }
 
 static enum workload_state workload_state_parse(const char *name)

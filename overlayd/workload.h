@@ -16,6 +16,7 @@
 #define WORKLOAD_DIR "/run/overlayd/workloads"
 #define WORKLOAD_HEX_LEN 33	/* a migration id in hex, with its NUL */
 
+struct dir_binding;
 struct overlayd;
 
 enum workload_state {
@@ -75,6 +76,7 @@ int workload_activate(struct workload *w, const uint64_t *generations, struct oe
 int workload_deactivate(struct workload *w, const uint64_t *generations, const char *node,
 			const char *addr, struct oerr *err);
 int workload_discard(struct workload *w, struct oerr *err);
+bool workload_expel(struct workload *w, const struct dir_binding *b);
 
 json_t *workload_json(const struct workload *w);
 const char *workload_state_name(enum workload_state state);

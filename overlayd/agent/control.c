@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 #include <unistd.h>
@@ -43,6 +44,8 @@ void control_fini(struct control *c)
 	if (c->dir)
 		dirclient_free(c->dir);
 	c->dir = NULL;
+	free(c->asked);
+	c->asked = NULL;
 }
 
 static ProtobufCBinaryData control_id(const struct control *c)
@@ -297,7 +300,11 @@ int control_set_init(struct control *c, pid_t init, struct oerr *err)
 	return control_send_state(c, "running", false, false, init, err);
 }
 
-/** control_fate() - ask the other node, through our overlayd, what became of the migration there; Return: 0 or -errno: not known */
+/**
+ * control_fate() - ask the other node, through our overlayd, what became of the migration there
+ *
+ * A destination that an operator gave up is not asked any more. Return: 0 or -errno: not known.
+ */
 int control_fate(struct control *c, enum control_fate *fate, struct oerr *err)
 {
 	Ovl__CtlMsg req = OVL__CTL_MSG__INIT;
@@ -305,6 +312,10 @@ int control_fate(struct control *c, enum control_fate *fate, struct oerr *err)
 	json_t *v = NULL;
 	int ret;
 
+	if (journal_is_given_up(&c->agent->journal)) {
+		*fate = CONTROL_FATE_GONE;
+		return 0;
+	}
 	m.migration = control_id(c);
 	m.host = c->host;
 	m.host_addr = c->host_addr;
@@ -385,6 +396,37 @@ int control_was_moved(struct control *c, bool *moved, struct oerr *err)
 	if (*moved)
 		control_take_generations(c, &ans);
 	return 0;
+}
+
+/** control_ask_moved() - the question of control_was_moved(), without waiting: control_take_moved() has the answer */
+void control_ask_moved(struct control *c)
+{
+	if (c->asked)
+		return;
+	c->asked = xcalloc(1, sizeof(*c->asked));
+	dirclient_migration(c->dir, c->agent->journal.id, c->w.vips, (unsigned int)c->w.nvips, control_answer_cb, c->asked);
+}
+
+/**
+ * control_take_moved() - wait for the answer to control_ask_moved()
+ * @wait_ms: at most so long; then the question stays open
+ *
+ * Generations stay as they are. Return: 0; -ETIMEDOUT no answer yet; -ENOTCONN the other side was lost meanwhile; or the
+ * directory's error, then the question is over.
+ */
+int control_take_moved(struct control *c, unsigned int wait_ms, bool *moved, struct oerr *err)
+{
+	int ret = agent_wait(c->agent, control_answer_come, c->asked, wait_ms, "answer (the directory)", err);
+
+	if (ret)
+		return ret;
+	if (c->asked->code)
+		ret = oerr_set(err, c->asked->code, "%s", c->asked->text);
+	else
+		*moved = !strcmp(c->asked->text, "moved");
+	free(c->asked);
+	c->asked = NULL;
+	return ret;
 }
 
 /* whose are the records now? @node's, all of them at what we believe: 1; at higher generations: 2; somebody else's: -1; nobody's: 0 */

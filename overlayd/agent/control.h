@@ -13,6 +13,7 @@
 #include "overlayd/fabric.h"
 
 struct ctlclient;
+struct control_answer;
 
 /* the workload as overlayd has it on file */
 struct control_workload {
@@ -32,6 +33,7 @@ struct control {
 	struct control_workload w;
 	char host[TLS_NODE_NAME_MAX];	/* the other node */
 	char host_addr[ADDR_STRLEN];	/* "ip:port" of its overlayd */
+	struct control_answer *asked;	/* control_ask_moved(): not taken yet */
 };
 
 /* what the other node says became of the migration there */
@@ -56,6 +58,8 @@ int control_fate(struct control *c, enum control_fate *fate, struct oerr *err);
 int control_move(struct control *c, const uint8_t *id, const char *from, const char *to, const uint8_t *back_of, bool *in_doubt,
 		 struct oerr *err);
 int control_was_moved(struct control *c, bool *moved, struct oerr *err);
+void control_ask_moved(struct control *c);
+int control_take_moved(struct control *c, unsigned int wait_ms, bool *moved, struct oerr *err);
 int control_settle(struct control *c, const uint64_t *old, bool *moved, struct oerr *err);
 
 #endif

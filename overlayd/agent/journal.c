@@ -22,6 +22,7 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#include "overlayd/common/cleanup.h"
 #include "overlayd/common/statefile.h"
 #include "overlayd/common/util.h"
 
@@ -167,6 +168,26 @@ void journal_set_process(struct journal *j, const char *key, pid_t pid)
 		return;
 	}
 	json_object_set_new(j->root, key, json_pack("{s:i, s:I}", "pid", (int)pid, "start", (json_int_t)start));
+}
+
+/** journal_give_up() - put on file that an operator gave the destination of migration @hex up; for ever. Return: 0 or -errno */
+int journal_give_up(const char *hex, struct oerr *err)
+{
+	cleanup_close int fd = -1;
+	char path[160];
+
+	snprintf(path, sizeof(path), "%s/%s/%s", JOURNAL_DIR, hex, JOURNAL_GIVEN_UP);
+	fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	return fd < 0 ? oerr_set(err, -errno, "%s: %s", path, strerror(errno)) : 0;
+}
+
+/** journal_is_given_up() - has journal_give_up() been called for it? */
+bool journal_is_given_up(const struct journal *j)
+{
+	char path[160];
+
+	snprintf(path, sizeof(path), "%s/%s", j->dir, JOURNAL_GIVEN_UP);
+	return !access(path, F_OK);
 }
 
 /** journal_set_json() - takes the reference to @value */

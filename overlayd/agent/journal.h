@@ -13,6 +13,7 @@
 #define JOURNAL_ID_LEN 16
 #define JOURNAL_HEX_LEN (2 * JOURNAL_ID_LEN + 1)
 #define JOURNAL_DIR "/run/overlayd/migrations"
+#define JOURNAL_GIVEN_UP "given-up"	/* in a journal's folder: see journal_give_up() */
 
 struct journal {
 	uint8_t id[JOURNAL_ID_LEN];	/* migration id */
@@ -35,6 +36,8 @@ int journal_lock(struct journal *j, struct oerr *err);
 int journal_commit(struct journal *j, const char *stage, struct oerr *err);
 void journal_close(struct journal *j);
 int journal_remove(struct journal *j);
+int journal_give_up(const char *hex, struct oerr *err);
+bool journal_is_given_up(const struct journal *j);
 
 void journal_set_str(struct journal *j, const char *key, const char *value);
 void journal_set_int(struct journal *j, const char *key, int64_t value);

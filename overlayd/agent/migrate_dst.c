@@ -36,6 +36,7 @@
 #define DST_HELD_MS 10000
 #define DST_FINISHED_MS 60000
 #define DST_RETRY_MS 200
+#define DST_ASK_MS 500
 
 /* --- what comes from the source --- */
 
@@ -470,11 +471,36 @@ static void dst_tell_running(struct migrate_dst *m)
 		log_warn("migrate", "%.8s: %s is gone; it will ask", m->agent.journal.hex, m->opts->source);
 }
 
+/* Between the commit and now we may have been away for long (cut off, or stopped with the whole machine), and an operator may have
+ * given us up: then the vIPs are the source's again, and this copy must never run. It was asked before the held packets came, so as
+ * a rule nobody waits here. A source whose connection lives cannot have taken them back: then a silent directory stops nobody.
+ * Return: 0; -ECANCELED */
+static int dst_still_committed(struct migrate_dst *m, struct oerr *err)
+{
+	for (;;) {
+		struct oerr why = { 0 };
+		bool moved = true;
+		int ret = control_take_moved(&m->control, DST_ASK_MS, &moved, &why);
+
+		if (!ret && !moved)
+			return oerr_set(err, -ECANCELED, "%s was given up after the commit: the vIPs are %s's again",
+					m->agent.conf->node, m->opts->source);
+		if (!ret || !m->agent.link_lost)
+			return 0;
+		LOG_LIMITED(LOG_LVL_WARN, "migrate", monotime_us(), "%.8s: in doubt: committed, but %s was lost and %s; asking again",
+			    m->agent.journal.hex, m->opts->source, why.text);
+		control_state(&m->control, "hand-over", true, true);
+		agent_pause(&m->agent, DST_RETRY_MS);
+		control_ask_moved(&m->control);
+	}
+}
+
 static int dst_hand_over(void *arg, struct oerr *err)
 {
 	struct migrate_dst *m = arg;
 	struct oerr warn = { 0 };
 
+	control_ask_moved(&m->control);
 	if (dst_activate(m, err))
 		return err->code;
 	if (agent_wait(&m->agent, dst_has_held, m, DST_HELD_MS, "hand over what it held", &warn))
@@ -482,7 +508,7 @@ static int dst_hand_over(void *arg, struct oerr *err)
 	m->held_done = true;
 	if (stackclient_imported(m->stack, NULL, &warn))
 		log_warn("migrate", "%.8s: %s", m->agent.journal.hex, warn.text);
-	if (copy_open(m, err))
+	if (dst_still_committed(m, err) || copy_open(m, err))
 		return err->code;
 	dst_outcome(m, JOURNAL_OUTCOME_RUNNING);
 	if (fault_point("dst.running", err))

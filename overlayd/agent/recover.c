@@ -307,7 +307,7 @@ static enum control_fate recover_fate(struct recover *r)
 			recover_warn(r, &err);
 		else if (fate == CONTROL_FATE_RUNNING || fate == CONTROL_FATE_GONE)
 			return fate;
-		control_state(&r->control, "recover", true, true);
+		control_state(&r->control, "hand-over", true, true);
 		agent_pause(&r->agent, RECOVER_RETRY_MS);
 	}
 }
@@ -460,16 +460,28 @@ static void recover_mtu(struct recover *r)
 		log_warn("recover", "%.8s: the MTU of %s could not be set", r->agent.journal.hex, r->control.w.name);
 }
 
-static void recover_committed_generations(struct recover *r)
+/* generations are the records' now; false: an operator gave this node up, and the vIPs have gone back */
+static bool recover_still_committed(struct recover *r)
 {
 	struct oerr err = { 0 };
-	bool moved;
+	bool moved = false;
 
 	while (control_was_moved(&r->control, &moved, &err)) {
 		recover_warn(r, &err);
 		oerr_clear(&err);
 		agent_pause(&r->agent, RECOVER_RETRY_MS);
 	}
+	return moved;
+}
+
+/* the source goes on from where it stood: whatever this copy has done since, it ends */
+static void recover_give_up(struct recover *r, pid_t init)
+{
+	log_error("recover", "%.8s: this node was given up after the commit: the vIPs of %s are %s's again, the copy here is ended",
+		  r->agent.journal.hex, r->control.w.name, r->control.host);
+	recover_copy_end(r, init);
+	recover_until_done(r, recover_discard_copy);
+	recover_outcome(r, JOURNAL_OUTCOME_GONE, 0);
 }
 
 /* it runs, or ran, here, and the source may know already: nothing is taken back any more */
@@ -478,8 +490,11 @@ static void recover_keep(struct recover *r, pid_t init, pid_t root)
 	struct oerr err = { 0 };
 
 	recover_fault(r, "rec.runs");
+	if (r->have_workload && !recover_still_committed(r)) {
+		recover_give_up(r, init);
+		return;
+	}
 	if (r->have_workload) {
-		recover_committed_generations(r);
 		recover_until_done(r, recover_activate);
 		recover_until_done(r, recover_open_network);
 		recover_mtu(r);

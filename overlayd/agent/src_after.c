@@ -110,6 +110,7 @@ static int after_ask_fate(struct migrate_src *m, struct oerr *err)
 		}
 		if (!ret && fate == CONTROL_FATE_GONE)
 			return oerr_set(err, -ESHUTDOWN, "%s lost its copy after the commit: %s", m->control.host,
+					journal_is_given_up(&m->agent.journal) ? "an operator gave it up" :
 					m->agent.peer_failed ? m->agent.peer_text : "it has no copy");
 		LOG_LIMITED(LOG_LVL_WARN, "migrate", monotime_us(),
 			    "%.8s: in doubt: committed, but %s has not said that its copy runs (%s); asking again",
