@@ -122,13 +122,12 @@ int stack_export(struct stack *s, stack_record_fn fn, void *arg, uint64_t now_us
 	(void)now_us;
 	while (s->n) {
 		struct sock_image *img = &s->imgs[s->n - 1];
-		uint8_t *bytes = xcalloc(1, BYTES);
 		int r;
 
 		if (fake.fail_export)
 			return fake.fail_export;
 		img->flags = (img->flags & ~(uint32_t)(SOCK_F_BYTES | SOCK_F_QUEUES)) | SOCK_F_STANDIN | SOCK_F_SEQ;
-		sock_image_set_taken(img, bytes, BYTES);
+		sock_image_set_taken(img, xcalloc(1, BYTES), BYTES);
 		img->rcv_nxt = img->k_rcv_nxt + BYTES;
 		r = fn(img, arg);
 		if (r)
