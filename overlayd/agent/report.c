@@ -49,7 +49,7 @@ static json_t *report_ledger(const struct migrate_src *m)
 /* did lwIP answer while it was frozen, or did packets wait? */
 static bool report_stood_in(const struct migrate_src *m)
 {
-	return m->answered.standin >= STACK_STANDIN_LIVE || m->answered.answered_segments || m->given.reset;
+	return m->answered.standin_us || m->answered.answered_segments || m->given.reset;
 }
 
 /* what the stand-in did, into the object @v */
@@ -72,7 +72,7 @@ static void report_standin(const struct migrate_src *m, char text[256])
 	const struct stackclient_state *a = &m->answered;
 
 	text[0] = '\0';
-	if (report_stood_in(m))
+	if (a->standin_us || a->answered_segments)
 		snprintf(text, 256, ", lwIP answered %llu segments, took in %llu bytes for %llu connection%s in %.0f ms",
 			 (unsigned long long)a->answered_segments, (unsigned long long)a->taken_bytes,
 			 (unsigned long long)a->standin_sockets, a->standin_sockets == 1 ? "" : "s", (double)a->standin_us / 1000.0);
@@ -188,7 +188,6 @@ void report_failed(struct migrate_src *m, const struct oerr *err, bool committed
 				  "back: %s", m->given.reset, m->given.reset == 1 ? "" : "s", m->given.reset == 1 ? "it" : "them",
 				  m->given.text);
 	text = xasprintf("%s%s%s", stays, standin, reset ? reset : "");
-
 	report_send(m, err->code, cancelled ? OVL__MIG_EXIT__MIG_EXIT_CANCELLED : OVL__MIG_EXIT__MIG_EXIT_FAILED, text,
 		    report_add_standin(m, json_pack("{s:s, s:o}", "migration", m->agent.journal.hex, "error", report_string(err->text))));
 }
