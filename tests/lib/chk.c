@@ -5,10 +5,12 @@
 #include <arpa/inet.h>
 #include <endian.h>
 #include <errno.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "overlayd/common/util.h"
@@ -126,5 +128,16 @@ void chk_raise_fd_limit(void)
 	if (!getrlimit(RLIMIT_NOFILE, &lim)) {
 		lim.rlim_cur = lim.rlim_max;
 		setrlimit(RLIMIT_NOFILE, &lim);
+	}
+}
+
+/** chk_congestion() - the congestion control that MS_CONGESTION names, if it is set; a listener's connections inherit it */
+void chk_congestion(int fd)
+{
+	const char *name = getenv("MS_CONGESTION");
+
+	if (name && setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, (socklen_t)strlen(name))) {
+		fprintf(stderr, "congestion control %s: %s\n", name, strerror(errno));
+		exit(2);
 	}
 }

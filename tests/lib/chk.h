@@ -58,5 +58,6 @@ int chk_trailer_decode(const uint8_t *wire, struct chk_trailer *t);
 int chk_parse_endpoint(const char *text, struct sockaddr_in *addr);
 void chk_write_file(const char *path, const char *text);
 void chk_raise_fd_limit(void);
+void chk_congestion(int fd);
 
 #endif

@@ -119,6 +119,8 @@ static int talk_connect(struct runner *r, char kind)
 	uint64_t start = monotime_us(), us;
 
 	r->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (r->fd >= 0)
+		chk_congestion(r->fd);
 	r->seed = (uint8_t)dice(r, 256);
 	r->sent = r->received = 0;
 	if (r->fd < 0 || setsockopt(r->fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit)) ||

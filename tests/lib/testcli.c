@@ -468,6 +468,8 @@ static void conn_open(struct conn *c)
 
 	c->seed = (uint8_t)((c - cli.conns) * 7 + getpid());
 	c->fd = socket(AF_INET, type | SOCK_CLOEXEC, 0);
+	if (c->fd >= 0 && !is_udp())
+		chk_congestion(c->fd);
 	if (c->fd < 0 || (cli.have_local && bind(c->fd, (struct sockaddr *)&cli.local, sizeof(cli.local))) ||
 	    connect(c->fd, (struct sockaddr *)&cli.server, sizeof(cli.server))) {
 		fprintf(stderr, "ms-testcli: cannot connect: %s\n", strerror(errno));

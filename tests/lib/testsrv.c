@@ -354,6 +354,8 @@ static void endpoint_open(const char *text, enum end_kind kind)
 	}
 	e->kind = kind;
 	e->fd = socket(AF_INET, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (e->fd >= 0 && kind != END_UDP)
+		chk_congestion(e->fd);
 	if (e->fd < 0 || setsockopt(e->fd, SOL_SOCKET, SO_REUSEADDR, &(int){ 1 }, sizeof(int)) ||
 	    bind(e->fd, (struct sockaddr *)&addr, sizeof(addr)) || (kind != END_UDP && listen(e->fd, 1024))) {
 		fprintf(stderr, "ms-testsrv: %s: %s\n", text, strerror(errno));

@@ -4,7 +4,8 @@
 #   node here:  ovl-fabric: ve-app -- app 192.168.5.2   overlay0 --.
 #   node there: the same workload's other home          overlay0 --+-- ms-wire --- overlay0  node far: ve-peer -- peer 192.168.5.7
 #
-# Each node has a tunstack process for its workload; no overlayd, no directory, no CRIU. Needs BUILD and root.
+# Each node has a tunstack process for its workload; no overlayd, no directory, no CRIU. Needs BUILD and root. The test programs use
+# cubic, whatever the machine's default is (MS_CONGESTION).
 #
 #   wl_up DIR [--there] [ms-wire options]   DIR (short: sockets are in it) keeps pids, logs, sockets
 #   wl_in NODE CMD...       in the node; wl_net NODE CMD... in its workload's network namespace
@@ -16,6 +17,7 @@
 #   wl_wire COMMAND...      ask the wire
 #   wl_down                 ends what wl_up and wl_bg started, by pid
 
+export MS_CONGESTION=${MS_CONGESTION:-cubic}
 WL_APP=192.168.5.2
 WL_PEER=192.168.5.7
 
