@@ -124,7 +124,11 @@ static int standin_successor(struct migrate_dst *m, struct oerr *err)
 		return ret;
 	stackclient_close(m->stack);
 	m->stack = stack;
-	return m->records.n ? standin_give(m, err) : 0;
+	if (!m->records.n)
+		return 0;
+	/* one that has captured nothing has nothing to release */
+	ret = stackclient_capture(m->stack, NULL, err);
+	return ret ? ret : standin_give(m, err);
 }
 
 /** copy_open_network() - fence and capture end, by this tunstack or, when it has died meanwhile, by its successor */

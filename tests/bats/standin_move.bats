@@ -192,6 +192,7 @@ fails() {
 @test "standin: the destination's tunstack dies when it has the records: its successor gets them" {
 	local from to
 	under_traffic
+	spawn churn on n3 ip netns exec far ms-churn --kinds us --threads 3 192.168.5.2:2000
 	from=$(holder)
 	to=$(other "$from")
 	arm "$to" "dst.hand-over pause"
@@ -202,7 +203,8 @@ fails() {
 	TIMEOUT=60 finish mover none
 	assert_eq "$status" 0
 	settled "the destination's tunstack killed"
-	for c in $CLIENTS up; do client_ok "$c"; done
+	wait_for 10 on n3 ip netns exec far ms-testcli --rounds 3 192.168.5.2:2000
+	for c in $CLIENTS up churn; do client_ok "$c"; done
 }
 
 @test "standin: a tunstack killed before its time has come loses nothing" {
