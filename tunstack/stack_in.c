@@ -186,11 +186,8 @@ void stack_in_drop_pcb(struct conn *c)
 
 	if (!p)
 		return;
-	p->flags &= (tcpflags_t)~(TF_ACK_DELAY | TF_ACK_NOW);	/* or they are sent now */
-	tcp_recv(p, NULL);
-	tcp_err(p, NULL);
 	lists_enter(c);
-	c->pcb = NULL;
+	c->pcb = NULL;	/* so that a delayed acknowledgement, which it would send now, stays unsent */
 	tcp_abandon(p, 0);
 	lists_leave(c);
 	count_oos(c);
@@ -255,8 +252,6 @@ void stack_in_slide(struct conn *c)
 		}
 		c->limited = limited;
 	}
-	if (stack_before(c->right, c->rcv_nxt))	/* the FIN's own number */
-		c->right = c->rcv_nxt;
 	if (c->pcb)
 		c->pcb->rcv_wnd = c->right - c->rcv_nxt;
 }

@@ -148,8 +148,6 @@ void stack_out_ack(struct conn *c)
 		c->rcv_nxt = c->pcb->rcv_nxt;
 		c->una = c->pcb->lastack;
 		c->pcb->flags &= (tcpflags_t)~(TF_ACK_DELAY | TF_ACK_NOW);
-		if (stack_before(c->right, c->rcv_nxt))
-			c->right = c->rcv_nxt;
 	}
 	send_segment(c, c->img.snd_nxt, 0, NULL, 0);
 }

@@ -693,6 +693,41 @@ static void test_refused(void **state)
 	stack_free(NULL);
 }
 
+/* nothing is sent after the end: not what was delayed, nor a repetition */
+static void test_silence(void **state)
+{
+	struct rig_seg data = { .flags = A, .len = 10, .window = 100 };
+	struct sock_image rec;
+	struct rig rig;
+
+	(void)state;
+	open_one(&rig, SOCK_ESTABLISHED, 100);
+	assert_true(rig_send(&rig, &data));
+	assert_int_equal(rig.n_out, 0);		/* until the batch ends */
+	rig_export(&rig, &rec);			/* or the records are taken */
+	assert_int_equal(rig.n_out, 1);
+	assert_int_equal(last(&rig)->ack, 10);
+	assert_true(stack_load(rig.s, &rec, rig.now_us, NULL) == 0);
+	data.seq = 10;
+	assert_true(rig_send(&rig, &data));
+	sock_image_fini(&rec);
+	rig_close(&rig);
+
+	open_one(&rig, SOCK_ESTABLISHED, 100);
+	assert_true(stack_next_us(rig.s) != STACK_NEVER);
+	deliver(&rig, (struct rig_seg){ .flags = F_RST });
+	rig.now_us += 60000000;
+	stack_tick(rig.s, rig.now_us);
+	stack_flush(rig.s, rig.now_us);
+	assert_int_equal(rig.n_out, 0);
+	assert_true(stack_next_us(rig.s) == STACK_NEVER);
+	rig_chain(&rig);			/* a record of a reset socket is no live one */
+	deliver(&rig, (struct rig_seg){ .flags = A, .len = 10 });
+	stack_tick(rig.s, rig.now_us + 60000000);
+	assert_int_equal(rig.n_out, 0);
+	rig_close(&rig);
+}
+
 /* an IPv6 socket with IPv4 ends is answered, and its record is about IPv4 packets */
 static void test_mapped(void **state)
 {
@@ -822,6 +857,7 @@ int main(void)
 		cmocka_unit_test(test_oos_limit),
 		cmocka_unit_test(test_superframes),
 		cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_silence),
 		cmocka_unit_test(test_mapped),
 		cmocka_unit_test(test_not_ours),
 		cmocka_unit_test(test_export_refused),
