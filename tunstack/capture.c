@@ -120,6 +120,7 @@ static void standin_output_cb(const uint8_t *packet, size_t len, void *arg);
 static struct standin *capture_make_standin(struct capture *cap)
 {
 	const struct standin_cfg cfg = {
+		.name = cap->name,
 		.output = standin_output_cb,
 		.arg = cap,
 		.mtu = cap->cfg.mtu ? cap->cfg.mtu : TUN_MTU_DEFAULT,

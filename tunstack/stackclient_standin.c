@@ -135,6 +135,7 @@ int stackclient_park(struct stackclient *c, stackclient_record_fn fn, void *arg,
 	r = stackclient_request(c, &msg, state, err);
 	c->timeout_ms = usual_ms;
 	c->images = NULL;
+	c->images_arg = NULL;
 	if (!r && p.stream.len)
 		r = stackclient_die(c, -EPROTO, "a record without its end", err);
 	imgstream_fini(&p.stream);

@@ -362,7 +362,7 @@ static int act_take(struct standin *s, const struct ask *ask, struct oerr *err)
 
 	if (r)
 		return r;
-	if (s->n_records && !s->imported)
+	if (s->n_records && !s->imported && !s->handed_back)
 		return oerr_set(err, -EBUSY, "there are records of our own stand-in");
 	for (size_t i = 0; i < g->n; i++)
 		if (!(g->imgs[i].flags & SOCK_F_STANDIN))
@@ -506,8 +506,8 @@ static int standin_event(struct standin *s, enum event ev, const struct ask *ask
 		return r;
 	s->state = rule->to;
 	if (from != s->state)
-		log_info("standin", "%s -> %s on %s, %zu records", state_names[from], state_names[s->state],
-			 event_names[ev], s->n_records);
+		log_info("standin", "%s: %s -> %s on %s, %zu records", s->cfg.name, state_names[from],
+			 state_names[s->state], event_names[ev], s->n_records);
 	return 0;
 }
 
@@ -570,7 +570,8 @@ int standin_park(struct standin *s, uint64_t now_us, struct oerr *err)
  * standin_recorded() - another stand-in's records; they replace those given before
  * @given: empty afterwards, whatever happens
  *
- * Return: 0; -EBUSY it answers itself, or has records of its own; what was wrong with one.
+ * Return: 0; -EBUSY it answers itself, or has records of its own that were not handed back; what was
+ * wrong with one.
  */
 int standin_recorded(struct standin *s, struct standin_given *given, struct oerr *err)
 {
@@ -656,7 +657,7 @@ void standin_flush(struct standin *s, uint64_t now_us)
 /* it cannot begin: things stay as they are without one */
 static void give_up(struct standin *s, const struct oerr *why, uint64_t now_us)
 {
-	log_error("standin", "it cannot begin: %s", why->text);
+	log_error("standin", "%s: it cannot begin: %s", s->cfg.name, why->text);
 	standin_park(s, now_us, NULL);
 }
 

@@ -23,6 +23,7 @@
 #define STANDIN_SOCKETS_MAX (1u << 18)	/* images given at a time */
 
 struct standin_cfg {
+	const char *name;	/* workload, for messages; outlives the stand-in */
 	/* a packet to a peer; must not call the stand-in */
 	void (*output)(const uint8_t *packet, size_t len, void *arg);
 	void *arg;

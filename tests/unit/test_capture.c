@@ -2,7 +2,8 @@
 /* test_capture.c - the capture's order of things, with a TUN and a fabric made of arrays
  *
  * The TUN below has a queue of packets to be read and a list of packets that were written; "the
- * kernel" may answer what is written.
+ * kernel" may answer what is written. Its stand-in is the real one, lwIP included; time is passed in,
+ * but for how long a release takes.
  */
 #include <stdarg.h>
 #include <stddef.h>
@@ -23,6 +24,7 @@
 #include "tunstack/echo.h"
 #include "tunstack/hold.h"
 #include "tunstack/offload.h"
+#include "tunstack/segment.h"
 #include "tunstack/tun.h"
 
 #define VIP 0xc0a80502u		/* 192.168.5.2 */
@@ -42,10 +44,21 @@ static struct {
 	size_t ping_len;
 	uint8_t pong[ECHO_MAX];		/* the last echo reply written */
 	size_t pong_len;
+	struct {
+		struct virtio_net_hdr vnet;
+		uint8_t packet[2048];
+		size_t len;
+	} raw[16];			/* what the mark RAW + index stands for */
+	unsigned int n_raw;
+	struct segment out[64];		/* TCP segments written that came from no mark */
+	unsigned int n_out;
+	bool kernel;			/* the workload's kernel has a socket, see kernel_gets() */
+	uint32_t kernel_rcv_nxt, kernel_una;
 } net;
 
 #define FROM_APP 0x80000000u
 #define PING 0x40000000u
+#define RAW 0x20000000u
 
 static size_t packet_make(uint32_t mark, uint8_t *p)
 {
@@ -84,6 +97,60 @@ int tun_set_offloads(int fd, const struct tun_offloads *want, struct tun_offload
 	return 0;
 }
 
+/* the packet as it would come from a neighbour on this node if @partial: its checksum unfinished */
+static void arrive_segment(const struct segment *seg, bool partial)
+{
+	unsigned int i = net.n_raw++;
+	uint8_t *p = net.raw[i].packet, pseudo[12] = { 0 };
+	uint16_t sum;
+
+	assert_true(i < ARRAY_SIZE(net.raw));
+	net.raw[i].len = segment_build(seg, (uint16_t)i, p, sizeof(net.raw[i].packet));
+	if (partial) {
+		net.raw[i].vnet = (struct virtio_net_hdr){ .flags = VIRTIO_NET_HDR_F_NEEDS_CSUM, .csum_start = 20, .csum_offset = 16 };
+		memcpy(pseudo, p + 12, 8);
+		pseudo[9] = 6;
+		pseudo[10] = (uint8_t)((net.raw[i].len - 20) >> 8);
+		pseudo[11] = (uint8_t)(net.raw[i].len - 20);
+		sum = offload_csum(pseudo, sizeof(pseudo), 0);
+		memcpy(p + 36, &sum, sizeof(sum));
+	}
+	arrive(RAW + i);
+}
+
+/* a socket of the workload's kernel: takes what is in order, answers whatever takes up numbers */
+static void kernel_gets(const struct segment *seg)
+{
+	struct segment answer = { .src = VIP, .dst = PEER, .sport = 80, .dport = 5000, .flags = OFFLOAD_TCP_ACK, .window = 1000 };
+
+	if (seq_after(seg->ack, net.kernel_una))
+		net.kernel_una = seg->ack;
+	if (seg->seq == net.kernel_rcv_nxt)
+		net.kernel_rcv_nxt += segment_span(seg);
+	answer.seq = net.kernel_una;
+	answer.ack = net.kernel_rcv_nxt;
+	if (segment_span(seg))
+		arrive_segment(&answer, false);
+}
+
+static int write_segment(const uint8_t *packet, size_t len, const struct virtio_net_hdr *vnet)
+{
+	struct segment seg;
+
+	for (unsigned int i = 0; i < net.n_raw; i++)
+		if (len == net.raw[i].len && !memcmp(packet, net.raw[i].packet, len)) {	/* as it came */
+			assert_memory_equal(vnet, &net.raw[i].vnet, sizeof(*vnet));
+			net.tx[net.n_tx++] = RAW + i;
+			return 0;
+		}
+	assert_true(segment_parse(packet, len, &seg));
+	assert_true(net.n_out < ARRAY_SIZE(net.out));
+	net.out[net.n_out++] = seg;
+	if (net.kernel && seg.dst == VIP)
+		kernel_gets(&seg);
+	return 0;
+}
+
 ssize_t tun_read(int fd, struct virtio_net_hdr *vnet, void *packet, size_t size)
 {
 	(void)fd;
@@ -95,6 +162,13 @@ ssize_t tun_read(int fd, struct virtio_net_hdr *vnet, void *packet, size_t size)
 		net.next_rx++;
 		memcpy(packet, net.ping, net.ping_len);
 		return (ssize_t)net.ping_len;
+	}
+	if ((net.rx[net.next_rx] & ~0xffu) == RAW) {
+		unsigned int i = net.rx[net.next_rx++] & 0xff;
+
+		*vnet = net.raw[i].vnet;
+		memcpy(packet, net.raw[i].packet, net.raw[i].len);
+		return (ssize_t)net.raw[i].len;
 	}
 	return (ssize_t)packet_make(net.rx[net.next_rx++], packet);
 }
@@ -113,6 +187,8 @@ int tun_write_packet(int fd, const struct virtio_net_hdr *vnet, const void *pack
 		net.pong_len = len;
 		return 0;
 	}
+	if (p[9] == 6)
+		return write_segment(packet, len, vnet);
 	assert_int_equal(len, 28);
 	net.tx[net.n_tx++] = mark;
 	if (net.answer && net.route && !(mark & FROM_APP))
@@ -524,6 +600,180 @@ static void test_echo_captured(void **state)
 	capture_close(cap);
 }
 
+/* ---- the stand-in ---- */
+
+#define K_RCV 1000u
+#define K_UNA 7000u
+
+static void addr(uint8_t to[16], uint32_t v)
+{
+	for (int i = 0; i < 4; i++)
+		to[i] = (uint8_t)(v >> (24 - 8 * i));
+}
+
+/* one connection, VIP:80 - PEER:5000, nothing in flight */
+static void arm(struct capture *cap, unsigned int after_ms)
+{
+	const struct standin_how how = { .after_ms = after_ms };
+	struct standin_given given = { 0 };
+	uint8_t buf[sizeof(struct sock_image_wire)];
+	struct sock_image img;
+
+	sock_image_init(&img);
+	img.kind = SOCK_KIND_TCP;
+	img.family = 4;
+	img.state = SOCK_ESTABLISHED;
+	img.flags = SOCK_F_SEQ | SOCK_F_QUEUES | SOCK_F_BYTES | SOCK_F_SACK;
+	addr(img.laddr, VIP);
+	addr(img.raddr, PEER);
+	img.lport = 80;
+	img.rport = 5000;
+	img.snd_una = img.snd_nxt = img.write_seq = K_UNA;
+	img.rcv_nxt = img.rcv_wup = K_RCV;
+	img.rcv_wnd = img.snd_wnd = img.max_window = 60000;
+	img.snd_mss = img.mss_clamp = img.adv_mss = img.rcv_mss = 1400;
+	assert_int_equal(sock_image_encode(&img, 0, buf, sizeof(buf)), sizeof(buf));
+	standin_given_add(&given, buf, sizeof(buf), 0);
+	assert_int_equal(standin_arm(capture_standin(cap), &how, &given, 1, NULL), 0);
+}
+
+static struct segment data(uint32_t seq, const char *text)
+{
+	return (struct segment){ .src = PEER, .dst = VIP, .sport = 5000, .dport = 80, .seq = seq, .ack = K_UNA, .window = 500,
+				 .flags = OFFLOAD_TCP_ACK, .data = (const uint8_t *)text, .len = (uint32_t)strlen(text) };
+}
+
+/* what was held goes to it first, oldest first; what it does not want stays, untouched and in order */
+static void test_take_over(void **state)
+{
+	struct capture *cap = start();
+	struct segment other = data(5, "other");
+	uint32_t marks[MAX];
+
+	(void)state;
+	captured(cap);
+	arm(cap, 50);
+	other.sport = 5001;
+	arrive(1);
+	arrive_segment(&(struct segment[]){ data(K_RCV, "abc") }[0], true);
+	arrive_segment(&other, true);	/* RAW + 1 */
+	arrive_segment(&(struct segment[]){ data(K_RCV + 3, "de") }[0], false);
+	arrive(2);
+	capture_read(cap, 2);
+	assert_int_equal(held(cap), 5);
+	assert_true(capture_next_us(cap) == 50001);
+	capture_tick(cap, 50000);
+	assert_int_equal(held(cap), 5);
+	capture_tick(cap, 50001);
+	assert_int_equal(held(cap), 3);
+	assert_true(net.n_out > 0);
+	assert_int_equal(net.out[net.n_out - 1].ack, K_RCV + 5);
+	assert_int_equal(net.out[net.n_out - 1].src, VIP);
+	arrive_segment(&(struct segment[]){ data(K_RCV + 5, "fgh") }[0], true);
+	arrive_segment(&other, false);	/* RAW + 4 */
+	arrive(3);
+	capture_read(cap, 50002);
+	assert_int_equal(net.out[net.n_out - 1].ack, K_RCV + 8);
+	assert_int_equal(held(cap), 5);
+	capture_export_start(cap);
+	assert_int_equal(export_some(cap, marks, MAX), 5);	/* none of what it took */
+	capture_export_stop(cap);
+	assert_int_equal(capture_release(cap, false, NULL), -EBUSY);
+	assert_int_equal(held(cap), 5);
+	assert_int_equal(standin_park(capture_standin(cap), 60000, NULL), 0);
+	assert_int_equal(standin_handed_back(capture_standin(cap), NULL), 0);
+	net.kernel = true;
+	net.kernel_una = K_UNA;
+	net.kernel_rcv_nxt = K_RCV + 8;	/* pushed */
+	assert_int_equal(capture_release(cap, false, NULL), 0);
+	written((const uint32_t[]){ 1, RAW + 1, 2, RAW + 4, 3, 0 });
+	capture_close(cap);
+}
+
+/* what an export has given away already is not shown to it */
+static void test_take_over_while_exporting(void **state)
+{
+	struct capture *cap = start();
+	uint32_t marks[MAX];
+
+	(void)state;
+	captured(cap);
+	arm(cap, 50);
+	arrive_segment(&(struct segment[]){ data(K_RCV, "abc") }[0], false);
+	capture_read(cap, 2);
+	capture_export_start(cap);
+	assert_int_equal(export_some(cap, marks, MAX), 1);
+	arrive_segment(&(struct segment[]){ data(K_RCV + 3, "de") }[0], false);
+	capture_read(cap, 3);
+	capture_tick(cap, 50001);
+	assert_int_equal(held(cap), 1);
+	assert_int_equal(capture_export_ack(cap, 1, 9), 1);
+	assert_int_equal(held(cap), 0);
+	capture_close(cap);
+}
+
+/* release: the kernel is told before anything else; its old answers go nowhere, its bytes to the peer */
+static void test_release_with_records(void **state)
+{
+	struct segment ack = { .src = VIP, .dst = PEER, .sport = 80, .dport = 5000, .seq = K_UNA, .ack = K_RCV, .window = 100,
+			       .flags = OFFLOAD_TCP_ACK };
+	struct capture *cap = start();
+	struct segment fin = data(K_RCV, "abc"), bytes = ack;
+	struct capture_state st;
+
+	(void)state;
+	captured(cap);
+	arm(cap, 0);
+	capture_tick(cap, 1);
+	fin.flags |= OFFLOAD_TCP_FIN;
+	arrive_segment(&fin, false);
+	bytes.data = (const uint8_t *)"new";
+	bytes.len = 3;
+	arrive_segment(&ack, false);
+	arrive_segment(&bytes, false);	/* RAW + 2 */
+	arrive(1 | FROM_APP);
+	capture_read(cap, 2);
+	arrive(7);
+	assert_int_equal(standin_park(capture_standin(cap), 60000, NULL), 0);
+	assert_int_equal(standin_handed_back(capture_standin(cap), NULL), 0);
+	net.kernel = true;
+	net.kernel_una = K_UNA;
+	net.kernel_rcv_nxt = K_RCV;	/* nobody pushed: the bytes go as packets, too */
+	net.n_out = 0;
+	assert_int_equal(capture_release(cap, false, NULL), 0);
+	assert_int_equal(net.kernel_rcv_nxt, K_RCV + 4);
+	written((const uint32_t[]){ 7, RAW + 2, 1 | FROM_APP, 0 });
+	capture_get_state(cap, 70000, &st);
+	assert_int_equal(st.behind, 0);
+	assert_int_equal(st.held_packets, 0);
+	capture_close(cap);
+}
+
+/* a socket that is not there is told, and holds nobody up */
+static void test_release_behind(void **state)
+{
+	struct capture *cap = start();
+	struct segment fin = data(K_RCV, "abc");
+	struct capture_state st;
+
+	(void)state;
+	captured(cap);
+	arm(cap, 0);
+	capture_tick(cap, 1);
+	fin.flags |= OFFLOAD_TCP_FIN;
+	arrive_segment(&fin, false);
+	capture_read(cap, 2);
+	arrive(7);
+	assert_int_equal(standin_park(capture_standin(cap), 60000, NULL), 0);
+	assert_int_equal(standin_handed_back(capture_standin(cap), NULL), 0);
+	assert_int_equal(capture_release(cap, false, NULL), 0);
+	written((const uint32_t[]){ 7, 0 });
+	capture_get_state(cap, 70000, &st);
+	assert_int_equal(st.behind, 1);
+	assert_false(net.route);
+	capture_close(cap);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -535,6 +785,10 @@ int main(void)
 		cmocka_unit_test(test_import_refusals),
 		cmocka_unit_test(test_echo_table),
 		cmocka_unit_test(test_echo_captured),
+		cmocka_unit_test(test_take_over),
+		cmocka_unit_test(test_take_over_while_exporting),
+		cmocka_unit_test(test_release_with_records),
+		cmocka_unit_test(test_release_behind),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -194,7 +194,7 @@ static void give(struct standin_given *g, uint8_t state, uint16_t lport, uint32_
 
 static struct standin *start(void)
 {
-	const struct standin_cfg cfg = { .output = output, .mtu = 1500 };
+	const struct standin_cfg cfg = { .name = "app", .output = output, .mtu = 1500 };
 
 	memset(&fake, 0, sizeof(fake));
 	return standin_new(&cfg);
@@ -349,6 +349,10 @@ static void test_release(void **state)
 	assert_int_equal(standin_may_release(s, NULL), -EBUSY);
 	assert_int_equal(standin_handed_back(s, NULL), 0);
 	assert_int_equal(standin_may_release(s, NULL), 0);
+	/* handed on and come back: these are newer than its own */
+	assert_int_equal(recorded(s, 3), 0);
+	assert_int_equal(standin_may_release(s, NULL), -EBUSY);
+	assert_int_equal(standin_handed_back(s, NULL), 0);
 	standin_released(s);
 	standin_get_stats(s, 100000, &st);
 	assert_int_equal(st.state, STACK_STANDIN_OFF);
