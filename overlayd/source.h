@@ -31,8 +31,8 @@ struct source_limits {
 };
 #define SOURCE_LIMITS_DEFAULT \
 	((struct source_limits){ \
-		.vips = 65536, .vip_packets = 64, .node_packets = 1024, .node_bytes = 1u << 20, \
-		.total_bytes = 8u << 20, .node_asks = 1000 })
+		.vips = 65536, .vip_packets = 1024, .node_packets = 4096, .node_bytes = 4u << 20, \
+		.total_bytes = 16u << 20, .node_asks = 1000 })
 
 /* what the directory says of a vIP; sin_port 0 = no node, or this one */
 struct source_record {

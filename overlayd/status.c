@@ -51,6 +51,10 @@ static json_t *status_drops(const struct fp_stats *s)
 		if (s->fwd.drops[i])
 			json_object_set_new(drops, forward_drop_name((enum forward_drop)i),
 					    json_integer((json_int_t)s->fwd.drops[i]));
+	if (s->tunnel.rx_bad_header)
+		json_object_set_new(drops, "bad-header", json_integer((json_int_t)s->tunnel.rx_bad_header));
+	if (s->tunnel.rx_bad_length)
+		json_object_set_new(drops, "truncated", json_integer((json_int_t)s->tunnel.rx_bad_length));
 	return drops;
 }
 
@@ -60,11 +64,12 @@ static json_t *status_fastpath(struct overlayd *ov)
 
 	if (fastpath_stats(ov->fastpath, &s))
 		return json_null();
-	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "tun_rx_bytes",
+	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "tun_rx_bytes",
 			 (json_int_t)s.fwd.tun_rx_bytes, "tun_tx_bytes", (json_int_t)s.fwd.tun_tx_bytes, "sent",
 			 (json_int_t)s.fwd.sent, "delivered", (json_int_t)s.fwd.delivered, "forwarded",
 			 (json_int_t)s.fwd.forwarded, "held", (json_int_t)s.fwd.held, "held_now", (json_int_t)s.held_packets,
-			 "misses", (json_int_t)s.fwd.misses, "stragglers", (json_int_t)s.fwd.stragglers, "local_vips",
+			 "misses", (json_int_t)s.fwd.misses, "stragglers", (json_int_t)s.fwd.stragglers, "verifies",
+			 (json_int_t)s.fwd.verifies, "unverified_now", (json_int_t)s.claims, "local_vips",
 			 (json_int_t)s.entries[FIB_LOCAL], "remote_vips", (json_int_t)s.entries[FIB_REMOTE], "drops",
 			 status_drops(&s));
 }

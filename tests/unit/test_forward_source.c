@@ -256,11 +256,11 @@ static void test_bounds(void **state)
 		spec.src = 0xc0a80500u + 10 + i % 200;
 		from_node(r, &r->stranger, TUNNEL_DATA, &spec);
 	}
-	assert_int_equal(forward_claims(r->fw), 1024);
-	assert_int_equal(dropped(r, FORWARD_DROP_CLAIMS_FULL), 5000 - 1024);
+	assert_int_equal(forward_claims(r->fw), 4096);
+	assert_int_equal(dropped(r, FORWARD_DROP_CLAIMS_FULL), 5000 - 4096);
 	assert_true(r->verifies <= 200);
 	numbered(r, &r->peer, 1);
-	assert_int_equal(forward_claims(r->fw), 1025);
+	assert_int_equal(forward_claims(r->fw), 4097);
 	lives_at(r, PACKET_SRC, 1, &r->peer);
 	assert_int_equal(r->writes, 1);
 	assert_int_equal(fib_held_packets(forward_fib(r->fw)), 0);
