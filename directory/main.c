@@ -23,6 +23,7 @@
 #include "directory/conf.h"
 #include "directory/server.h"
 #include "overlayd/common/cleanup.h"
+#include "overlayd/common/confine.h"
 #include "overlayd/common/log.h"
 #include "overlayd/common/tls.h"
 #include "overlayd/common/util.h"
@@ -134,10 +135,15 @@ static int serve_loop(struct dirconf *c, SSL_CTX *tls, int ready, struct oerr *e
 	const struct dirserver_cfg cfg = { .node = c->node, .tls = tls, .listen = c->listen, .database = c->database,
 					   .subnets = c->subnets, .n_subnets = c->n_subnets, .lease_ms = c->lease_ms,
 					   .hold_ms = c->hold_ms, .quarantine_ms = c->quarantine_ms };
-	struct dirserver *ds = dirserver_new(loop, &cfg, err);
+	struct oerr warn = { 0 };
+	struct dirserver *ds;
 	struct sockaddr_in at;
 	ev_signal term, intr;
 
+	/* before there is a second thread */
+	if (confine(CONFINE_DIRECTORY, &warn))
+		log_warn("main", "not confined: %s", warn.text);
+	ds = dirserver_new(loop, &cfg, err);
 	if (!ds)
 		return err->code;
 	signal(SIGPIPE, SIG_IGN);

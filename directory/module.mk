@@ -9,6 +9,6 @@ dirclient_SRC	:= $(dirplain_SRC) $(dirclient_only)
 LIBS_dir	:= -lsqlite3 -lpthread
 
 PROGRAMS	+= directoryd
-directoryd_SRC	:= directory/main.c directory/conf.c $(dirserver_SRC) $(dirclient_only) $(conn_SRC) $(common_SRC)
+directoryd_SRC	:= directory/main.c directory/conf.c $(dirserver_SRC) $(dirclient_only) $(confine_SRC) $(conn_SRC) $(common_SRC)
 directoryd_PB	:= dir
-directoryd_LIBS	:= $(LIBS_pb) $(LIBS_tls) $(LIBS_json) $(LIBS_ev) $(LIBS_dir) -lconfuse
+directoryd_LIBS	:= $(LIBS_confine) $(LIBS_pb) $(LIBS_tls) $(LIBS_json) $(LIBS_ev) $(LIBS_dir) -lconfuse

@@ -236,7 +236,8 @@ static int daemon_start_fastpath(struct overlayd *ov, struct oerr *err)
 	cleanup_free struct addr_prefix *subnets = xcalloc(ov->conf->n_subnets, sizeof(*subnets));
 	cleanup_close int tun = -1, udp = -1;
 	struct fp_cfg cfg = { .loop = ov->loop, .subnets = subnets, .n_subnets = ov->conf->n_subnets, .mtu = ov->conf->mtu,
-			      .offloads = daemon_offloads(ov->conf), .encrypt = ov->conf->tunnel.encryption };
+			      .offloads = daemon_offloads(ov->conf), .encrypt = ov->conf->tunnel.encryption,
+			      .confine = true };
 
 	/* a key outlives two failed renewals, then its node has to be reached again */
 	cfg.seal.max_age_us = ov->conf->tunnel.rekey_ms * 3000ull;

@@ -41,6 +41,7 @@
 #include <unistd.h>
 
 #include "overlayd/common/cleanup.h"
+#include "overlayd/common/confine.h"
 #include "overlayd/common/log.h"
 #include "overlayd/common/monotime.h"
 #include "overlayd/common/util.h"
@@ -498,7 +499,11 @@ static void *fp_main(void *arg)
 {
 	struct fastpath *fp = arg;
 	uint64_t now_us = monotime_us();
+	struct oerr err = { 0 };
 
+	/* this is where strangers' bytes are parsed */
+	if (fp->cfg.confine && confine(CONFINE_FASTPATH, &err))
+		log_warn(ROOM, "not confined: %s", err.text);
 	while (fp_turn(fp, &now_us))
 		;
 	return NULL;
@@ -561,10 +566,10 @@ static void fp_destroy(struct fastpath *fp)
 void fastpath_probe(struct fp_cfg *cfg)
 {
 	const struct tun_offloads all = { true, true, true };
-	struct tunnel_offloads udp = TUNNEL_OFFLOADS_ALL;
 	struct tun_offloads got = { 0 };
 	struct sockaddr_in at = { 0 };
 	socklen_t len = sizeof(at);
+	struct tunnel_offloads udp = TUNNEL_OFFLOADS_ALL;
 
 	if (tun_set_offloads(cfg->tun_fd, &all, &got))
 		got = (struct tun_offloads){ 0 };

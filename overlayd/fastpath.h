@@ -90,6 +90,7 @@ struct fp_cfg {
 	const struct addr_prefix *subnets;
 	unsigned int n_subnets;
 	unsigned int mtu;		/* inner, bytes */
+	bool confine;			/* the thread gives up whatever it does not need (common/confine.h) */
 	unsigned int spin_us;		/* look so long (yielding) before sleeping; 0 = sleep at once */
 	unsigned int unreachable_ms;	/* 0 = 2000 */
 	struct tunnel_offloads offloads;

@@ -3,7 +3,7 @@
 # its encryption; wants LIBS_aead
 crypto_SRC	:= overlayd/crypto.c overlayd/gcm.c
 seal_SRC	:= overlayd/seal.c overlayd/replay.c $(crypto_SRC)
-LIBS_aead	:= -lcrypto -lIPSec_MB
+LIBS_aead	:= -lcrypto -lIPSec_MB $(LIBS_confine)
 
 # the rules about packets
 forward_SRC	:= overlayd/forward.c overlayd/forward_update.c overlayd/source.c overlayd/inner.c overlayd/inject.c overlayd/icmp.c \
@@ -11,7 +11,7 @@ forward_SRC	:= overlayd/forward.c overlayd/forward_update.c overlayd/source.c ov
 
 # the data path: what moves packets between overlay0 and the nodes
 path_SRC	:= overlayd/fastpath.c $(forward_SRC) overlayd/tunnel.c overlayd/tunnel_probe.c overlayd/tunnel_wire.c \
-		   tunstack/offload.c tunstack/tun.c $(seal_SRC)
+		   tunstack/offload.c tunstack/tun.c $(confine_SRC) $(seal_SRC)
 
 # the daemon, and the command that starts and asks it
 net_SRC		:= overlayd/netlink.c overlayd/netns.c overlayd/fabric.c

@@ -10,19 +10,17 @@
 #include <ev.h>
 #include <fcntl.h>
 #include <getopt.h>
-#include <linux/capability.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "overlayd/common/addr.h"
 #include "overlayd/common/cleanup.h"
+#include "overlayd/common/confine.h"
 #include "overlayd/common/log.h"
 #include "overlayd/common/monotime.h"
 #include "overlayd/common/util.h"
@@ -200,20 +198,6 @@ static void detach(struct options *o)
 		close(null);
 }
 
-/* routes need NET_ADMIN and locked memory IPC_LOCK; nothing else is ever needed again, and no
- * program is ever started */
-static void drop_privileges(void)
-{
-	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
-	struct __user_cap_data_struct caps[2] = { 0 };
-
-	caps[0].effective = caps[0].permitted = 1u << CAP_NET_ADMIN | 1u << CAP_IPC_LOCK;
-	if (syscall(SYS_capset, &head, caps))
-		log_warn("main", "capset: %m");
-	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
-		log_warn("main", "no_new_privs: %m");
-}
-
 static void signal_cb(struct ev_loop *loop, struct ev_signal *w, int revents)
 {
 	(void)revents;
@@ -255,7 +239,8 @@ static int serve(struct ev_loop *loop, struct options *o)
 		capture_close(cap);
 		return 1;
 	}
-	drop_privileges();
+	if (confine(CONFINE_TUNSTACK, &err))
+		log_warn("main", "not confined: %s", err.text);
 	if (mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT))
 		log_warn("main", "memory cannot be locked: %m");
 	ev_signal_init(&sigs[0], signal_cb, SIGTERM);

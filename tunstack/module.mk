@@ -24,9 +24,9 @@ standin_SRC	:= $(addprefix tunstack/,standin.c newconn.c segment.c imgstream.c s
 capture_SRC	:= $(addprefix tunstack/,capture.c catchup.c hold.c offload.c) $(standin_SRC)
 
 PROGRAMS	+= tunstack
-tunstack_SRC	:= tunstack/main.c tunstack/server.c tunstack/echo.c $(capture_SRC) $(stack_SRC) $(tun_SRC) overlayd/fabric.c overlayd/netlink.c overlayd/netns.c $(conn_SRC) $(common_SRC)
+tunstack_SRC	:= tunstack/main.c tunstack/server.c tunstack/echo.c $(capture_SRC) $(stack_SRC) $(tun_SRC) overlayd/fabric.c overlayd/netlink.c overlayd/netns.c $(confine_SRC) $(conn_SRC) $(common_SRC)
 tunstack_PB	:= stack
-tunstack_LIBS	:= $(LIBS_nl) $(LIBS_pb) $(LIBS_tls) $(LIBS_ev) $(LIBS_lwip)
+tunstack_LIBS	:= $(LIBS_confine) $(LIBS_nl) $(LIBS_pb) $(LIBS_tls) $(LIBS_ev) $(LIBS_lwip)
 
 PROGRAMS	+= ms-sockets
 ms-sockets_SRC	:= tunstack/ms_sockets.c $(sock_image_SRC) overlayd/netns.c $(common_SRC)

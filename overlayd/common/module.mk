@@ -3,3 +3,6 @@
 common_SRC	:= overlayd/common/err.c overlayd/common/log.c overlayd/common/util.c overlayd/common/addr.c
 state_SRC	:= overlayd/common/statefile.c
 conn_SRC	:= overlayd/common/conn.c overlayd/common/conn_listen.c overlayd/common/conn_frame.c overlayd/common/tls.c
+# wants LIBS_confine
+confine_SRC	:= overlayd/common/confine.c
+LIBS_confine	:= -lseccomp
