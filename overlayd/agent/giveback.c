@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #include "overlayd/agent/cgroup.h"
+#include "overlayd/agent/fault.h"
 #include "overlayd/agent/records.h"
 #include "overlayd/agent/scan.h"
 #include "overlayd/agent/sockguard.h"
@@ -149,6 +150,8 @@ static int giveback_parked(struct control *c, struct stackclient *stack, struct 
 		ret = oerr_set(err, r.broken, "the stand-in of %s has a record that cannot be read", c->w.name);
 	if (!ret && r.n)
 		ret = giveback_push(c, &r, res, err);
+	if (!ret && r.n)
+		ret = fault_point("give.pushed", err);
 	records_fini(&r);
 	return ret ? ret : stackclient_handed_back(stack, &res->state, err);
 }

@@ -258,6 +258,7 @@ static void recover_roll_back(struct recover *r)
 		log_error("recover", "%.8s: %s", r->agent.journal.hex, err.text);
 	if (r->have_workload)
 		recover_give_back(r);
+	recover_fault(r, "rec.given");
 	if (r->fence &&
 	    (cgroup_fence_thaw(r->fence, &err) || cgroup_fence_restore(r->fence, &err) || cgroup_fence_remove(r->fence, &err)))
 		log_error("recover", "%.8s: %s", r->agent.journal.hex, err.text);
