@@ -60,8 +60,8 @@ int stack_new(const struct stack_cfg *cfg, struct stack **stack, struct oerr *er
 	}
 	s->cfg = *cfg;
 	s->cfg.socket_limit = cfg->socket_limit ? cfg->socket_limit : STACK_SOCKET_LIMIT;
-	if (s->cfg.socket_limit > SOCK_IMAGE_QUEUE_MAX / 2)
-		s->cfg.socket_limit = SOCK_IMAGE_QUEUE_MAX / 2;
+	if (s->cfg.socket_limit > STACK_SOCKET_LIMIT_MAX)
+		s->cfg.socket_limit = STACK_SOCKET_LIMIT_MAX;
 	s->cfg.total_limit = cfg->total_limit ? cfg->total_limit : STACK_TOTAL_LIMIT;
 	s->cfg.mtu = cfg->mtu ? cfg->mtu : STACK_MTU;
 	s->packet = xmalloc(s->cfg.mtu);
@@ -190,9 +190,12 @@ static bool consistent(const struct sock_image *img)
 {
 	bool fin_in = img->flags & SOCK_F_FIN_RCVD, fin_out = img->flags & SOCK_F_FIN_QUEUED;
 	uint32_t flight = img->snd_nxt - img->snd_una, have, edge = img->rcv_wup + img->rcv_wnd;
+	uint32_t first = img->rcv_nxt;
 
-	if (img->flags & SOCK_F_STANDIN)
+	if (img->flags & SOCK_F_STANDIN) {
 		edge = img->max_right;
+		first = img->k_rcv_nxt;
+	}
 	if ((img->flags & SOCK_F_STANDIN) && img->rcv_nxt - img->k_rcv_nxt !=
 	    img->taken_len + (fin_in && !img->k_fin_rcvd ? 1 : 0))
 		return false;
@@ -216,7 +219,9 @@ static bool consistent(const struct sock_image *img)
 		if (fin_out)
 			return false;
 	}
-	if (stack_after(edge, img->rcv_nxt + (1u << 30)) || stack_before(edge, img->rcv_nxt - 1))
+	/* a record must be able to hold whatever was promised */
+	if (stack_before(edge, img->rcv_nxt - 1) ||
+	    (stack_after(edge, img->rcv_nxt) && edge - first > SOCK_IMAGE_QUEUE_MAX))
 		return false;
 	if (fin_is_sent(img) && flight)
 		flight--;

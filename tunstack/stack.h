@@ -36,6 +36,7 @@
 
 #define STACK_SOCKET_LIMIT (4u << 20)	/* defaults for 0 in struct stack_cfg */
 #define STACK_TOTAL_LIMIT (256u << 20)
+#define STACK_SOCKET_LIMIT_MAX (240u << 20)	/* above it, this: a record holds 256 MiB */
 #define STACK_MTU 1500
 #define STACK_SOCKETS_MAX (1u << 18)	/* more are refused: -ENOSPC */
 #define STACK_NEVER UINT64_MAX		/* stack_next_us(): no timer runs */
