@@ -60,6 +60,7 @@ enum step {
 
 struct socket {
 	const struct sock_image *rec;
+	vip_t laddr, raddr;
 	enum step step;
 	bool heard;		/* it has answered: known and edge are valid */
 	bool asks;		/* an answer is needed */
@@ -82,25 +83,17 @@ struct catchup {
 	uint16_t id;
 };
 
-static vip_t addr_get(const uint8_t *p)
+static int socket_cmp(const void *pa, const void *pb)
 {
-	return (vip_t)p[0] << 24 | (vip_t)p[1] << 16 | (vip_t)p[2] << 8 | p[3];
-}
+	const struct socket *a = *(struct socket *const *)pa, *b = *(struct socket *const *)pb;
 
-static int key_cmp(const struct sock_image *a, const struct sock_image *b)
-{
-	int r = memcmp(a->raddr, b->raddr, sizeof(a->raddr));
-
-	if (!r)
-		r = (int)a->rport - b->rport;
-	if (!r)
-		r = (int)a->lport - b->lport;
-	return r ? r : memcmp(a->laddr, b->laddr, sizeof(a->laddr));
-}
-
-static int socket_cmp(const void *a, const void *b)
-{
-	return key_cmp((*(struct socket *const *)a)->rec, (*(struct socket *const *)b)->rec);
+	if (a->raddr != b->raddr)
+		return a->raddr < b->raddr ? -1 : 1;
+	if (a->rec->rport != b->rec->rport)
+		return a->rec->rport - b->rec->rport;
+	if (a->rec->lport != b->rec->lport)
+		return a->rec->lport - b->rec->lport;
+	return a->laddr == b->laddr ? 0 : a->laddr < b->laddr ? -1 : 1;
 }
 
 static bool at_end(const struct socket *s)
@@ -125,7 +118,8 @@ static void socket_init(struct socket *s, const struct sock_image *rec)
 	*s = (struct socket){ .rec = rec, .known = rec->k_rcv_nxt, .next = rec->k_rcv_nxt };
 	s->asks = rec->taken_len || rec->n_oos || fin_is_new(rec) ||
 		  (rec->flags & (SOCK_F_RST_RCVD | SOCK_F_NEW));
-	if (rec->family != 4 || !(rec->flags & SOCK_F_STANDIN))
+	if (!segment_addr(rec, true, &s->laddr) || !segment_addr(rec, false, &s->raddr) ||
+	    !(rec->flags & SOCK_F_STANDIN))
 		s->step = STEP_DONE;
 	else if (rec->flags & SOCK_F_NEW)	/* one reset before it was accepted never was */
 		s->step = rec->flags & SOCK_F_RST_RCVD ? STEP_DONE : STEP_OPEN;
@@ -170,20 +164,12 @@ void catchup_free(struct catchup *c)
 	free(c);
 }
 
-static void put_addr(uint8_t *p, vip_t v)
-{
-	for (int i = 0; i < 4; i++)
-		p[i] = (uint8_t)(v >> (24 - 8 * i));
-}
-
 /* the socket that sent @seg, NULL if there is no record of it */
 static struct socket *socket_find(const struct catchup *c, const struct segment *seg)
 {
-	struct sock_image key = { .lport = seg->sport, .rport = seg->dport };
-	struct socket want = { .rec = &key }, *p = &want, **found;
+	const struct sock_image key = { .lport = seg->sport, .rport = seg->dport };
+	struct socket want = { .rec = &key, .laddr = seg->src, .raddr = seg->dst }, *p = &want, **found;
 
-	put_addr(key.laddr, seg->src);
-	put_addr(key.raddr, seg->dst);
 	found = bsearch(&p, c->index, c->n, sizeof(struct socket *), socket_cmp);
 	return found ? *found : NULL;
 }
@@ -214,12 +200,13 @@ bool catchup_is_stale(const struct catchup *c, const uint8_t *packet, size_t len
 }
 
 /* a segment of the peer's */
-static size_t build(struct catchup *c, const struct sock_image *rec, struct segment *seg, uint8_t *packet, size_t size)
+static size_t build(struct catchup *c, const struct socket *s, struct segment *seg, uint8_t *packet, size_t size)
 {
+	const struct sock_image *rec = s->rec;
 	uint32_t window = rec->peer_wnd >> rec->snd_wscale;
 
-	seg->src = addr_get(rec->raddr);
-	seg->dst = addr_get(rec->laddr);
+	seg->src = s->raddr;
+	seg->dst = s->laddr;
 	seg->sport = rec->rport;
 	seg->dport = rec->lport;
 	seg->window = (uint16_t)(window < UINT16_MAX ? window : UINT16_MAX);
@@ -406,7 +393,7 @@ size_t catchup_next(struct catchup *c, uint64_t now_us, uint8_t *packet, size_t 
 			socket_late(s);
 		while (socket_moves(s))
 			if (socket_step(c, s, &seg, now_us))
-				return build(c, s->rec, &seg, packet, size);
+				return build(c, s, &seg, packet, size);
 		active += !at_end(s);
 	}
 	return 0;

@@ -103,32 +103,20 @@ void newconn_free(struct newconn *nc)
 	free(nc);
 }
 
-static vip_t addr_get(const uint8_t *p)
-{
-	return (vip_t)p[0] << 24 | (vip_t)p[1] << 16 | (vip_t)p[2] << 8 | p[3];
-}
-
 static void addr_put(uint8_t *p, vip_t v)
 {
 	for (int i = 0; i < 4; i++)
 		p[i] = (uint8_t)(v >> (24 - 8 * i));
 }
 
-/* the IPv4 address an image's local end stands for; an IPv6 listener serves IPv4 too if it says so */
+/* the IPv4 address a listener serves; an IPv6 one for any address serves IPv4 too if it says so */
 static bool local_addr(const struct sock_image *img, vip_t *addr)
 {
-	static const uint8_t any[16], mapped[12] = { [10] = 0xff, [11] = 0xff };
+	static const uint8_t any[16];
 	int64_t only;
 
-	if (img->family == 4) {
-		*addr = addr_get(img->laddr);
+	if (segment_addr(img, true, addr))
 		return true;
-	}
-	if (!memcmp(img->laddr, mapped, sizeof(mapped))) {
-		*addr = addr_get(img->laddr + 12);
-		return true;
-	}
-	*addr = 0;
 	return !memcmp(img->laddr, any, sizeof(any)) &&
 	       sock_image_opt(img, SOCK_OPT_IPV6_ONLY, &only) && !only;
 }
@@ -182,8 +170,10 @@ static struct listener *listener_find(const struct newconn *nc, vip_t addr, uint
 /** newconn_count() - a connection nobody has accepted yet was made before: it takes up a listener's room */
 void newconn_count(struct newconn *nc, const struct sock_image *rec)
 {
-	struct listener *l = listener_find(nc, addr_get(rec->laddr), rec->lport);
+	struct listener *l;
+	vip_t addr;
 
+	l = segment_addr(rec, true, &addr) ? listener_find(nc, addr, rec->lport) : NULL;
 	if (!l)
 		return;
 	l->used++;
@@ -227,17 +217,18 @@ static void entry_forget(struct newconn *nc, struct entry **p)
 /**
  * newconn_time_wait() - FINs that are repeated to this connection are answered
  *
- * Return: 0; -EAFNOSUPPORT; -ENOSPC too many.
+ * Return: 0; -EAFNOSUPPORT not IPv4.
  */
 int newconn_time_wait(struct newconn *nc, const struct sock_image *img)
 {
 	struct entry *e, **p;
+	vip_t laddr, raddr;
 
-	if (img->family != 4)
+	if (!segment_addr(img, true, &laddr) || !segment_addr(img, false, &raddr))
 		return -EAFNOSUPPORT;
 	e = xcalloc(1, sizeof(*e));
-	e->raddr = addr_get(img->raddr);
-	e->laddr = addr_get(img->laddr);
+	e->raddr = raddr;
+	e->laddr = laddr;
 	e->rport = img->rport;
 	e->lport = img->lport;
 	p = bucket_of(nc, e->raddr, e->rport, e->lport);

@@ -95,6 +95,23 @@ uint32_t segment_span(const struct segment *seg)
 	return seg->len + !!(seg->flags & OFFLOAD_TCP_SYN) + !!(seg->flags & OFFLOAD_TCP_FIN);
 }
 
+/**
+ * segment_addr() - which IPv4 address an image's local or remote end stands for
+ *
+ * Return: false when it is an IPv6 one that none is mapped into; @addr is 0 then.
+ */
+bool segment_addr(const struct sock_image *img, bool local, vip_t *addr)
+{
+	static const uint8_t mapped[12] = { [10] = 0xff, [11] = 0xff };
+	const uint8_t *p = local ? img->laddr : img->raddr;
+
+	*addr = 0;
+	if (img->family != 4 && memcmp(p, mapped, sizeof(mapped)))
+		return false;
+	*addr = get_be(img->family == 4 ? p : p + sizeof(mapped), 4);
+	return true;
+}
+
 static unsigned int options_build(const struct segment *seg, uint8_t *p)
 {
 	uint8_t *at = p;

@@ -9,6 +9,7 @@
 
 #include "overlayd/common/addr.h"
 #include "tunstack/offload.h"
+#include "tunstack/sock_image.h"
 
 #define SEGMENT_HDR_MAX 80u		/* what segment_build() puts in front of the data at most */
 #define SEGMENT_WSCALE_MAX 14u		/* RFC 7323 2.3 */
@@ -43,5 +44,6 @@ static inline bool seq_after(uint32_t a, uint32_t b)
 bool segment_parse(const uint8_t *packet, size_t len, struct segment *seg);
 size_t segment_build(const struct segment *seg, uint16_t id, uint8_t *packet, size_t size);
 uint32_t segment_span(const struct segment *seg);
+bool segment_addr(const struct sock_image *img, bool local, vip_t *addr);
 
 #endif

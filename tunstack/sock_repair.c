@@ -64,6 +64,7 @@ enum opt_flag {
 	OPT_RO = 1,	/* cannot be set, or not any more */
 	OPT_KEPT = 2,	/* CRIU 4.2.1 brings it back in every socket: read only when all are wanted */
 	OPT_ALIVE = 4,	/* means something while SO_KEEPALIVE is on */
+	OPT_LISTEN = 8,	/* of a listener it is always read: who answers SYNs for it goes by it */
 };
 
 struct opt_desc {
@@ -81,9 +82,9 @@ static const struct opt_desc opts[SOCK_OPT_COUNT] = {
 	[SOCK_OPT_LINGER] = { SOL_SOCKET, OPT_LINGER, FOR_ALL, OPT_KEPT, SO_LINGER },
 	[SOCK_OPT_PRIORITY] = { SOL_SOCKET, OPT_INT, FOR_ALL, 0, SO_PRIORITY },
 	[SOCK_OPT_MARK] = { SOL_SOCKET, OPT_INT, FOR_ALL, OPT_KEPT, SO_MARK },
-	[SOCK_OPT_RCVBUF] = { SOL_SOCKET, OPT_INT, FOR_ALL, OPT_KEPT, SO_RCVBUF },
+	[SOCK_OPT_RCVBUF] = { SOL_SOCKET, OPT_INT, FOR_ALL, OPT_KEPT | OPT_LISTEN, SO_RCVBUF },
 	[SOCK_OPT_SNDBUF] = { SOL_SOCKET, OPT_INT, FOR_ALL, OPT_KEPT, SO_SNDBUF },
-	[SOCK_OPT_BUF_LOCK] = { SOL_SOCKET, OPT_INT, FOR_ALL, OPT_KEPT, SO_BUF_LOCK },
+	[SOCK_OPT_BUF_LOCK] = { SOL_SOCKET, OPT_INT, FOR_ALL, OPT_KEPT | OPT_LISTEN, SO_BUF_LOCK },
 	[SOCK_OPT_RCVLOWAT] = { SOL_SOCKET, OPT_INT, FOR_ALL, OPT_KEPT, SO_RCVLOWAT },
 	[SOCK_OPT_RCVTIMEO] = { SOL_SOCKET, OPT_TIMEVAL, FOR_ALL, OPT_KEPT, SO_RCVTIMEO },
 	[SOCK_OPT_SNDTIMEO] = { SOL_SOCKET, OPT_TIMEVAL, FOR_ALL, OPT_KEPT, SO_SNDTIMEO },
@@ -107,7 +108,7 @@ static const struct opt_desc opts[SOCK_OPT_COUNT] = {
 	[SOCK_OPT_IP_MULTICAST_LOOP] = { IPPROTO_IP, OPT_INT, FOR_UDP, 0, IP_MULTICAST_LOOP },
 	[SOCK_OPT_IPV6_TCLASS] = { IPPROTO_IPV6, OPT_INT, FOR_V6, 0, IPV6_TCLASS },
 	[SOCK_OPT_IPV6_HOPS] = { IPPROTO_IPV6, OPT_INT, FOR_V6, 0, IPV6_UNICAST_HOPS },
-	[SOCK_OPT_IPV6_ONLY] = { IPPROTO_IPV6, OPT_INT, FOR_V6, OPT_RO | OPT_KEPT, IPV6_V6ONLY },
+	[SOCK_OPT_IPV6_ONLY] = { IPPROTO_IPV6, OPT_INT, FOR_V6, OPT_RO | OPT_KEPT | OPT_LISTEN, IPV6_V6ONLY },
 	[SOCK_OPT_IPV6_MTU_DISCOVER] = { IPPROTO_IPV6, OPT_INT, FOR_V6, 0, IPV6_MTU_DISCOVER },
 	[SOCK_OPT_IPV6_RECVPKTINFO] = { IPPROTO_IPV6, OPT_INT, FOR_V6, 0, IPV6_RECVPKTINFO },
 	[SOCK_OPT_TCP_NODELAY] = { IPPROTO_TCP, OPT_INT, FOR_TCP, OPT_KEPT, TCP_NODELAY },
@@ -205,7 +206,8 @@ static void read_options(int fd, bool all, struct sock_image *img)
 
 	for (enum sock_opt o = 0; o < SOCK_OPT_COUNT; o++) {
 		bool alive = (opts[o].flags & OPT_ALIVE) && img->opt[SOCK_OPT_KEEPALIVE];
-		bool wanted = all || alive || !(opts[o].flags & OPT_KEPT);
+		bool listens = (opts[o].flags & OPT_LISTEN) && img->state == SOCK_LISTEN;
+		bool wanted = all || alive || listens || !(opts[o].flags & OPT_KEPT);
 
 		if (wanted && opt_applies(&opts[o], img) && !opt_get(fd, &opts[o], &img->opt[o]))
 			img->opt_known |= 1ull << o;

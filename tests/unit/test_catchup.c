@@ -40,7 +40,7 @@ struct kernel {
 static struct kernel kernel;
 static uint8_t taken[BYTES_MAX];
 
-static void addr(uint8_t to[16], uint32_t v)
+static void addr(uint8_t *to, uint32_t v)
 {
 	for (int i = 0; i < 4; i++)
 		to[i] = (uint8_t)(v >> (24 - 8 * i));
@@ -56,6 +56,7 @@ struct scenario {
 	unsigned int lose;
 	bool mute, gone;
 	bool no_ts;
+	bool mapped;			/* an IPv6 socket with IPv4 ends */
 	/* what must come of it */
 	unsigned int behind;
 	bool silent;			/* nothing is sent at all */
@@ -73,6 +74,14 @@ static void record_make(const struct scenario *sc, struct sock_image *rec)
 		     (sc->rst ? SOCK_F_RST_RCVD : 0) | (sc->is_new ? SOCK_F_NEW : 0);
 	addr(rec->laddr, VIP);
 	addr(rec->raddr, PEER);
+	if (sc->mapped) {
+		memset(rec->laddr, 0, 16);
+		memset(rec->laddr + 10, 0xff, 2);
+		memcpy(rec->raddr, rec->laddr, 16);
+		addr(rec->laddr + 12, VIP);
+		addr(rec->raddr + 12, PEER);
+		rec->family = 6;
+	}
 	rec->lport = 80;
 	rec->rport = 4000;
 	rec->k_snd_una = K_UNA;
@@ -237,6 +246,7 @@ static const struct scenario scenarios[] = {
 	{ "a silent kernel", .mute = true, .fin = true, .behind = 1 },
 	{ "one in three packets lost", .lose = 3, .taken = 30000, .fin = true },
 	{ "one in two packets lost", .lose = 2, .taken = 3000, .fin = true },
+	{ "of an IPv6 socket", .mapped = true, .taken = 3000, .fin = true, .is_new = true },
 	{ "without timestamps", .no_ts = true, .taken = 3000, .fin = true },
 };
 

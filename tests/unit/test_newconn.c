@@ -76,7 +76,7 @@ static struct newconn *start(void)
 	return newconn_new(&cfg);
 }
 
-static void addr(uint8_t to[16], uint32_t v)
+static void addr(uint8_t *to, uint32_t v)
 {
 	for (int i = 0; i < 4; i++)
 		to[i] = (uint8_t)(v >> (24 - 8 * i));
@@ -336,6 +336,34 @@ static void test_listeners(void **state)
 	newconn_free(nc);
 }
 
+/* IPv4 ends of IPv6 sockets */
+static void test_mapped(void **state)
+{
+	struct sock_image six = listener(0, 80, 0), tw = listener(0, 80, 0);
+	struct newconn *nc = start();
+	struct segment seg = syn(1);
+
+	(void)state;
+	six.family = tw.family = 6;
+	memset(six.laddr + 10, 0xff, 2);
+	addr(six.laddr + 12, VIP);
+	memcpy(tw.laddr, six.laddr, 16);
+	memcpy(tw.raddr, six.laddr, 16);
+	addr(tw.raddr + 12, PEER);
+	tw.rport = 9;
+	assert_int_equal(newconn_listen(nc, &six), 0);
+	assert_int_equal(newconn_time_wait(nc, &tw), 0);
+	memset(tw.raddr, 1, 4);
+	assert_int_equal(newconn_time_wait(nc, &tw), -EAFNOSUPPORT);
+	assert_int_equal(give(nc, &seg, SEC), NEWCONN_DONE);
+	seg = syn(9);
+	seg.flags = FIN | ACK;
+	assert_int_equal(give(nc, &seg, SEC), NEWCONN_DONE);
+	assert_int_equal(got.n_out, 2);
+	newconn_count(nc, &six);
+	newconn_free(nc);
+}
+
 static void test_defer_accept(void **state)
 {
 	struct sock_image img = listener(0, 80, 5);
@@ -494,6 +522,7 @@ int main(void)
 		cmocka_unit_test(test_backlog),
 		cmocka_unit_test(test_refused_by_taker),
 		cmocka_unit_test(test_listeners),
+		cmocka_unit_test(test_mapped),
 		cmocka_unit_test(test_defer_accept),
 		cmocka_unit_test(test_repetition),
 		cmocka_unit_test(test_close),
