@@ -5,12 +5,14 @@
  * socket and shows the answer; --json shows it as it came.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <jansson.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -26,6 +28,7 @@
 #include "overlayd/overlayd.h"
 #include "overlayd/purge.h"
 #include "overlayd/show.h"
+#include "overlayd/workload.h"
 
 #define MAIN_TIMEOUT_MS 15000
 #define MAIN_STOP_TIMEOUT_MS 20000
@@ -356,11 +359,27 @@ static int main_exec_check(const char *name)
 	return status;
 }
 
+/* Two commands that find no ms-init would make two. Not close-on-exec: ms-init --exec lets go of it. Return: descriptor, -1 = said */
+static int main_exec_lock(const char *name)
+{
+	char path[256];
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/%s/exec.lock", WORKLOAD_DIR, name);
+	fd = open(path, O_RDWR | O_CREAT, 0600);
+	while (fd >= 0 && flock(fd, LOCK_EX) && errno == EINTR)
+		;
+	if (fd < 0)
+		fprintf(stderr, "overlayd: %s: %s\n", path, strerror(errno));
+	return fd;
+}
+
 /* `overlayd exec NAME -- CMD...` becomes ms-init --exec, which joins the workload's living ms-init when there is one */
 static int main_exec(const struct main_options *o)
 {
-	char program[4096], netns[128], join[16];
-	cleanup_free char **argv = xcalloc((size_t)o->n_args + 8, sizeof(*argv));
+	char program[4096], netns[128], join[16], lock_text[16];
+	cleanup_free char **argv = xcalloc((size_t)o->n_args + 10, sizeof(*argv));
+	cleanup_close int lock = -1;
 	int status = main_exec_check(o->args[0]), n = 0;
 	struct stat st;
 	pid_t init;
@@ -372,6 +391,9 @@ static int main_exec(const struct main_options *o)
 		fprintf(stderr, "overlayd: %s: %s\n", netns, strerror(errno));
 		return 1;
 	}
+	lock = main_exec_lock(o->args[0]);
+	if (lock < 0)
+		return 1;
 	init = ms_init_find(st.st_ino);
 	if (util_sibling_path("ms-init", program, sizeof(program))) {
 		fprintf(stderr, "overlayd: %s is missing\n", program);
@@ -385,6 +407,11 @@ static int main_exec(const struct main_options *o)
 		snprintf(join, sizeof(join), "%d", (int)init);
 		argv[n++] = (char *)"--join";
 		argv[n++] = join;
+		close(steal_fd(&lock));
+	} else {
+		snprintf(lock_text, sizeof(lock_text), "%d", lock);
+		argv[n++] = (char *)"--lock";
+		argv[n++] = lock_text;
 	}
 	argv[n++] = (char *)"--";
 	for (int i = 1; i < o->n_args; i++)

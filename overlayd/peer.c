@@ -39,7 +39,8 @@
  *              unanswered ones end the link; rekey_ms from one key to
  *              the next, the node with the larger name a quarter later. Anything received counts as an answer. Per peer:
  *              retry, RETRY_MIN_MS doubling to RETRY_MAX_MS, a quarter of jitter either way; the
- *              doubling ends with the first pong. Per request: its timeout.
+ *              doubling ends with the first pong; while a request is open, RETRY_ASKED_MS at most.
+ *              Per request: its timeout.
  *   Callbacks  ops and reply callbacks may ask, tell, answer and cancel, but not peers_free().
  *   Invariants cur->ready && !cur->retired; out implies !out->ready; cur and out have ->peer == the
  *              peer; a request is in exactly one list.
@@ -64,7 +65,7 @@
 #define DEAD_AFTER 3
 #define RETRY_MIN_MS 100
 #define RETRY_MAX_MS 5000
-#define RETRY_EAGER_US 1000000		/* a new request does not wait for a retry when the last attempt is older than this */
+#define RETRY_ASKED_MS 200		/* between attempts while a request is open: somebody waits */
 #define CROSS_US 2000000
 #define RETIRE_MS 500
 #define MOVED_TIMEOUT_MS 5000
@@ -925,6 +926,14 @@ static unsigned int peer_backoff_ms(unsigned int failures, uint32_t random)
 	return ms - ms / 4 + random % (ms / 2);
 }
 
+/* the same while somebody waits: back-off is for nodes nobody needs at the moment; @since_ms: since the last attempt began */
+static unsigned int peer_asked_ms(unsigned int backoff_ms, uint64_t since_ms)
+{
+	unsigned int asked_ms = since_ms < RETRY_ASKED_MS ? RETRY_ASKED_MS - (unsigned int)since_ms : 0;
+
+	return asked_ms < backoff_ms ? asked_ms : backoff_ms;
+}
+
 /* after any event: state from facts, retry timer from state */
 static void peer_settle(struct peer *p, enum peer_event event)
 {
@@ -943,16 +952,14 @@ static void peer_settle(struct peer *p, enum peer_event event)
 		ev_timer_stop(loop, &p->retry);
 		return;
 	}
-	if (old == PEER_WAIT && event == PEER_EV_WANTED && p->failures &&
-	    monotime_us() - p->dialled_us > RETRY_EAGER_US) {
-		ev_timer_stop(loop, &p->retry); /* somebody new asks, and it has been a while */
-	} else if (ev_is_active(&p->retry)) {
+	if (ev_is_active(&p->retry) && !(old == PEER_WAIT && event == PEER_EV_WANTED && p->n_reqs))
 		return;
-	} else {
-		if (getrandom(&random, sizeof(random), 0) != sizeof(random))
-			random = 0;
-		wait_ms = peer_backoff_ms(p->failures, random);
-	}
+	if (getrandom(&random, sizeof(random), 0) != sizeof(random))
+		random = 0;
+	wait_ms = peer_backoff_ms(p->failures, random);
+	if (p->n_reqs)
+		wait_ms = peer_asked_ms(wait_ms, (monotime_us() - p->dialled_us) / 1000);
+	ev_timer_stop(loop, &p->retry);
 	ev_now_update(loop);
 	ev_timer_set(&p->retry, wait_ms / 1000., 0.);
 	ev_timer_start(loop, &p->retry);

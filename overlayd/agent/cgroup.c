@@ -39,6 +39,7 @@
 #include "overlayd/common/util.h"
 
 #define CGROUP_ROUNDS 50	/* a workload that forks faster than it can be moved */
+#define CGROUP_DYING_MS 5000	/* for killed tasks to be gone */
 
 struct cgroup_task {
 	pid_t pid;
@@ -417,12 +418,16 @@ int cgroup_fence_kill(struct cgroup_fence *f, unsigned int timeout_ms, struct oe
 	return r ? oerr_set(err, r, "ending the processes in %s: %s", f->path, strerror(-r)) : 0;
 }
 
-/** cgroup_fence_remove() - the empty group and its state file; Return: 0 (also when they are not
- * there), -EBUSY, -errno */
+/** cgroup_fence_remove() - the empty group and its state file; what is dying in it (its ms-init was
+ * killed) is awaited; Return: 0 (also when they are not there), -EBUSY, -errno */
 int cgroup_fence_remove(struct cgroup_fence *f, struct oerr *err)
 {
-	if (rmdir(f->path) && errno != ENOENT)
-		return oerr_set(err, -errno, "%s: %s", f->path, strerror(errno));
+	int r = rmdir(f->path) ? -errno : 0;
+
+	if (r == -EBUSY && !cgroup_await(f, "populated 0", CGROUP_DYING_MS))
+		r = rmdir(f->path) ? -errno : 0;
+	if (r && r != -ENOENT)
+		return oerr_set(err, r, "%s: %s", f->path, strerror(-r));
 	unlink(f->state_path);
 	return 0;
 }

@@ -418,11 +418,15 @@ static void src_freeze_undo(void *arg)
 
 static int src_put_aside(struct migrate_src *m, struct oerr *err)
 {
-	cleanup_free pid_t *pids = xcalloc(m->scan->n_tasks, sizeof(*pids));
+	cleanup_free pid_t *pids = NULL;
+	size_t n = 0;
+	int ret = src_list_tasks(&pids, &n, m);
 
-	for (size_t i = 0; i < m->scan->n_tasks; i++)
-		pids[i] = m->scan->tasks[i].pid;
-	flocks_refresh(m->flocks, pids, m->scan->n_tasks);
+	if (!ret)
+		ret = unixpath_refresh(m->unixpath, pids, n, m->agent.journal.hex);
+	if (ret)
+		return oerr_set(err, ret, "names and locks of %s: %s", m->control.w.name, strerror(-ret));
+	flocks_refresh(m->flocks, pids, n);
 	journal_set_json(&m->agent.journal, "flocks", flocks_to_json(m->flocks));
 	journal_set_json(&m->agent.journal, "unixpaths", unixpath_to_json(m->unixpath));
 	if (journal_commit(&m->agent.journal, NULL, err) || flocks_release(m->flocks, err) || unixpath_aside(m->unixpath, err))

@@ -9,6 +9,8 @@
  *   Processes  waiter (the caller's process; outside all namespaces, no part of the workload)
  *                -> ms-init, pid 1 (ms_init.c; made by the first command of a workload)
  *                     -> ms-root -> CMD
+ *              Whoever makes it holds a lock (--lock), from before it looked for one until the new
+ *              one can be found: so two first commands do not make two.
  *              With --join the ms-root is made a child of the waiter by CLONE_PARENT out of a
  *              helper that has entered the namespaces.
  *   Terminal   when the caller is on one, CMD gets one of the workload's own (ms_tty.c).
@@ -52,6 +54,7 @@ struct ms_exec {
 	const char *log;	/* with detach */
 	const char *dir;	/* working directory, or NULL = the caller's */
 	pid_t join;		/* host pid of the ms-init to join, 0 = make one */
+	int lock;		/* held by whoever makes the workload's ms-init until that can be found; -1 = none */
 	bool detach;
 	char *const *argv;	/* the command */
 	char root_program[4096];/* ms-root */
@@ -173,6 +176,7 @@ static void exec_be_init(struct ms_exec *x, int netns, int go)
 	if (setns(netns, CLONE_NEWNET))
 		_exit(exec_error(x->netns));
 	setsid();
+	/* ms_init_find() sees us from here on, and the lock ends */
 	exec_close_others(log_fd, x->tty_inside);
 	_exit(ms_init_run(-1, log_fd, exec_begin, x));
 }
@@ -327,6 +331,8 @@ static pid_t exec_new(struct ms_exec *x, int netns)
 		pid = -1;
 	}
 	close(go[1]);
+	if (x->lock >= 0)
+		close(steal_fd(&x->lock));
 	return pid;
 }
 
@@ -353,7 +359,7 @@ static pid_t exec_join(const struct ms_exec *x, int netns)
 
 static int exec_usage(void)
 {
-	fprintf(stderr, "usage: ms-init --exec --netns PATH [--join PID | --pid-file FILE] "
+	fprintf(stderr, "usage: ms-init --exec --netns PATH [--join PID | --lock FD] [--pid-file FILE] "
 			"[--detach] [--log FILE] [--chdir DIR] -- "
 			"CMD [ARG]...\n");
 	return EXEC_FAILED;
@@ -365,6 +371,7 @@ static int exec_parse(struct ms_exec *x, int argc, char *argv[])
 		{ "exec", no_argument, NULL, 'e' },
 		{ "netns", required_argument, NULL, 'n' },
 		{ "join", required_argument, NULL, 'j' },
+		{ "lock", required_argument, NULL, 'L' },
 		{ "pid-file", required_argument, NULL, 'p' },
 		{ "detach", no_argument, NULL, 'd' },
 		{ "log", required_argument, NULL, 'l' },
@@ -372,7 +379,7 @@ static int exec_parse(struct ms_exec *x, int argc, char *argv[])
 		{ 0 },
 	};
 	bool exec = false;
-	uint64_t pid;
+	uint64_t pid, fd;
 	int c;
 
 	while ((c = getopt_long(argc, argv, "+", options, NULL)) != -1) {
@@ -387,6 +394,11 @@ static int exec_parse(struct ms_exec *x, int argc, char *argv[])
 			if (util_parse_u64(optarg, 1, INT32_MAX, &pid))
 				return -EINVAL;
 			x->join = (pid_t)pid;
+			break;
+		case 'L':
+			if (util_parse_u64(optarg, 3, INT32_MAX, &fd) || fcntl((int)fd, F_SETFD, FD_CLOEXEC))
+				return -EINVAL;
+			x->lock = (int)fd;
 			break;
 		case 'p':
 			x->pid_file = optarg;
@@ -462,7 +474,7 @@ static int exec_run(struct ms_exec *x, int netns)
 /** ms_exec_main() - `ms-init --exec ...`; Return: exit status */
 int ms_exec_main(int argc, char *argv[])
 {
-	struct ms_exec x = { .tty_inside = -1, .tty_waiter = -1 };
+	struct ms_exec x = { .tty_inside = -1, .tty_waiter = -1, .lock = -1 };
 	cleanup_close int netns = -1;
 	cleanup_free char *cwd = getcwd(NULL, 0);
 

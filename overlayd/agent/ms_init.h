@@ -95,7 +95,7 @@ void ms_init_free(struct ms_init *mi);
 
 /* `overlayd exec`: run the program itself, `ms-init --exec`:
  *
- *   ms-init --exec --netns PATH [--join HOSTPID | --pid-file FILE] [--detach] [--log FILE]
+ *   ms-init --exec --netns PATH [--join HOSTPID | --lock FD] [--pid-file FILE] [--detach] [--log FILE]
  *           [--chdir DIR] -- CMD ARGS...
  *
  * Without --join: new PID, mount and IPC namespaces in the network namespace PATH

@@ -392,6 +392,26 @@ int scan_sock_list(int netns_fd, struct scan_sock **socks, size_t *n, uint64_t *
 }
 
 /**
+ * scan_sock_names() - the UNIX sockets of a namespace with their names alone; cheap
+ * @socks: each for scan_sock_fini(), the array for free()
+ *
+ * Return: 0 or -errno.
+ */
+int scan_sock_names(int netns_fd, struct scan_sock **socks, size_t *n)
+{
+	const struct unix_diag_req ux = { .sdiag_family = AF_UNIX,
+					  .udiag_states = ~0u,
+					  .udiag_show = UDIAG_SHOW_NAME | UDIAG_SHOW_VFS };
+	cleanup_close int nl = diag_open(netns_fd);
+	struct diag_out out = { 0 };
+	int r = nl < 0 ? nl : diag_dump(nl, &ux, sizeof(ux), unix_msg, 0, 0, &out);
+
+	*socks = out.v;
+	*n = out.n;
+	return r;
+}
+
+/**
  * scan_sock_take() - a process's descriptor, as our own (both refer to one open file)
  *
  * Return: a descriptor the caller closes, or -errno.

@@ -13,6 +13,7 @@
  */
 #include "overlayd/agent/unixpath.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -26,6 +27,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "overlayd/agent/scan_sock.h"
 #include "overlayd/common/cleanup.h"
 #include "overlayd/common/util.h"
 
@@ -173,6 +175,85 @@ struct unixpath *unixpath_new(const struct scan *s, const char *migration_hex)
 		if (s->socks[i].vfs_ino && !has_file(up, s->socks[i].vfs_dev, s->socks[i].vfs_ino))
 			unixpath_add(up, s, &s->socks[i], migration_hex);
 	return up;
+}
+
+/* which of @pids holds socket @ino? 0 = none does */
+static pid_t sock_holder(uint64_t ino, const pid_t *pids, size_t n)
+{
+	char want[64], path[300], link[64];
+
+	snprintf(want, sizeof(want), "socket:[%" PRIu64 "]", ino);
+	for (size_t i = 0; i < n; i++) {
+		cleanup_dir DIR *dir = NULL;
+		const struct dirent *de;
+
+		snprintf(path, sizeof(path), "/proc/%d/fd", (int)pids[i]);
+		dir = opendir(path);
+		while (dir && (de = readdir(dir))) {
+			ssize_t len = readlinkat(dirfd(dir), de->d_name, link, sizeof(link) - 1);
+
+			link[len > 0 ? len : 0] = '\0';
+			if (!strcmp(link, want))
+				return pids[i];
+		}
+	}
+	return 0;
+}
+
+static char *task_link(pid_t pid, const char *name)
+{
+	char path[64], text[PATH_MAX];
+	ssize_t len;
+
+	snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, name);
+	len = readlink(path, text, sizeof(text) - 1);
+	text[len > 0 ? len : 0] = '\0';
+	return xstrdup(text);
+}
+
+/* one socket that the scan has not seen, as if it had */
+static void unixpath_add_late(struct unixpath *up, struct scan_sock *k, pid_t holder, const char *hex)
+{
+	cleanup_free char *root = task_link(holder, "root"), *cwd = task_link(holder, "cwd");
+	struct scan_task task = { .pid = holder, .root.path = root, .cwd.path = cwd };
+	const struct scan s = { .tasks = &task, .n_tasks = 1 };
+
+	if (util_pid_start_time(holder, &task.start_ticks))
+		return;
+	k->task = 0;
+	unixpath_add(up, &s, k, hex);
+}
+
+/**
+ * unixpath_refresh() - add names that were bound since the scan; the tasks are frozen
+ * @pids: all of them
+ *
+ * One look at the namespace's UNIX sockets; descriptors are searched only for a name not known yet. Return: 0 or -errno.
+ */
+int unixpath_refresh(struct unixpath *up, const pid_t *pids, size_t n, const char *migration_hex)
+{
+	cleanup_close int netns = -1;
+	struct scan_sock *socks = NULL;
+	size_t n_socks = 0;
+	char path[64];
+	int ret;
+
+	if (!n)
+		return 0;
+	snprintf(path, sizeof(path), "/proc/%d/ns/net", (int)pids[0]);
+	netns = open(path, O_RDONLY | O_CLOEXEC);
+	ret = netns < 0 ? -errno : scan_sock_names(netns, &socks, &n_socks);
+	for (size_t i = 0; i < n_socks; i++) {
+		pid_t holder = 0;
+
+		if (socks[i].vfs_ino && !has_file(up, socks[i].vfs_dev, socks[i].vfs_ino))
+			holder = sock_holder(socks[i].ino, pids, n);
+		if (holder)
+			unixpath_add_late(up, &socks[i], holder, migration_hex);
+		scan_sock_fini(&socks[i]);
+	}
+	free(socks);
+	return ret;
 }
 
 /** unixpath_to_json() - for the journal; a new reference */

@@ -5,7 +5,7 @@
  * nodes see one filesystem that takes the name away from the frozen source, and a roll-back would
  * leave it deaf. In call order: unixpath_new() from the scan (or unixpath_from_json() after a
  * crash); with the tasks frozen and dumped (CRIU looks the names up while it dumps):
- * unixpath_to_json() into the journal, then unixpath_aside(). Roll-back: unixpath_put_back(), which
+ * unixpath_refresh() for what was bound since the scan, unixpath_to_json() into the journal, then unixpath_aside(). Roll-back: unixpath_put_back(), which
  * replaces what a copy has bound meanwhile. After the tasks here are dead: unixpath_finish()
  * removes what is left of ours. All idempotent; a name that has become somebody else's file is
  * never touched. Harmless where the nodes share no filesystem, and then finish is what removes the
@@ -25,6 +25,7 @@ struct unixpath;
 char *unixpath_full_name(const struct scan *s, const struct scan_sock *sock);
 
 struct unixpath *unixpath_new(const struct scan *s, const char *migration_hex);
+int unixpath_refresh(struct unixpath *up, const pid_t *pids, size_t n, const char *migration_hex);
 struct unixpath *unixpath_from_json(const json_t *array);	/* NULL: not ours */
 json_t *unixpath_to_json(const struct unixpath *up);
 size_t unixpath_count(const struct unixpath *up);

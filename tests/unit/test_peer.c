@@ -712,6 +712,16 @@ static void test_tunnel_mismatch(void **state)
 	}
 }
 
+static void test_asked(void **state)
+{
+	(void)state;
+	assert_int_equal(peer_asked_ms(5000, 10000), 0);	/* long ago: at once */
+	assert_int_equal(peer_asked_ms(5000, 50), RETRY_ASKED_MS - 50);
+	assert_int_equal(peer_asked_ms(5000, RETRY_ASKED_MS), 0);
+	assert_int_equal(peer_asked_ms(0, 0), 0);	/* never later than without being asked */
+	assert_int_equal(peer_asked_ms(100, 0), 100);
+}
+
 static void test_backoff(void **state)
 {
 	static const struct { unsigned int failures, min, max; } cases[] = {
@@ -731,7 +741,8 @@ int main(void)
 		cmocka_unit_test(test_both_dial),	cmocka_unit_test(test_resend),			  cmocka_unit_test(test_restart),
 		cmocka_unit_test(test_replaces_forgotten), cmocka_unit_test(test_version_mismatch),	  cmocka_unit_test(test_wrong_node),
 		cmocka_unit_test(test_hello_lies),	cmocka_unit_test(test_keepalive),		  cmocka_unit_test(test_moved),
-		cmocka_unit_test(test_too_many),	cmocka_unit_test(test_backoff),			  cmocka_unit_test(test_tunnel_keys),
+		cmocka_unit_test(test_too_many),	cmocka_unit_test(test_backoff),			  cmocka_unit_test(test_asked),
+		cmocka_unit_test(test_tunnel_keys),
 		cmocka_unit_test(test_tunnel_keys_crossing), cmocka_unit_test(test_tunnel_mismatch),
 	};
 
