@@ -34,12 +34,16 @@
 #include "overlayd/fabric.h"
 #include "overlayd/fastpath.h"
 #include "overlayd/locate.h"
+#include "overlayd/metrics.h"
+#include "overlayd/metrics_http.h"
 #include "overlayd/migration.h"
 #include "overlayd/nodevip.h"
 #include "overlayd/overlayd.h"
 #include "overlayd/peer.h"
 #include "overlayd/purge.h"
+#include "overlayd/queues.h"
 #include "overlayd/requests.h"
+#include "overlayd/status.h"
 #include "overlayd/tunnel.h"
 #include "overlayd/workload.h"
 
@@ -316,9 +320,45 @@ static int daemon_start_doors(struct overlayd *ov, struct oerr *err)
 	return ov->listener ? 0 : err->code;
 }
 
+static void daemon_page_cb(json_t *status, void *arg)
+{
+	size_t len = 0;
+	char *text = status ? metrics_text(status, &len) : NULL;
+
+	metrics_http_answer(arg, text, len);
+	json_decref(status);
+}
+
+static void daemon_metrics_cb(struct metrics_request *req, void *arg)
+{
+	status_ask(arg, daemon_page_cb, req);
+}
+
+/* what @conf says of metrics comes to be; on error everything is as it was */
+static int daemon_metrics_ensure(struct overlayd *ov, const struct conf *conf, struct oerr *err)
+{
+	struct metrics_http *new = NULL;
+
+	if (ov->metrics && endpoint_equal(&conf->metrics.listen, &ov->conf->metrics.listen))
+		return 0;
+	if (conf->metrics.listen.sin_family)
+		new = metrics_http_new(ov->loop, &conf->metrics.listen, daemon_metrics_cb, ov, err);
+	if (conf->metrics.listen.sin_family && !new)
+		return err->code;
+	metrics_http_free(ov->metrics);
+	ov->metrics = new;
+	return 0;
+}
+
+static int daemon_start_metrics(struct overlayd *ov, struct oerr *err)
+{
+	return daemon_metrics_ensure(ov, ov->conf, err);
+}
+
 static int (*const daemon_steps[])(struct overlayd *ov, struct oerr *err) = {
 	daemon_start_identity, daemon_start_fabric, daemon_start_fastpath, daemon_start_dirserver, daemon_start_dirclient,
-	daemon_start_peers, nodevip_start, workload_adopt_all, migration_recover_all, daemon_start_doors,
+	daemon_start_peers, nodevip_start, workload_adopt_all, migration_recover_all, queues_start, daemon_start_metrics,
+	daemon_start_doors,
 };
 
 static void daemon_pause_cb(struct ev_loop *loop, struct ev_timer *w, int revents)
@@ -356,6 +396,8 @@ static void daemon_fini(struct overlayd *ov)
 		daemon_linger(ov, DAEMON_PURGE_GRACE_MS);
 	}
 	ctl_free(ov->ctl);
+	metrics_http_free(ov->metrics);
+	queues_stop(ov);
 	migration_free_all(ov);
 	workload_free_all(ov);
 	nodevip_stop(ov);
@@ -425,6 +467,7 @@ int daemon_reload(struct overlayd *ov, struct oerr *err)
 				ov->conf_path, what);
 	}
 	ret = tls_ctx_reload(ov->tls, &files, err);
+	ret = ret ? ret : daemon_metrics_ensure(ov, conf, err);
 	if (ret) {
 		conf_free(conf);
 		return ret;

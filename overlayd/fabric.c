@@ -768,6 +768,17 @@ int fabric_tun_open(struct fabric *f, struct oerr *err)
 	return in_netns(f->netns, tun_attach, err);
 }
 
+/** fabric_tun_dropped() - packets overlay0's queue had no room for, ever; Return: 0, -errno */
+int fabric_tun_dropped(struct fabric *f, uint64_t *packets)
+{
+	struct netlink_link tun;
+	int rc = netlink_link_get(f->fab, FABRIC_TUN, &tun);
+
+	if (!rc)
+		*packets = tun.tx_dropped;
+	return rc;
+}
+
 /* --- workloads --- */
 
 static void alias_write(char alias[NETLINK_ALIAS_MAX], const struct fabric_workload *w)

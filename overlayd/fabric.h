@@ -70,6 +70,7 @@ void fabric_free(struct fabric *f);
 int fabric_purge(struct oerr *err);
 int fabric_netns(const struct fabric *f);
 int fabric_tun_open(struct fabric *f, struct oerr *err);
+int fabric_tun_dropped(struct fabric *f, uint64_t *packets);
 
 int fabric_workload_ensure(struct fabric *f, const struct fabric_workload *w, struct oerr *err);
 int fabric_workload_activate(struct fabric *f, const struct fabric_workload *w, struct oerr *err);

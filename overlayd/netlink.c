@@ -351,6 +351,7 @@ static void link_from(struct nl_object *obj, struct netlink_link *link)
 	link->flags = rtnl_link_get_flags(l);
 	link->mtu = rtnl_link_get_mtu(l);
 	link->txqlen = rtnl_link_get_txqlen(l);
+	link->tx_dropped = rtnl_link_get_stat(l, RTNL_LINK_TX_DROPPED);
 }
 
 static void link_one_cb(struct nl_object *obj, void *arg)

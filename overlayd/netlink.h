@@ -36,6 +36,7 @@ struct netlink_link {
 	unsigned int flags;		/* IFF_* */
 	unsigned int mtu;		/* bytes */
 	unsigned int txqlen;		/* packets */
+	uint64_t tx_dropped;		/* packets that found its queue full */
 };
 
 /* what to change of a link; zero or NULL = leave as it is */

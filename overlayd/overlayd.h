@@ -24,9 +24,11 @@ struct dirclient;
 struct dirserver;
 struct fabric;
 struct fastpath;
+struct metrics_http;
 struct migration;
 struct nodevip;
 struct peers;
+struct queues;
 struct workload;
 
 struct overlayd {
@@ -44,6 +46,8 @@ struct overlayd {
 	struct dirserver *dirserver;	/* NULL unless the directory is embedded */
 	struct dirclient *dirclient;
 	struct ctl *ctl;
+	struct queues *queues;
+	struct metrics_http *metrics;	/* NULL unless configured */
 	struct workload *workloads;	/* list, written by workload.c alone */
 	struct migration *migrations;	/* list, written by migration.c alone */
 	struct nodevip *nodevips;	/* array, nodevip.c's */

@@ -90,9 +90,18 @@ static int requests_netns_list(void *ctx, struct ctl_request *req)
 	return requests_reply_json(req, status_workloads(ctx));
 }
 
+static void requests_status_cb(json_t *status, void *arg)
+{
+	if (status)
+		requests_reply_json(arg, status);
+	else
+		ctl_reply(arg, -ESHUTDOWN, "overlayd is stopping", NULL);
+}
+
 static int requests_status(void *ctx, struct ctl_request *req)
 {
-	return requests_reply_json(req, status_json(ctx));
+	status_ask(ctx, requests_status_cb, req);
+	return 0;
 }
 
 static int requests_reload(void *ctx, struct ctl_request *req)

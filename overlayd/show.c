@@ -125,7 +125,33 @@ static void show_drops(const json_t *drops)
 	json_t *n;
 
 	json_object_foreach((json_t *)drops, reason, n)
-		printf("  dropped  %s: %lld\n", reason, (long long)json_integer_value(n));
+		if (json_integer_value(n))
+			printf("  dropped  %s: %lld\n", reason, (long long)json_integer_value(n));
+}
+
+/* "tso on, uso off (...)": what is not on deserves a look */
+static void show_offloads(const json_t *offloads)
+{
+	const char *name, *sep = "  offload  ";
+	json_t *state;
+
+	json_object_foreach((json_t *)offloads, name, state) {
+		printf("%s%s %s", sep, name, json_string_value(state));
+		sep = ", ";
+	}
+	printf("%s", json_object_size(offloads) ? "\n" : "");
+}
+
+static void show_directories(const json_t *list)
+{
+	for (size_t i = 0; i < json_array_size(list); i++) {
+		const json_t *d = json_array_get(list, i);
+		char subnets[128];
+
+		show_join(json_object_get(d, "subnets"), subnets, sizeof(subnets));
+		printf("  directory of %s at %s: %s%s%s\n", subnets, show_text(d, "server"), show_text(d, "state"),
+		       *show_text(d, "error") ? ", " : "", show_text(d, "error"));
+	}
 }
 
 /** show_status() - `status` */
@@ -144,7 +170,13 @@ void show_status(const json_t *v)
 	}
 	printf("  tunnel   %lld bytes out, %lld bytes in, %lld forwarded, %lld held\n", show_int(fp, "tun_rx_bytes"),
 	       show_int(fp, "tun_tx_bytes"), show_int(fp, "forwarded"), show_int(fp, "held"));
+	show_offloads(json_object_get(fp, "offloads"));
 	show_drops(json_object_get(fp, "drops"));
+	if (show_int(json_object_get(v, "queues"), "overlay0_dropped"))
+		printf("  dropped  queue of overlay0 full: %lld\n", show_int(json_object_get(v, "queues"), "overlay0_dropped"));
+	if (show_int(json_object_get(fp, "udp"), "rx_overflow"))
+		printf("  dropped  UDP socket full: %lld\n", show_int(json_object_get(fp, "udp"), "rx_overflow"));
+	show_directories(json_object_get(json_object_get(v, "directory"), "directories"));
 	printf("\n");
 	show_workloads(json_object_get(v, "workloads"));
 	show_peers(json_object_get(v, "peers"));

@@ -2,14 +2,17 @@
 /* status.c - this node as JSON: one object, which --json prints as it is and the command turns into tables */
 #include "overlayd/status.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "directory/binding.h"
 #include "overlayd/agent/journal.h"
 #include "overlayd/common/log.h"
 #include "overlayd/common/monotime.h"
+#include "overlayd/common/util.h"
 #include "overlayd/conf.h"
 #include "overlayd/dirclient.h"
+#include "overlayd/fabric.h"
 #include "overlayd/fastpath.h"
 #include "overlayd/migration.h"
 #include "overlayd/overlayd.h"
@@ -48,34 +51,64 @@ static json_t *status_drops(const struct fp_stats *s)
 	json_t *drops = json_object();
 
 	for (int i = 0; i < FORWARD_DROP_COUNT; i++)
-		if (s->fwd.drops[i])
-			json_object_set_new(drops, forward_drop_name((enum forward_drop)i),
-					    json_integer((json_int_t)s->fwd.drops[i]));
-	if (s->tunnel.rx_bad_header)
-		json_object_set_new(drops, "bad-header", json_integer((json_int_t)s->tunnel.rx_bad_header));
-	if (s->tunnel.rx_bad_length)
-		json_object_set_new(drops, "truncated", json_integer((json_int_t)s->tunnel.rx_bad_length));
+		json_object_set_new(drops, forward_drop_name((enum forward_drop)i), json_integer((json_int_t)s->fwd.drops[i]));
+	json_object_set_new(drops, "bad-header", json_integer((json_int_t)s->tunnel.rx_bad_header));
+	json_object_set_new(drops, "truncated", json_integer((json_int_t)s->tunnel.rx_bad_length));
 	return drops;
 }
 
-static json_t *status_fastpath(struct overlayd *ov)
+/* an offload in one word; all words: on, off (switched off), unsupported (by this machine), failed (left off at run time) */
+static json_t *status_offload(bool allowed, bool able, bool active)
 {
-	struct fp_stats s;
-
-	if (fastpath_stats(ov->fastpath, &s))
-		return json_null();
-	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "tun_rx_bytes",
-			 (json_int_t)s.fwd.tun_rx_bytes, "tun_tx_bytes", (json_int_t)s.fwd.tun_tx_bytes, "sent",
-			 (json_int_t)s.fwd.sent, "delivered", (json_int_t)s.fwd.delivered, "forwarded",
-			 (json_int_t)s.fwd.forwarded, "held", (json_int_t)s.fwd.held, "held_now", (json_int_t)s.held_packets,
-			 "misses", (json_int_t)s.fwd.misses, "stragglers", (json_int_t)s.fwd.stragglers, "verifies",
-			 (json_int_t)s.fwd.verifies, "unverified_now", (json_int_t)s.claims, "local_vips",
-			 (json_int_t)s.entries[FIB_LOCAL], "remote_vips", (json_int_t)s.entries[FIB_REMOTE], "drops",
-			 status_drops(&s));
+	return json_string(!allowed ? "off" : !able ? "unsupported" : !active ? "failed" : "on");
 }
 
-/** status_json() - the whole node; new reference */
-json_t *status_json(struct overlayd *ov)
+static json_t *status_offloads(const struct fp_stats *s)
+{
+	return json_pack("{s:o, s:o, s:o, s:o}", "tso", status_offload(s->allowed.tso, s->able.tso, s->active.tso), "uso",
+			 status_offload(s->allowed.uso, s->able.uso, s->active.uso), "gso",
+			 status_offload(s->allowed.gso, s->able.gso, s->active.gso), "gro",
+			 status_offload(s->allowed.gro, s->able.gro, s->active.gro));
+}
+
+static json_t *status_udp(const struct tunnel_stats *t)
+{
+	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "tx_datagrams",
+			 (json_int_t)t->tx_datagrams, "tx_bytes", (json_int_t)t->tx_bytes, "tx_runs", (json_int_t)t->tx_runs,
+			 "tx_errors", (json_int_t)t->tx_errors, "tx_too_long", (json_int_t)t->tx_too_long, "tx_dropped",
+			 (json_int_t)t->tx_dropped, "tx_waits", (json_int_t)t->tx_waits, "rx_datagrams",
+			 (json_int_t)t->rx_datagrams, "rx_bytes", (json_int_t)t->rx_bytes, "rx_runs", (json_int_t)t->rx_runs,
+			 "rx_overflow", (json_int_t)t->rx_overflow, "rx_bad_length", (json_int_t)t->rx_bad_length,
+			 "rx_bad_header", (json_int_t)t->rx_bad_header, "gso_fallbacks", (json_int_t)t->gso_fallbacks,
+			 "path_errors", (json_int_t)t->path_errors);
+}
+
+static json_t *status_fastpath(const struct fp_stats *s)
+{
+	const struct forward_stats *f = &s->fwd;
+
+	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:{s:I, s:I, s:I}, s:o, s:o, s:o}",
+			 "tun_rx_bytes", (json_int_t)f->tun_rx_bytes, "tun_tx_bytes", (json_int_t)f->tun_tx_bytes, "sent",
+			 (json_int_t)f->sent, "delivered", (json_int_t)f->delivered, "forwarded", (json_int_t)f->forwarded, "held",
+			 (json_int_t)f->held, "held_now", (json_int_t)s->held_packets, "misses", (json_int_t)f->misses, "stragglers",
+			 (json_int_t)f->stragglers, "verifies", (json_int_t)f->verifies, "unverified_now",
+			 (json_int_t)s->claims, "icmp_sent", (json_int_t)f->icmp_sent, "local_vips",
+			 (json_int_t)s->entries[FIB_LOCAL], "remote_vips", (json_int_t)s->entries[FIB_REMOTE], "tun", "rx_frames",
+			 (json_int_t)f->tun_rx_frames, "tx_frames", (json_int_t)f->tun_tx_frames, "merged", (json_int_t)f->merged,
+			 "udp", status_udp(&s->tunnel), "offloads", status_offloads(s), "drops", status_drops(s));
+}
+
+static json_t *status_queues(struct overlayd *ov)
+{
+	uint64_t dropped = 0;
+
+	if (fabric_tun_dropped(ov->fabric, &dropped))
+		return json_null();
+	return json_pack("{s:I}", "overlay0_dropped", (json_int_t)dropped);
+}
+
+/* the whole node; new reference */
+static json_t *status_json(struct overlayd *ov, const struct fp_stats *stats)
 {
 	json_t *subnets = json_array();
 
@@ -87,9 +120,33 @@ json_t *status_json(struct overlayd *ov)
 			json_object_set_new(v, "node_vip", json_string(vip_fmt(s->node_vip).s));
 		json_array_append_new(subnets, v);
 	}
-	return json_pack("{s:s, s:s, s:s, s:i, s:I, s:b, s:o, s:o, s:o, s:o, s:o, s:o}", "node", ov->conf->node, "address",
+	return json_pack("{s:s, s:s, s:s, s:i, s:I, s:b, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "node", ov->conf->node, "address",
 			 ov->addr, "version", OVERLAYD_VERSION, "mtu", (int)ov->conf->mtu, "uptime_s",
 			 (json_int_t)((monotime_us() - ov->started_us) / 1000000), "encrypted", (int)ov->conf->tunnel.encryption, "subnets", subnets,
 			 "workloads", status_workloads(ov), "migrations", migration_json(ov), "peers", peers_json(ov->peers),
-			 "directory", dirclient_status_json(ov->dirclient), "fastpath", status_fastpath(ov));
+			 "directory", dirclient_status_json(ov->dirclient), "fastpath", status_fastpath(stats), "queues",
+			 status_queues(ov));
+}
+
+struct status_ask {
+	struct overlayd *ov;
+	status_fn done;
+	void *arg;
+};
+
+static void status_stats_cb(const struct fp_stats *stats, void *arg)
+{
+	struct status_ask *a = arg;
+
+	a->done(stats ? status_json(a->ov, stats) : NULL, a->arg);
+	free(a);
+}
+
+/** status_ask() - have @done called with the whole node as one object, from the loop */
+void status_ask(struct overlayd *ov, status_fn done, void *arg)
+{
+	struct status_ask *a = xmalloc(sizeof(*a));
+
+	*a = (struct status_ask){ ov, done, arg };
+	fastpath_ask_stats(ov->fastpath, status_stats_cb, a);
 }

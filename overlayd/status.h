@@ -9,7 +9,10 @@
 
 struct overlayd;
 
-json_t *status_json(struct overlayd *ov);
+/* @status: a reference of its receiver's; NULL = the daemon is stopping */
+typedef void (*status_fn)(json_t *status, void *arg);
+
+void status_ask(struct overlayd *ov, status_fn done, void *arg);
 json_t *status_workloads(struct overlayd *ov);
 json_t *status_binding(const struct dir_binding *b);
 
