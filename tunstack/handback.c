@@ -248,12 +248,12 @@ int handback_push(int fd, const struct sock_image *rec, struct oerr *err)
  * handback_caught_up() - has the kernel come to know what was said in its name: all bytes and the FIN acknowledged to the peer, and
  * all that the peer acknowledged? A connection that has ended needs to know nothing more.
  *
- * The program must be frozen: the socket is in repair mode for a moment.
+ * The program must be frozen, and have written nothing since the record's image was taken: the socket is in repair mode for a moment.
  */
 bool handback_caught_up(int fd, const struct sock_image *rec)
 {
 	struct sock_repair_guard g;
-	uint32_t write_seq = 0, rcv_nxt = 0;
+	uint32_t rcv_nxt = 0;
 	int outq = 0, state = tcp_state(fd);
 	bool known;
 
@@ -261,10 +261,10 @@ bool handback_caught_up(int fd, const struct sock_image *rec)
 		return true;
 	if (state < 0 || state == SOCK_LISTEN || sock_repair_enter(fd, &g))
 		return false;
-	known = !sock_repair_seq(fd, TCP_RECV_QUEUE, &rcv_nxt) && !sock_repair_seq(fd, TCP_SEND_QUEUE, &write_seq) &&
-		!ioctl(fd, SIOCOUTQ, &outq);
+	/* not by the send queue's number: a socket that receives packets while that queue is selected takes for sent what it did not send */
+	known = !sock_repair_seq(fd, TCP_RECV_QUEUE, &rcv_nxt) && !ioctl(fd, SIOCOUTQ, &outq);
 	sock_repair_leave(fd, &g);
-	return known && !seq_after(rec->rcv_nxt, rcv_nxt) && !seq_after(rec->snd_una, write_seq - (uint32_t)outq) &&
+	return known && !seq_after(rec->rcv_nxt, rcv_nxt) && !seq_after(rec->snd_una, rec->write_seq - (uint32_t)outq) &&
 	       !(rec->flags & SOCK_F_RST_RCVD);
 }
 

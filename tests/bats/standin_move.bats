@@ -169,20 +169,20 @@ fails() {
 }
 
 @test "standin: giving back is interrupted at every step, by the agent's end and by recovery's" {
-	local from lines
+	local from lines points
 	under_traffic
 	for lines in "src.restore error:give.pushed error" "src.restore error:give.pushed kill:give.pushed kill" \
 		"src.restore kill:rec.begin kill:give.pushed kill:rec.given kill" "src.commit kill:give.pushed killall:rec.given killall" \
 		"src.commit kill:rec.settled kill:rec.returned kill:give.pushed error"; do
 		from=$(holder)
-		IFS=: read -ra lines <<<"$lines"
-		arm "$from" "${lines[@]}"
+		IFS=: read -ra points <<<"$lines"
+		arm "$from" "${points[@]}"
 		spawn mover on "$from" ms-migrate app "$(other "$from")" --standin-after 0 --hold-freeze 300
 		wait_for 60 disarmed_minding "$from" || { tell; fail "not come by: $(xargs <"$(root "$from")/run/overlayd/fault")"; return 1; }
 		daemon_back "$from"
-		settled "${lines[*]}" || return 1
+		settled "$lines" || return 1
 		TIMEOUT=20 finish mover none
-		assert_eq "$(holder)" "$from" "${lines[*]}: holder"
+		assert_eq "$(holder)" "$from" "$lines: holder"
 	done
 	again
 	for c in $CLIENTS up; do client_ok "$c"; done
