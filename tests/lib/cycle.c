@@ -10,7 +10,8 @@
  *   --freeze MIN[-MAX] ms from stop to hand-back (100), --run MIN[-MAX] ms between cycles (50)
  *   --mode MODE        standin (default); hold: packets wait in the tunstack; drop: they are dropped, as by CRIU's network lock
  *   --after MS[,MS]    after so long the stand-in answers: one of them by chance (0)
- *   --answer-syn       connections made during the freeze are answered, and put into the listener's accept queue
+ *   --answer-syn       connections made during the freeze are answered, and put into the listener's accept queue; those that wait
+ *                      there already are stood for as well
  *   --socket-limit BYTES, --total-limit BYTES
  *   --there SOCKET --wire SOCKET [--hops N]   during each freeze of the first PID its records travel to the tunstack at --there and
  *                      back, up to N times (2): park, packets, records, resume
@@ -22,6 +23,7 @@
  * told on standard error; 2 wrong usage. It ends at SIGTERM, between cycles.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
@@ -35,8 +37,10 @@
 #include "tests/lib/chk.h"
 #include "tests/lib/packet.h"
 #include "tests/lib/wire_ask.h"
+#include "tunstack/acceptq.h"
 #include "tunstack/handback.h"
 #include "tunstack/sock_repair.h"
+#include "tunstack/sockpeek.h"
 #include "tunstack/stackclient.h"
 
 #define NODES_MAX 4
@@ -62,8 +66,10 @@ struct node {
 	pid_t pid;
 	const char *path;
 	struct stackclient *stack;
+	int netns;			/* of the process */
 	struct sock_list list;
 	struct records records;
+	struct acceptq *queue;		/* --answer-syn: of this cycle; loading it takes longer than many a freeze */
 	uint64_t frozen_us;
 };
 
@@ -76,12 +82,13 @@ static struct {
 	struct stackclient_standin how;
 	const char *there_path, *wire, *flows;
 	struct stackclient *there;
+	struct sockpeek *peek;		/* --answer-syn */
 	FILE *log;
 
 	uint64_t random;
 	uint64_t *took_us[PHASE_COUNT];	/* one for each freeze */
 	size_t n_took;
-	uint64_t done, hopped, sockets, records, taken, answered, fresh, limit_hits, behind, pushed, missing, by_packets, dropped;
+	uint64_t done, hopped, waited, sockets, records, taken, answered, fresh, limit_hits, behind, pushed, missing, by_packets, dropped;
 	uint64_t frozen_us;		/* longest freeze */
 	volatile sig_atomic_t stop;
 } cyc = { .cycles = 1, .freeze_ms = { 100, 100 }, .run_ms = { 50, 50 }, .hops = 2, .seed = 1, .n_after = 1 };
@@ -161,6 +168,21 @@ static int node_capture(struct node *n, struct oerr *err)
 	return r;
 }
 
+/* connections in the accept queue, and handshakes under way, which nobody may answer in another way than the kernel did */
+static int node_load_waiting(struct node *n, struct oerr *err)
+{
+	struct sockpeek_found found = { 0 };
+	int r = cyc.peek ? sockpeek_read(cyc.peek, n->netns, &found, err) : 0;
+
+	for (size_t i = 0; !r && i < found.n_waiting; i++)
+		r = stackclient_standin_socket(n->stack, &found.waiting[i], err);
+	for (size_t i = 0; !r && i < found.n_half_open; i++)
+		r = stackclient_standin_socket(n->stack, &found.half_open[i], err);
+	cyc.waited += found.n_waiting + found.n_half_open;
+	sockpeek_found_fini(&found);
+	return r;
+}
+
 /* every socket's image, given to the stand-in */
 static int node_load(struct node *n, const struct sock_image *imgs, struct oerr *err)
 {
@@ -172,6 +194,8 @@ static int node_load(struct node *n, const struct sock_image *imgs, struct oerr 
 	for (size_t i = 0; !r && i < n->list.n; i++)
 		if (imgs[i].kind == SOCK_KIND_TCP)
 			r = stackclient_standin_socket(n->stack, &imgs[i], err);
+	if (!r)
+		r = node_load_waiting(n, err);
 	return r ? r : stackclient_standin(n->stack, &how, &st, err);
 }
 
@@ -184,7 +208,7 @@ static int node_arm(struct node *n, struct oerr *err)
 	if (r)
 		return r;
 	imgs = xcalloc(n->list.n, sizeof(*imgs));
-	r = sock_repair_export_all(&n->list, SOCK_EXPORT_BYTES, imgs, err);
+	r = sock_repair_export_all(&n->list, SOCK_EXPORT_SENT, imgs, err);
 	took(PHASE_EXPORT, start);
 	start = monotime_us();
 	if (!r)
@@ -310,6 +334,21 @@ static int records_decode(const struct records *rs, struct sock_image **imgs, st
 	return 0;
 }
 
+/* connections nobody has accepted, into the queue of their listener */
+static int node_put_new(struct node *n, const struct sock_image *recs, struct oerr *err)
+{
+	int r = 0;
+
+	for (size_t i = 0; !r && i < n->records.n; i++) {
+		if (!(recs[i].flags & SOCK_F_NEW) || (recs[i].flags & SOCK_F_RST_RCVD))
+			continue;
+		r = acceptq_expect(n->queue, &recs[i], err);
+		if (!r)
+			r = acceptq_inject(n->queue, &recs[i], -1, err);
+	}
+	return r;
+}
+
 static int node_push(struct node *n, struct oerr *err)
 {
 	cleanup_free struct sock_image *recs = NULL;
@@ -321,6 +360,8 @@ static int node_push(struct node *n, struct oerr *err)
 		r = handback_all(&n->list, recs, n->records.n, &sum, err);
 	if (!r && sum.missing)
 		r = oerr_set(err, -ENOENT, "%zu records have no socket, the first: %s", sum.missing, sum.first);
+	if (!r)
+		r = node_put_new(n, recs, err);
 	cyc.pushed += sum.bytes;
 	cyc.by_packets += sum.by_packets;
 	for (size_t i = 0; recs && i < n->records.n; i++)
@@ -380,11 +421,21 @@ static int each(int (*step)(struct node *, struct oerr *), struct oerr *err)
 	return r;
 }
 
+static int node_open_queue(struct node *n, struct oerr *err)
+{
+	acceptq_close(n->queue);
+	n->queue = NULL;
+	return cyc.how.answer_syn ? acceptq_open(n->netns, &n->queue, err) : 0;
+}
+
 static int cycle(uint64_t number, struct oerr *err)
 {
-	int r = cyc.flows ? wire_tell("mark", err) : 0;
-	uint64_t until = monotime_us() + dice(cyc.freeze_ms) * 1000;
+	int r = each(node_open_queue, err);
+	uint64_t until;
 
+	if (!r && cyc.flows)
+		r = wire_tell("mark", err);
+	until = monotime_us() + dice(cyc.freeze_ms) * 1000;
 	if (!r)
 		r = each(node_stop, err);
 	if (!r)
@@ -423,10 +474,10 @@ static int us_compare(const void *a, const void *b)
 static void report(void)
 {
 	printf("{\"cycles\": %lu, \"handovers\": %lu, \"sockets\": %lu, \"records\": %lu, \"taken_bytes\": %lu, \"pushed_bytes\": %lu, "
-	       "\"by_packets_bytes\": %lu, \"answered_segments\": %lu, \"new_connections\": %lu, \"limit_hits\": %lu, \"behind\": %lu, "
+	       "\"by_packets_bytes\": %lu, \"answered_segments\": %lu, \"new_connections\": %lu, \"waiting\": %lu, \"limit_hits\": %lu, \"behind\": %lu, "
 	       "\"dropped\": %lu, \"longest_freeze_ms\": %.1f, \"phases\": {",
 	       cyc.done, cyc.hopped, cyc.sockets, cyc.records, cyc.taken, cyc.pushed, cyc.by_packets, cyc.answered, cyc.fresh,
-	       cyc.limit_hits, cyc.behind, cyc.dropped, (double)cyc.frozen_us / 1000);
+	       cyc.waited, cyc.limit_hits, cyc.behind, cyc.dropped, (double)cyc.frozen_us / 1000);
 	for (enum phase p = 0; p < PHASE_COUNT; p++) {
 		qsort(cyc.took_us[p], cyc.n_took, sizeof(uint64_t), us_compare);
 		printf("%s\"%s\": {\"median\": %.2f, \"longest\": %.2f}", p ? ", " : "", phase_names[p],
@@ -572,6 +623,7 @@ static void node_take(char *arg)
 {
 	struct node *n = &cyc.nodes[cyc.n_nodes];
 	char *path = strchr(arg, '=');
+	cleanup_free char *netns = NULL;
 
 	if (!path || cyc.n_nodes == NODES_MAX)
 		misuse(arg);
@@ -579,6 +631,10 @@ static void node_take(char *arg)
 	n->pid = (pid_t)number(arg);
 	n->path = path;
 	n->stack = stack_open(path);
+	netns = xasprintf("/proc/%d/ns/net", (int)n->pid);
+	n->netns = open(netns, O_RDONLY | O_CLOEXEC);
+	if (n->netns < 0)
+		misuse(netns);
 	cyc.n_nodes++;
 }
 
@@ -594,6 +650,7 @@ int main(int argc, char **argv)
 		{ "log", required_argument, NULL, 'g' },	  { "flows", required_argument, NULL, 'F' },
 		{ 0 },
 	};
+	struct oerr err = { 0 };
 	int opt, rc;
 
 	while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1)
@@ -605,13 +662,18 @@ int main(int argc, char **argv)
 		node_take(argv[optind++]);
 	if (cyc.there_path)
 		cyc.there = stack_open(cyc.there_path);
+	if (cyc.how.answer_syn && sockpeek_open(&cyc.peek, &err))
+		misuse(err.text);
 	cyc.random = cyc.seed * 2654435761u + 1;
 	signal(SIGTERM, stop_handle);
 	signal(SIGINT, stop_handle);
 	rc = run();
-	for (size_t i = 0; i < cyc.n_nodes; i++)
+	for (size_t i = 0; i < cyc.n_nodes; i++) {
 		stackclient_close(cyc.nodes[i].stack);
+		acceptq_close(cyc.nodes[i].queue);
+	}
 	stackclient_close(cyc.there);
+	sockpeek_free(cyc.peek);
 	if (cyc.log)
 		fclose(cyc.log);
 	return rc;

@@ -11,6 +11,6 @@ ms-wire_LIBS	:= $(LIBS_ev)
 # freezes and stand-ins without CRIU, for tests/bats/standin.bats and tests/bench/silence
 PROGRAMS	+= ms-cycle
 ms-cycle_SRC	:= tests/lib/cycle.c tests/lib/wire_ask.c tests/lib/chk.c tests/lib/packet.c $(stackclient_SRC) $(standinclient_SRC) \
-		   $(handback_SRC) $(sock_image_SRC) tunstack/hold.c overlayd/netns.c overlayd/common/conn_frame.c $(common_SRC)
+		   $(handback_SRC) $(bpf_SRC) $(sock_image_SRC) tunstack/segment.c tunstack/hold.c tunstack/offload.c overlayd/netns.c overlayd/common/conn_frame.c $(common_SRC)
 ms-cycle_PB	:= stack
-ms-cycle_LIBS	:= $(LIBS_nl) $(LIBS_pb) -lcrypto
+ms-cycle_LIBS	:= $(LIBS_nl) $(LIBS_pb) $(LIBS_bpf) -lcrypto
