@@ -82,6 +82,45 @@ stood_in() { # lwIP did what it is for
 	assert_eq "$(json '"\(.errors) \(.lost)"')" "0 0" "$output"
 }
 
+# sink_moves PORT ADDR [half]: a program that only reads, moved there and back while it is sent to
+sink_moves() {
+	local t=$BATS_TEST_TMPDIR
+	rm -f "$t"/sink.*
+	spawn "sink$1" on "$(holder)" ip netns exec app python3 -S -E "$TOP/tests/lib/sink.py" serve "$t/sink.ready" "$t/sink.got" "$2" "$1" ${3:+"$3"}
+	wait_for 10 test -e "$t/sink.ready"
+	spawn "source$1" on n3 ip netns exec far python3 -S -E "$TOP/tests/lib/sink.py" send "$t/sink.begun" "$t/sink.enough" 192.168.5.2 "$1"
+	wait_for 10 test -e "$t/sink.begun"
+	for _ in 1 2; do
+		frozen 700
+		stood_in || return 1
+		assert_eq "$(json '.taken_bytes > 100000')" true "bytes taken in: $output" || return 1
+	done
+	touch "$t/sink.enough"
+	finish "source$1" none
+	assert_eq "$status" 0 "$(cat "$t/source$1.err")"
+	wait_for 10 test -e "$t/sink.got"
+	assert_eq "$(cat "$t/sink.got")" "$output" "what has arrived"
+}
+
+@test "standin: IPv4 in an IPv6 socket" { sink_moves 2100 ::; }
+@test "standin: one that has closed its own side and goes on reading" { sink_moves 2101 192.168.5.2 half; }
+
+@test "standin: more than may be taken in: the window closes, and opens again" {
+	local n
+	for n in n1 n2; do
+		cp "$(root $n)/etc/overlayd/overlayd.conf" "$BATS_TEST_TMPDIR/$n.conf"
+		echo 'migration { standin-socket-limit = 64K }' >>"$(root $n)/etc/overlayd/overlayd.conf"
+	done
+	server n1 app srv 192.168.5.2:2000
+	client n3 far up --mode upload -n 2 192.168.5.2:2000
+	frozen 1500
+	stood_in
+	assert_eq "$(json '.limit_hits > 0')" true "$output"
+	for n in n1 n2; do cat "$BATS_TEST_TMPDIR/$n.conf" >"$(root $n)/etc/overlayd/overlayd.conf"; done
+	TIMEOUT=60 client_ok up
+	assert_eq "$(query n3 far 192.168.5.2:2000 errors)" 0 "errors of the server"
+}
+
 @test "standin: keepalive of one second, three times, through a freeze of ten seconds" {
 	server n1 app srv 192.168.5.2:2000
 	client n3 far live --keepalive 1 --interval 60000 192.168.5.2:2000
