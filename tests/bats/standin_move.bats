@@ -232,6 +232,30 @@ disarmed_minding() { # a daemon that is killed on the way comes back, else nobod
 	return 1
 }
 
+@test "standin: CRIU itself fails, and the tasks run again before anybody has given back a byte" {
+	local t=$BATS_TEST_TMPDIR
+	spawn sink on n1 ip netns exec app python3 -S -E "$TOP/tests/lib/sink.py" serve "$t/sink.ready" "$t/sink.got" 192.168.5.2 2100
+	wait_for 10 test -e "$t/sink.ready"
+	spawn source on n3 ip netns exec far python3 -S -E "$TOP/tests/lib/sink.py" send "$t/sink.begun" "$t/sink.enough" 192.168.5.2 2100
+	wait_for 10 test -e "$t/sink.begun"
+	arm n1 "src.prepare pause"
+	spawn mover on n1 ms-migrate app n2 --standin-after 0 --hold-freeze 700 --json
+	wait_for 30 test -e "$(root n1)/run/overlayd/fault.reached"
+	kill -USR1 "$(cat "$t/sink.ready")"
+	wait_for 10 test -e "$t/sink.ready.uring"
+	[ "$(cat "$t/sink.ready.uring")" -ge 0 ] || skip "no io_uring here"
+	rm -f "$(root n1)/run/overlayd/fault.reached"
+	TIMEOUT=60 finish mover none
+	assert_eq "$status" 1
+	assert_match "$(json .text)" "CRIU could not dump"
+	assert_eq "$(json '.taken_bytes > 100000 and .reset_connections == 0')" true "$output"
+	touch "$t/sink.enough"
+	finish source none
+	assert_eq "$status" 0 "$(cat "$t/source.err")"
+	wait_for 10 test -e "$t/sink.got"
+	assert_eq "$(cat "$t/sink.got")" "$output" "what has arrived"
+}
+
 @test "standin: the link is cut while it answers, and after the commit" {
 	local point from to
 	under_traffic
