@@ -6,8 +6,8 @@
  * elsewhere: the kernel is given what was agreed upon then (bpf_sk_assign_tcp_reqsk(), made for SYN
  * cookies, Linux 6.9), and makes a connection in the listener's accept queue of it. Once for each entry.
  *
- * Until then other packets of such a connection are dropped, SYN and RST aside: the kernel does not know it
- * and would answer with a reset. Everything else goes on its way (TCX_NEXT), to programs of the workload.
+ * Until then other packets of such a connection are dropped, RST aside: the kernel does not know it and would
+ * answer with a reset. A SYN says that the peer has given it up, and the entry goes. Everything else goes on its way (TCX_NEXT), to programs of the workload.
  */
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
@@ -116,8 +116,12 @@ int acceptq(struct __sk_buff *skb)
 	k.rport = tcp->source;
 	k.lport = tcp->dest;
 	v = bpf_map_lookup_elem(&expected, &k);
-	if (!v || v->state == ACCEPTQ_ASSIGNED || tcp->syn || tcp->rst)
+	if (!v || v->state == ACCEPTQ_ASSIGNED || tcp->rst)
 		return NEXT;
+	if (tcp->syn || bpf_ktime_get_ns() > v->until_ns) {
+		bpf_map_delete_elem(&expected, &k);
+		return NEXT;
+	}
 	if (!tcp->ack || bpf_ntohl(tcp->seq) != v->seq || bpf_ntohl(tcp->ack_seq) != v->ack)
 		return DROP;
 	if (__sync_val_compare_and_swap(&v->state, ACCEPTQ_EXPECTED, ACCEPTQ_ASSIGNED) != ACCEPTQ_EXPECTED)

@@ -13,7 +13,9 @@
  *   Clock      our timestamps go on from where they were: the entry has their distance from this machine's clock.
  *   Refusals   a full accept queue drops the ACK silently, as always; whether a connection is there says sock_diag or sockpeek, not
  *              the entry.
- *   Lifetime   the program is attached by links (tcx) that end with the process.
+ *   Lifetime   the program is attached by links (tcx) that end with the process. acceptq_leave() attaches it so that it outlives that,
+ *              for handshakes whose end is the peer's to send (after TCP_DEFER_ACCEPT with its first data); entries expire, the program goes
+ *              with the device.
  *   Guarded by tests/unit/test_acceptq.c
  */
 #include "tunstack/acceptq.h"
@@ -33,6 +35,7 @@
 #include <unistd.h>
 
 #include "overlayd/common/cleanup.h"
+#include "overlayd/common/monotime.h"
 #include "overlayd/common/util.h"
 #include "overlayd/netns.h"
 #include "tunstack/acceptq_wire.h"
@@ -44,6 +47,7 @@
 #define ROOM_ENOUGH 32768u	/* bytes that fit into any receive buffer */
 #define ROOM_FACTOR 4
 #define TRIES 5			/* of a connection whose window must open first */
+#define EXPECT_US 120000000ull	/* a handshake that has not ended by then does not */
 #define MSS_MIN 536		/* the kernel takes no less */
 #ifndef SO_BUF_LOCK
 #define SO_BUF_LOCK 72
@@ -166,6 +170,33 @@ int acceptq_open(int netns_fd, struct acceptq **out, struct oerr *err)
 	return 0;
 }
 
+/**
+ * acceptq_leave() - what is expected and has not come yet stays expected, for two minutes, when this process has ended
+ * @netns_fd: as in acceptq_open()
+ *
+ * Return: 0 or -errno.
+ */
+int acceptq_leave(struct acceptq *q, int netns_fd, struct oerr *err)
+{
+	int prog = bpf_program__fd(bpf_object__find_program_by_name(q->object, "acceptq"));
+	int saved = -1;
+	int ret = netns_fd >= 0 ? netns_enter(netns_fd, &saved) : 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(devices) && !ret; i++) {
+		unsigned int ifindex = if_nametoindex(devices[i]);
+
+		if (!ifindex)
+			continue;
+		if (q->links[i] >= 0)	/* no program twice */
+			close(steal_fd(&q->links[i]));
+		if (bpf_prog_attach_opts(prog, (int)ifindex, (enum bpf_attach_type)TCX_INGRESS, NULL))
+			ret = -errno;
+	}
+	if (saved >= 0)
+		netns_leave(saved);
+	return ret ? oerr_set(err, ret, "acceptq: staying attached: %s", strerror(-ret)) : 0;
+}
+
 /** acceptq_close() - detach; connections that exist stay; NULL is fine */
 void acceptq_close(struct acceptq *q)
 {
@@ -211,6 +242,7 @@ int acceptq_expect(struct acceptq *q, const struct sock_image *img, struct oerr 
 	struct acceptq_value v = {
 		.seq = first_seq(img),
 		.ack = img->snd_nxt,
+		.until_ns = (monotime_us() + EXPECT_US) * 1000,
 		.ts_offset = img->tsval - (uint32_t)(usec ? img->taken_us : img->taken_us / 1000),
 		.ts_recent = img->flags & SOCK_F_STANDIN && img->peer_tsval ? img->peer_tsval : img->ts_recent,
 		.mss = img->mss_clamp,

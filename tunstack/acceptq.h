@@ -12,6 +12,7 @@
  *   namespace. Not for SYN_RECV: there the ACK is the peer's to send.
  *   acceptq_is_assigned()  did it come to that?
  *   acceptq_check()      is each in the kernel, with every byte?
+ *   acceptq_leave()      handshakes that are not over may end after us.
  *   acceptq_close()      the program goes, as it does when the process ends.
  */
 #ifndef TUNSTACK_ACCEPTQ_H
@@ -31,6 +32,7 @@ int acceptq_expect(struct acceptq *q, const struct sock_image *img, struct oerr 
 int acceptq_inject(struct acceptq *q, const struct sock_image *img, int listener, struct oerr *err);
 bool acceptq_is_assigned(const struct acceptq *q, const struct sock_image *img, int *refused);
 int acceptq_check(int netns_fd, const struct sock_image *imgs, size_t n, char *text, size_t size);
+int acceptq_leave(struct acceptq *q, int netns_fd, struct oerr *err);
 void acceptq_close(struct acceptq *q);
 
 #endif

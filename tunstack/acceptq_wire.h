@@ -23,6 +23,7 @@ struct acceptq_value {
 	__s32 refused;		/* what the kernel answered last when it would not */
 	__u32 ts_offset;	/* our timestamp clock less the machine's */
 	__u32 ts_recent;	/* the peer's last timestamp */
+	__u64 until_ns;		/* CLOCK_MONOTONIC: it is not awaited any longer */
 	__u16 mss;		/* the peer's */
 	__u8 snd_wscale, rcv_wscale;
 	__u8 has_ts, has_sack, has_wscale, has_ecn, ts_usec;

@@ -28,6 +28,8 @@
 #define AF_INET 2
 #define AF_INET6 10
 #define TCP_NEW_SYN_RECV 12
+#define TCP_LISTEN 10
+#define QUEUE_MAX (1 << 16)		/* connections in one accept queue */
 #define SOCK_DEAD_BIT 1			/* enum sock_flags: SOCK_DEAD is the first */
 #define RB_COLOUR 3ul			/* low bits of __rb_parent_color */
 #define SKBS_MAX (1 << 16)		/* of one queue */
@@ -71,8 +73,13 @@ struct sock {
 	int sk_sndbuf, sk_rcvbuf;
 } KERNEL;
 struct inet_sock { struct sock sk; } KERNEL;
-struct icsk_ack { __u16 rcv_mss; } KERNEL;
-struct inet_connection_sock { struct inet_sock icsk_inet; __u32 icsk_rto; __u32 icsk_pmtu_cookie; } KERNEL;
+struct request_sock;
+struct request_sock_queue { struct request_sock *rskq_accept_head; } KERNEL;
+struct inet_connection_sock {
+	struct inet_sock icsk_inet;
+	struct request_sock_queue icsk_accept_queue;
+	__u32 icsk_pmtu_cookie;
+} KERNEL;
 struct tcp_options_received {
 	__u32 ts_recent;
 	__u16 tstamp_ok : 1, wscale_ok : 1, sack_ok : 4, snd_wscale : 4, rcv_wscale : 4;
@@ -87,7 +94,13 @@ struct tcp_sock {
 	__u32 copied_seq, write_seq, rcv_nxt, snd_nxt, snd_una, rcv_wnd, rcv_wup;
 	struct tcp_options_received rx_opt;
 } KERNEL;
-struct request_sock { struct sock_common __req_common; __u16 mss; __u32 ts_recent; __u8 syncookie : 1; } KERNEL;
+struct request_sock {
+	struct sock_common __req_common;
+	struct request_sock *dl_next;
+	__u16 mss;
+	__u32 ts_recent;
+	struct sock *sk;
+} KERNEL;
 struct inet_request_sock {
 	struct request_sock req;
 	__u16 snd_wscale : 4, rcv_wscale : 4, tstamp_ok : 1, sack_ok : 1, wscale_ok : 1, ecn_ok : 1;
@@ -482,6 +495,35 @@ static __always_inline void take_request(const struct tcp_request_sock *req, str
 		emit_end(e, e->socket, false);
 }
 
+/* an accept queue, first come first: the hash tables the iterator walks know no order */
+static long queue_step(__u32 i, void *arg)
+{
+	struct sockpeek_event *e = get_scratch();
+	__u64 *next = arg;
+	const struct request_sock *req = (void *)*next;
+	const struct sock *sk;
+
+	(void)i;
+	if (!e || !req)
+		return 1;
+	sk = BPF_CORE_READ(req, sk);
+	e->kind = SOCKPEEK_QUEUED;
+	e->queued.laddr = BPF_CORE_READ(sk, __sk_common.skc_rcv_saddr);
+	e->queued.raddr = BPF_CORE_READ(sk, __sk_common.skc_daddr);
+	e->queued.lport = BPF_CORE_READ(sk, __sk_common.skc_num);
+	e->queued.rport = __builtin_bswap16(BPF_CORE_READ(sk, __sk_common.skc_dport));
+	bpf_ringbuf_output(&ring, e, offsetof(struct sockpeek_event, head) + sizeof(e->queued), 0);
+	*next = (__u64)BPF_CORE_READ(req, dl_next);
+	return 0;
+}
+
+static __noinline void take_queue(const struct inet_connection_sock *icsk)
+{
+	__u64 next = (__u64)BPF_CORE_READ(icsk, icsk_accept_queue.rskq_accept_head);
+
+	bpf_loop(QUEUE_MAX, queue_step, &next, 0);
+}
+
 SEC("iter/tcp")
 int sockpeek(struct bpf_iter__tcp *ctx)
 {
@@ -493,6 +535,12 @@ int sockpeek(struct bpf_iter__tcp *ctx)
 
 	if (!skc || !c || !e)
 		return 0;
+	if (skc->skc_state == TCP_LISTEN) {
+		tp = bpf_skc_to_tcp_sock(skc);
+		if (tp && !c->calibrate_port)
+			take_queue(&tp->inet_conn);
+		return 0;
+	}
 	__builtin_memset(&e->head, 0, sizeof(e->head));
 	if (!take_identity(skc, &e->head))
 		return 0;

@@ -53,6 +53,8 @@ struct sockpeek {
 	/* while a reading is under way */
 	struct peeked *socks;
 	size_t n, room;
+	struct sockpeek_queued *queued;	/* accept queues, in their order */
+	size_t n_queued;
 };
 
 /* one socket as its events have told so far */
@@ -62,6 +64,7 @@ struct peeked {
 	uint8_t *bytes;		/* from base on */
 	uint32_t base, want, have;
 	bool ended, bad;
+	size_t place;		/* in the order of accept queues */
 };
 
 /* ---- events ---- */
@@ -117,6 +120,13 @@ static void on_bytes(struct peeked *p, const struct sockpeek_bytes *b)
 	p->have += b->len - skip;
 }
 
+static void on_queued(struct sockpeek *sp, const struct sockpeek_queued *q)
+{
+	if (!(sp->n_queued & (sp->n_queued - 1)))	/* room for the next power of two */
+		sp->queued = xrealloc(sp->queued, (sp->n_queued ? sp->n_queued * 2 : 1) * sizeof(*sp->queued));
+	sp->queued[sp->n_queued++] = *q;
+}
+
 static int event_cb(void *arg, void *data, size_t size)
 {
 	const struct sockpeek_event *e = data;
@@ -134,6 +144,9 @@ static int event_cb(void *arg, void *data, size_t size)
 		if (e->socket < sp->n)
 			on_bytes(&sp->socks[e->socket], &e->bytes);
 		break;
+	case SOCKPEEK_QUEUED:
+		on_queued(sp, &e->queued);
+		break;
 	case SOCKPEEK_END:
 		if (e->socket < sp->n) {
 			sp->socks[e->socket].ended = true;
@@ -148,7 +161,7 @@ static void forget(struct sockpeek *sp)
 {
 	for (size_t i = 0; i < sp->n; i++)
 		free(sp->socks[i].bytes);
-	sp->n = 0;
+	sp->n = sp->n_queued = 0;
 }
 
 /* ---- running ---- */
@@ -255,8 +268,30 @@ static struct sock_image *grow(struct sock_image **imgs, size_t n)
 	return &(*imgs)[n];
 }
 
+/* where it waits in its accept queue; behind all others when it has come to be there since */
+static size_t place_of(const struct sockpeek *sp, const struct sockpeek_head *h)
+{
+	size_t i = 0;
+
+	while (i < sp->n_queued && (sp->queued[i].rport != h->rport || sp->queued[i].raddr != h->raddr || sp->queued[i].lport != h->lport ||
+				    sp->queued[i].laddr != h->laddr))
+		i++;
+	return i;
+}
+
+static int compare_places(const void *a, const void *b)
+{
+	const struct peeked *p = a, *q = b;
+
+	return (p->place > q->place) - (p->place < q->place);
+}
+
 static void sort_out(struct sockpeek *sp, struct sockpeek_found *f)
 {
+	for (size_t i = 0; i < sp->n; i++)
+		sp->socks[i].place = sp->socks[i].kind == SOCKPEEK_WAITING ? place_of(sp, &sp->socks[i].head) : sp->n_queued;
+	if (sp->n)
+		qsort(sp->socks, sp->n, sizeof(*sp->socks), compare_places);
 	for (size_t i = 0; i < sp->n; i++) {
 		struct peeked *p = &sp->socks[i];
 
@@ -464,5 +499,6 @@ void sockpeek_free(struct sockpeek *sp)
 		bpf_object__close(sp->object);
 	forget(sp);
 	free(sp->socks);
+	free(sp->queued);
 	free(sp);
 }

@@ -24,7 +24,7 @@ struct sockpeek;
 /* one reading. Every image is a sock_image with SOCK_F_SEQ, IPv4, owner_fd -1. */
 struct sockpeek_found {
 	/* nobody has accepted them: records (SOCK_F_STANDIN | SOCK_F_NEW), what they have received is
-	 * `taken`, with k_rcv_nxt the first byte behind the handshake */
+	 * `taken`, with k_rcv_nxt the first byte behind the handshake. In the order of their queues */
 	struct sock_image *waiting;
 	size_t n_waiting;
 	/* closed by their program: images with SOCK_F_BYTES, of the send queue only */

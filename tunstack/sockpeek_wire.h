@@ -15,6 +15,7 @@ enum sockpeek_kind {
 	SOCKPEEK_ORPHAN,	/* a head: closed by its program */
 	SOCKPEEK_HALF_OPEN,	/* a head: its SYN was answered, no more */
 	SOCKPEEK_BYTES,
+	SOCKPEEK_QUEUED,	/* the next one in a listener's accept queue; before all heads */
 	SOCKPEEK_END,		/* of a socket */
 };
 
@@ -43,6 +44,8 @@ struct sockpeek_bytes {
 	__u8 data[SOCKPEEK_CHUNK];
 };
 
+struct sockpeek_queued { __u32 laddr, raddr; __u16 lport, rport; };	/* as in the head */
+
 struct sockpeek_end { __u32 bad; };
 
 /* on the ring, cut off behind what its kind needs */
@@ -52,6 +55,7 @@ struct sockpeek_event {
 	union {
 		struct sockpeek_head head;
 		struct sockpeek_bytes bytes;
+		struct sockpeek_queued queued;
 		struct sockpeek_end end;
 	};
 };

@@ -569,6 +569,8 @@ int criu_dump(struct criu_proc *p, const struct criu_dump_opts *opts, struct oer
 	o.timeout = opts->timeout_s ? opts->timeout_s : CRIU_FREEZE_TIMEOUT_S;
 	o.has_leave_running = opts->leave_running;
 	o.leave_running = opts->leave_running;
+	o.has_tcp_skip_in_flight = opts->skip_in_flight;
+	o.tcp_skip_in_flight = opts->skip_in_flight;
 	for (size_t i = 0; i < opts->n_externals; i++)
 		externals[i] = (char *)opts->externals[i];
 	externals[opts->n_externals] = net;

@@ -131,6 +131,7 @@ struct criu_dump_opts {
 	/* "file[MNT:INO]", "tty[RDEV:DEV]" in hex, "unix[INO]"; pipes need no entry here */
 	const char *const *externals;
 	size_t n_externals;
+	bool skip_in_flight;		/* connections nobody has accepted are somebody else's */
 	bool leave_running;		/* dry run: dump, then go on whatever is answered */
 	unsigned int timeout_s;		/* for stopping the tasks; 0 = 10 */
 	unsigned int log_level;		/* 1 = errors, 2 = warnings, ... 4; 0 = 1 */

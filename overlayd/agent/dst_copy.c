@@ -9,6 +9,7 @@
  *              anew (research/criu.md, decision 10).
  *   Check      each socket of the source has an image; the socket with that owner and number is found, what CRIU loses of its
  *              options is set again, and it is compared. One difference and the migration is called off.
+ *              What has no descriptor is made anew then, silently (loose.c).
  *   Open       in this order: what a stand-in said in the copy's name (dst_standin.c), packets from the source, our own, the network opened, then
  *              CRIU answered: it leaves repair
  *              mode right after, and the kernel's first probe must find an open network.
@@ -239,6 +240,8 @@ int copy_prepare(struct migrate_dst *m, struct oerr *err)
 			return err->code;
 	if (agent_wait(&m->agent, copy_all_ready, m, COPY_READY_MS, "start CRIU", err) || copy_has_failed(m, err))
 		return err->code;
+	if (m->can_loose)
+		loose_in_start(&m->loose, m->netns_fd);
 	return copy_mtu(m, m->agent.conf->mtu - 1, err);
 }
 
@@ -358,16 +361,42 @@ static int copy_still_stands(const struct migrate_dst *m, struct oerr *err)
 	return 0;
 }
 
+struct copy_listeners {
+	const struct migrate_dst *m;
+	const struct sockmatch *sm;
+};
+
+/* the copy's socket that @img, a connection nobody has accepted, belongs to */
+static int copy_listener(const struct sock_image *img, void *arg)
+{
+	static const uint8_t any[16];
+	const struct copy_listeners *l = arg;
+	const struct sock_image *best = NULL;
+
+	for (size_t i = 0; i < l->m->n_images; i++) {
+		const struct sock_image *have = &l->m->images[i];
+		bool bound = memcmp(have->laddr, any, sizeof(any));
+
+		if (have->kind == SOCK_KIND_TCP && have->state == SOCK_LISTEN && have->lport == img->lport &&
+		    (!bound ? !best : !memcmp(have->laddr, img->laddr, sizeof(any))))
+			best = have;
+	}
+	return best ? sockmatch_socket(l->sm, best->owner_pid, best->owner_fd) : -1;
+}
+
 /** copy_check() - the ledger: every socket as it was, options and attributes set again; also finds the first root's host pid */
 int copy_check(struct migrate_dst *m, struct oerr *err)
 {
 	struct sockmatch sm = { 0 };
+	struct copy_listeners listeners = { m, &sm };
 	int ret = sockmatch_load(&sm, ms_init_pid(m->init), err);
 
 	if (ret)
 		return ret;
 	for (size_t i = 0; i < m->n_images && !ret; i++)
 		ret = copy_check_socket(m, &sm, &m->images[i], err);
+	if (!ret)
+		ret = loose_in_put(&m->loose, m->netns_fd, copy_listener, &listeners, err);
 	if (!ret) {
 		copy_apply_attributes(m, &sm);
 		copy_note_pids(m, &sm);
@@ -403,6 +432,7 @@ int copy_open(struct migrate_dst *m, struct oerr *err)
 	udpqueue_deliver(&m->local, m->netns_fd);
 	if (copy_open_network(m, &state, err))
 		return err->code;
+	loose_in_go(&m->loose, m->netns_fd);
 	copy_caught_up(m);
 	m->handed_packets = state.released_packets;
 	m->longest_gap_us = state.longest_gap_us;
@@ -459,6 +489,7 @@ void copy_destroy(struct migrate_dst *m)
 	struct oerr err = { 0 };
 
 	udproom_end(&m->room);
+	loose_in_fini(&m->loose);
 	if (m->init && !m->init_gone) {
 		copy_give_up(m);
 		/* what is promised afterwards is that it is gone, so there is no time limit */

@@ -104,7 +104,8 @@ int copy_take_records(struct migrate_dst *m, struct oerr *err)
 
 	if (m->records.broken || m->records.stream.len)
 		return oerr_set(err, -EPROTO, "%s sent records of its stand-in that cannot be read", m->opts->source);
-	if (standin_list(m, err) || standin_push(m, err) || standin_give(m, err))
+	if (standin_list(m, err) || standin_push(m, err) ||
+	    loose_in_records(&m->loose, m->netns_fd, m->records.v, m->records.n, true, err) || standin_give(m, err))
 		return err->code;
 	taken.sockets = (uint32_t)m->record_socks.n;
 	taken.bytes = m->records.bytes;

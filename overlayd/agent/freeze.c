@@ -10,9 +10,10 @@
  *   Fence      a blackhole behind the capture from the start: if tunstack dies, no packet meets a frozen socket, whose kernel would
  *              acknowledge what the image does not have. The next request to that tunstack fails, and the migration with it.
  *   Loose ends  no descriptor leads to connections that the program has not accepted, handshakes under way, and what it has closed
- *              with something still to be sent: they cannot be dumped. If there are any at network-lock, the stop is called off;
- *              the next capture is made when no handshake and nothing closed is under way, the program gets FREEZE_DRAIN_MS under
- *              it (nothing new can arrive) to accept what waits, and it is tried again.
+ *              with something still to be sent: CRIU cannot dump them. They are read by other means and carried (loose.c), CRIU passes
+ *              over them. Where that cannot be: if there are any at network-lock, the stop is called off; the next capture is made when
+ *              no handshake and nothing closed is under way, the program gets FREEZE_DRAIN_MS under it (nothing new can arrive) to
+ *              accept what waits, and it is tried again.
  *   Going back  paths and locks first (the tasks must find them as they were), then CRIU is told to let go, and only when it has left
  *              repair mode the network is opened: a packet that met a socket in repair mode would be lost. What a stand-in has
  *              acknowledged meanwhile goes into the sockets before that (giveback.c).
@@ -315,7 +316,8 @@ static int src_request_dumps(struct migrate_src *m, struct oerr *err)
 
 	m->t.frozen = monotime_us();
 	for (size_t i = 0; i < m->n_trees; i++) {
-		struct criu_dump_opts opts = { .netns_ino = m->control.w.netns, .netns_key = "workload", .externals = externals };
+		struct criu_dump_opts opts = { .netns_ino = m->control.w.netns, .netns_key = "workload", .externals = externals,
+						 .skip_in_flight = m->loose.peek };
 		int ret;
 
 		for (size_t e = 0; e < m->scan->n_externals; e++)
@@ -419,6 +421,21 @@ static int src_read_sockets(struct migrate_src *m, struct oerr *err)
 	return ret;
 }
 
+/* everything that has no descriptor, to be carried: m->loose.all, when that is possible */
+static int src_read_loose(struct migrate_src *m, struct oerr *err)
+{
+	cleanup_close int ns = netns_open(m->control.w.name);
+	int ret;
+
+	if (ns < 0)
+		return oerr_set(err, ns, "namespace %s: %s", m->control.w.name, strerror(-ns));
+	ret = loose_read(&m->loose, ns, err);
+	if (!ret && m->loose.all && loose_count(&m->loose))
+		log_info("migrate", "%.8s: carried along: %zu connections nobody has accepted, %zu handshakes, %zu closed connections",
+			 m->agent.journal.hex, m->loose.found.n_waiting, m->loose.found.n_half_open, m->loose.found.n_orphans);
+	return ret;
+}
+
 /* every tree waits at network-lock: 0, or -EAGAIN when a listener is busy */
 static int src_at_lock(struct migrate_src *m, struct oerr *err)
 {
@@ -429,9 +446,13 @@ static int src_at_lock(struct migrate_src *m, struct oerr *err)
 		ret = fault_point("src.captured", err);
 	if (!ret)
 		ret = src_look(m, &l, err);
+	if (!ret && (l.waiting || l.half_open || l.orphans))
+		ret = src_read_loose(m, err);
+	else
+		loose_forget(&m->loose);
 	if (ret)
 		return ret;
-	if (l.waiting || l.half_open > m->stale_half_open || l.orphans > m->stale_orphans)
+	if (!m->loose.all && (l.waiting || l.half_open > m->stale_half_open || l.orphans > m->stale_orphans))
 		return oerr_set(err, -EAGAIN, "connections are being made (%u), closed (%u), not accepted (%u): %s", l.half_open,
 				l.orphans, l.waiting, l.text);
 	return src_read_sockets(m, err);

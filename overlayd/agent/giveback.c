@@ -24,6 +24,7 @@
 
 #include "overlayd/agent/cgroup.h"
 #include "overlayd/agent/fault.h"
+#include "overlayd/agent/loose.h"
 #include "overlayd/agent/records.h"
 #include "overlayd/agent/scan.h"
 #include "overlayd/agent/sockguard.h"
@@ -31,6 +32,7 @@
 #include "overlayd/common/log.h"
 #include "overlayd/common/monotime.h"
 #include "overlayd/common/util.h"
+#include "overlayd/netns.h"
 #include "overlayd/workload.h"
 #include "tunstack/handback.h"
 
@@ -141,7 +143,19 @@ static int giveback_push(struct control *c, const struct records *r, struct give
 	return ret;
 }
 
-static int giveback_parked(struct control *c, struct stackclient *stack, struct giveback_result *res, struct oerr *err)
+/* connections the stand-in has made, into the accept queues of ours; the packets are the tunstack's as well, which looks to it that
+ * the kernel gets everything */
+static void giveback_new(struct control *c, const struct records *r, struct loose_in *in)
+{
+	cleanup_close int ns = netns_open(c->w.name);
+	struct oerr err = { 0 };
+
+	if (ns >= 0 && loose_in_records(in, ns, r->v, r->n, false, &err))
+		log_error("standin", "%s: %s", c->w.name, err.text);
+}
+
+static int giveback_parked(struct control *c, struct stackclient *stack, struct loose_in *in, struct giveback_result *res,
+			   struct oerr *err)
 {
 	struct records r = { 0 };
 	int ret = stackclient_park(stack, giveback_add, &r, &res->state, err);
@@ -152,6 +166,8 @@ static int giveback_parked(struct control *c, struct stackclient *stack, struct 
 		ret = giveback_push(c, &r, res, err);
 	if (!ret && r.n)
 		ret = fault_point("give.pushed", err);
+	if (!ret)
+		giveback_new(c, &r, in);
 	records_fini(&r);
 	return ret ? ret : stackclient_handed_back(stack, &res->state, err);
 }
@@ -161,6 +177,7 @@ static int giveback_with(struct control *c, struct cgroup_fence *fence, struct s
 {
 	bool frozen = false;
 	struct oerr why = { 0 };
+	struct loose_in in = { 0 };
 	int ret = stackclient_status(stack, &res->state, err);
 	bool stood_in = !ret && res->state.standin >= STACK_STANDIN_LIVE;
 
@@ -170,11 +187,12 @@ static int giveback_with(struct control *c, struct cgroup_fence *fence, struct s
 			log_warn("standin", "%s: %s", c->w.name, why.text);
 	}
 	if (stood_in)
-		ret = giveback_parked(c, stack, res, err);
+		ret = giveback_parked(c, stack, &in, res, err);
 	if (!ret)
 		ret = stackclient_fence(stack, false, NULL, err);
 	if (!ret)
 		ret = stackclient_release(stack, false, &res->state, err);
+	loose_in_fini(&in);
 	if (frozen && cgroup_fence_thaw(fence, &why))
 		log_error("standin", "%s: %s", c->w.name, why.text);
 	return ret;

@@ -36,6 +36,7 @@
 #define DST_HELD_MS 10000
 #define DST_FINISHED_MS 60000
 #define DST_RETRY_MS 200
+#define DST_SOCKET_IMAGE_MAX (64u << 20)	/* only orphans have bytes in theirs */
 #define DST_ASK_MS 500
 
 /* --- what comes from the source --- */
@@ -123,15 +124,27 @@ static void dst_socket_image(struct migrate_dst *m, const uint8_t *data, size_t 
 	size_t used;
 	int ret;
 
-	if (m->recv_err.code)
-		return;
 	m->images = xrealloc(m->images, (m->n_images + 1) * sizeof(*m->images));
 	sock_image_init(&m->images[m->n_images]);
 	ret = sock_image_decode(data, len, monotime_us(), &m->images[m->n_images], &used);
 	if (ret)
 		oerr_set(&m->recv_err, ret, "a socket image cannot be read: %s", strerror(-ret));
+	else if (loose_is(&m->images[m->n_images]))
+		loose_in_add(&m->loose, &m->images[m->n_images]);
 	else
 		m->n_images++;
+}
+
+static void dst_socket_data(struct migrate_dst *m, const uint8_t *data, size_t len)
+{
+	const uint8_t *image;
+	int ret = 0;
+
+	imgstream_add(&m->image_stream, data, len);
+	while (!m->recv_err.code && (ret = imgstream_next(&m->image_stream, DST_SOCKET_IMAGE_MAX, &image, &len)) > 0)
+		dst_socket_image(m, image, len);
+	if (ret < 0)
+		oerr_set(&m->recv_err, ret, "a socket image cannot be read: %s", strerror(-ret));
 }
 
 static void dst_held_packet(struct migrate_dst *m, const uint8_t *data, size_t len)
@@ -154,7 +167,7 @@ static void dst_data(struct agent *a, uint8_t channel, const uint8_t *data, size
 	if (channel == MIG_CHAN_FILE && !m->recv_err.code && m->recv.fd >= 0)
 		image_recv_data(&m->recv, data, len, &m->recv_err);
 	else if (channel == MIG_CHAN_SOCKET)
-		dst_socket_image(m, data, len);
+		dst_socket_data(m, data, len);
 	else if (channel == MIG_CHAN_RECORD)
 		records_feed(&m->records, data, len);
 	else if (channel == MIG_CHAN_HELD)
@@ -239,6 +252,16 @@ static int dst_judge(struct migrate_dst *m, struct oerr *err)
 	return preflight_dest(m->plan, &facts, &m->reasons) < 0 ? oerr_set(err, -EIO, "the plan cannot be checked") : 0;
 }
 
+/* not a reason to refuse: the source then waits for its program to accept, and for what is closed to end */
+static void dst_judge_loose(struct migrate_dst *m)
+{
+	struct oerr why = { 0 };
+
+	m->can_loose = !fault_point("dst.acceptq", &why) && !acceptq_supported(-1, &why);
+	if (!m->can_loose)
+		log_info("migrate", "%.8s: connections nobody has accepted cannot be taken over: %s", m->agent.journal.hex, why.text);
+}
+
 static int dst_send_ready(struct migrate_dst *m, struct oerr *err)
 {
 	cleanup_free char **refusals = NULL, **warnings = NULL;
@@ -247,6 +270,7 @@ static int dst_send_ready(struct migrate_dst *m, struct oerr *err)
 	int ret;
 
 	ready.node = m->agent.conf->node;
+	ready.loose = m->can_loose;
 	ready.n_refusals = preflight_texts(&m->reasons, PREFLIGHT_REFUSE, &refusals);
 	ready.n_warnings = preflight_texts(&m->reasons, PREFLIGHT_WARN, &warnings);
 	ready.refusals = refusals;
@@ -287,8 +311,10 @@ static int dst_check(void *arg, struct oerr *err)
 	if (!m->hello)
 		return oerr_set(err, -EPROTO, "%s runs a version of overlayd that this one (%s) does not understand", m->opts->source,
 				OVERLAYD_VERSION);
-	if (dst_take_workload(m, err) || control_find_host(&m->control, m->opts->source, err) || dst_judge(m, err) ||
-	    dst_send_ready(m, err))
+	if (dst_take_workload(m, err) || control_find_host(&m->control, m->opts->source, err) || dst_judge(m, err))
+		return err->code;
+	dst_judge_loose(m);
+	if (dst_send_ready(m, err))
 		return err->code;
 	return agent_wait(&m->agent, dst_has_go, m, DST_GO_MS, "go on", err);
 }
@@ -584,6 +610,8 @@ static void dst_fini(struct migrate_dst *m)
 	udproom_end(&m->room);
 	sock_list_fini(&m->record_socks);
 	records_fini(&m->records);
+	imgstream_fini(&m->image_stream);
+	loose_in_fini(&m->loose);
 	udpqueue_fini(&m->local);
 	if (m->init)
 		ms_init_free(m->init);

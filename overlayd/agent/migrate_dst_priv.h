@@ -8,12 +8,14 @@
 #include "overlayd/agent/control.h"
 #include "overlayd/agent/criu.h"
 #include "overlayd/agent/image.h"
+#include "overlayd/agent/loose.h"
 #include "overlayd/agent/migrate_dst.h"
 #include "overlayd/agent/ms_init.h"
 #include "overlayd/agent/pages.h"
 #include "overlayd/agent/preflight.h"
 #include "overlayd/agent/records.h"
 #include "overlayd/agent/udpqueue.h"
+#include "tunstack/imgstream.h"
 #include "tunstack/sock_image.h"
 #include "tunstack/sock_repair.h"
 #include "tunstack/stackclient.h"
@@ -52,8 +54,11 @@ struct migrate_dst {
 	uint64_t generations[FABRIC_VIPS_MAX];
 	struct image_recv recv;
 	struct oerr recv_err;		/* a file that could not be taken */
+	struct imgstream image_stream;	/* what has come of the next one */
 	struct sock_image *images;
 	size_t n_images;
+	bool can_loose;			/* what has no descriptor can be made anew here */
+	struct loose_in loose;
 
 	struct dst_tree *trees;
 	size_t n_trees;

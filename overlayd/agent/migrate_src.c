@@ -365,6 +365,17 @@ static int src_open_stack(struct migrate_src *m, struct oerr *err)
 	return stackclient_open(path, &m->stack, err);
 }
 
+static void src_start_loose(struct migrate_src *m)
+{
+	struct oerr why = { 0 };
+
+	loose_start(&m->loose, m->ready->loose, &why);
+	if (!m->ready->loose)
+		oerr_set(&why, -EOPNOTSUPP, "%s cannot make them anew", m->control.host);
+	if (!m->loose.peek)
+		log_info("migrate", "%.8s: connections nobody has accepted cannot be carried: %s", m->agent.journal.hex, why.text);
+}
+
 static int src_prepare(void *arg, struct oerr *err)
 {
 	struct migrate_src *m = arg;
@@ -381,6 +392,7 @@ static int src_prepare(void *arg, struct oerr *err)
 	}
 	m->flocks = flocks_new(m->scan);
 	m->unixpath = unixpath_new(m->scan, m->agent.journal.hex);
+	src_start_loose(m);
 	if (src_open_stack(m, err) || src_make_fence(m, err) || criu_kdat_prepare(m->agent.conf->criu.path, err) ||
 	    agent_wait(&m->agent, src_is_prepared, m, SRC_PREPARED_MS, "prepare", err) || src_start_criu(m, err))
 		return err->code;
@@ -592,6 +604,7 @@ static void src_fini(struct migrate_src *m)
 	}
 	free(m->trees);
 	src_forget_sockets(m);
+	loose_fini(&m->loose);
 	ev_io_stop(m->agent.loop, &m->stack_io);
 	if (m->stack)
 		stackclient_close(m->stack);

@@ -13,6 +13,7 @@
 #include "overlayd/agent/flocks.h"
 #include "overlayd/agent/giveback.h"
 #include "overlayd/agent/image.h"
+#include "overlayd/agent/loose.h"
 #include "overlayd/agent/migrate_src.h"
 #include "overlayd/agent/pages.h"
 #include "overlayd/agent/preflight.h"
@@ -75,6 +76,7 @@ struct migrate_src {
 	struct unixpath *unixpath;
 	struct sock_list sockets;
 	struct sock_image *images;	/* one for each of sockets.refs */
+	struct loose loose;		/* those without a descriptor */
 	struct giveback_who standin;	/* who was asked to answer for them */
 	struct stackclient_state answered;	/* what it has done, as last told */
 	struct giveback_result given;	/* what went back, if it did not come about */

@@ -65,6 +65,7 @@ static int standin_give(struct migrate_src *m, struct oerr *err)
 		.after_ms = standin_after_ms(m),
 		.socket_limit = m->agent.conf->migration.standin_socket_limit_bytes,
 		.total_limit = m->agent.conf->migration.standin_limit_bytes,
+		.answer_syn = m->loose.peek && m->loose.inject,
 	};
 	int ret = giveback_who(&m->standin, m->stack);
 
@@ -74,6 +75,9 @@ static int standin_give(struct migrate_src *m, struct oerr *err)
 	for (size_t i = 0; i < m->sockets.n && !ret; i++)
 		if (records_is_remote(&m->images[i], m->control.w.vips, m->control.w.nvips))
 			ret = stackclient_standin_socket(m->stack, &m->images[i], err);
+	for (size_t i = 0; i < m->loose.found.n_waiting && !ret; i++)
+		if (records_is_remote(&m->loose.found.waiting[i], m->control.w.vips, m->control.w.nvips))
+			ret = stackclient_standin_socket(m->stack, &m->loose.found.waiting[i], err);
 	if (!ret)
 		ret = standin_give_closed(m, err);
 	/* on file before anybody can answer: if it dies, recovery must know that it may have */

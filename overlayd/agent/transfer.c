@@ -105,21 +105,26 @@ int src_send_images(struct migrate_src *m, struct oerr *err)
 	return ret ? oerr_set(err, ret, "%s cannot be reached any more", m->control.host) : 0;
 }
 
-/** src_send_sockets() - one image a frame; queues as hashes, their bytes are in CRIU's images */
+static int transfer_socket(struct migrate_src *m, const struct sock_image *img, struct oerr *err)
+{
+	size_t size = sock_image_size(img);
+	cleanup_free uint8_t *buf = xmalloc(size);
+	int n = sock_image_encode(img, monotime_us(), buf, size);
+
+	if (n < 0)
+		return oerr_set(err, n, "socket image: %s", strerror(-n));
+	return agent_send_bulk(&m->agent, MIG_CHAN_SOCKET, buf, (size_t)n, err);
+}
+
+/** src_send_sockets() - images, one after the other; queues as hashes, their bytes are in CRIU's images; with theirs those CRIU does not know */
 int src_send_sockets(struct migrate_src *m, struct oerr *err)
 {
-	uint64_t now = monotime_us();
 	int ret = 0;
 
-	for (size_t i = 0; i < m->sockets.n && !ret; i++) {
-		size_t size = sock_image_size(&m->images[i]);
-		cleanup_free uint8_t *buf = xmalloc(size);
-		int n = sock_image_encode(&m->images[i], now, buf, size);
-
-		if (n < 0)
-			return oerr_set(err, n, "socket image: %s", strerror(-n));
-		ret = agent_send_bulk(&m->agent, MIG_CHAN_SOCKET, buf, (size_t)n, err);
-	}
+	for (size_t i = 0; i < m->sockets.n && !ret; i++)
+		ret = transfer_socket(m, &m->images[i], err);
+	for (size_t i = 0; i < loose_count(&m->loose) && !ret; i++)
+		ret = transfer_socket(m, loose_image(&m->loose, i), err);
 	return ret;
 }
 
