@@ -25,8 +25,9 @@
 #include "overlayd/common/util.h"
 
 #define PAGES_CHUNK (256u << 10)
-#define PAGES_QUEUE_HIGH (8u << 20)
-#define PAGES_RETRY_S 0.0005
+#define PAGES_QUEUE_HIGH (2u << 20)	/* more would only wait, and leave the caches meanwhile */
+#define PAGES_RETRY_S 0.0002
+#define PAGES_SOCK_BUF (2 << 20)	/* so that CRIU and we wake each other seldom */
 
 struct pages {
 	struct agent *agent;
@@ -101,23 +102,36 @@ static void pages_readable_cb(struct ev_loop *loop, struct ev_io *w, int revents
 		pages_pause(p);
 }
 
-static void pages_flush(struct pages *p)
+/* Return: how much the local socket takes at once; a closed one takes everything */
+static size_t pages_write(struct pages *p, const uint8_t *data, size_t len)
 {
-	while (p->out_len) {
-		ssize_t n = send(p->fd, p->out + p->out_at, p->out_len, MSG_DONTWAIT | MSG_NOSIGNAL);
+	size_t done = 0;
+
+	while (done < len) {
+		ssize_t n = send(p->fd, data + done, len - done, MSG_DONTWAIT | MSG_NOSIGNAL);
 
 		if (n < 0 && errno == EINTR)
 			continue;
-		if (n < 0 && errno == EAGAIN) {
-			ev_io_start(p->agent->loop, &p->writable);
-			return;
-		}
+		if (n < 0 && errno == EAGAIN)
+			break;
 		if (n < 0) {
 			log_debug("pages", "tree %u: local end closed: %m", p->tree);
-			n = (ssize_t)p->out_len;
+			return len;
 		}
-		p->out_at += (size_t)n;
-		p->out_len -= (size_t)n;
+		done += (size_t)n;
+	}
+	return done;
+}
+
+static void pages_flush(struct pages *p)
+{
+	size_t n = pages_write(p, p->out + p->out_at, p->out_len);
+
+	p->out_at += n;
+	p->out_len -= n;
+	if (p->out_len) {
+		ev_io_start(p->agent->loop, &p->writable);
+		return;
 	}
 	p->out_at = 0;
 	ev_io_stop(p->agent->loop, &p->writable);
@@ -148,11 +162,21 @@ static void pages_writable_cb(struct ev_loop *loop, struct ev_io *w, int revents
 	pages_flush(container_of(w, struct pages, writable));
 }
 
+/** pages_peer_room() - let @fd, an end of a local socket that pages go through, send much at once; without it they still go */
+void pages_peer_room(int fd)
+{
+	const int room = PAGES_SOCK_BUF;
+
+	if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &room, sizeof(room)))
+		log_debug("pages", "send buffer: %m");
+}
+
 /** pages_new() - relay between local socket @fd (taken) and tree @tree's channel of @a's link */
 struct pages *pages_new(struct agent *a, uint32_t tree, int fd)
 {
 	struct pages *p = xcalloc(1, sizeof(*p));
 
+	pages_peer_room(fd);
 	p->agent = a;
 	p->tree = tree;
 	p->fd = fd;
@@ -179,10 +203,14 @@ void pages_free(struct pages *p)
 /** pages_deliver() - @len bytes came over the link for the local socket; 0 = the other end has closed */
 void pages_deliver(struct pages *p, const uint8_t *data, size_t len)
 {
+	size_t n = 0;
+
 	if (len == 0)
 		p->out_end = true;
-	else
-		pages_append(p, data, len);
+	if (!p->out_len)
+		n = pages_write(p, data, len); /* nothing waits before it: no detour */
+	if (n < len)
+		pages_append(p, data + n, len - n);
 	pages_flush(p);
 	if (p->out_len > PAGES_QUEUE_HIGH && !p->link_paused && p->agent->link) {
 		p->link_paused = true;

@@ -14,6 +14,7 @@
 
 struct pages;
 
+void pages_peer_room(int fd);
 struct pages *pages_new(struct agent *a, uint32_t tree, int fd);
 void pages_stop(struct pages *p);
 void pages_free(struct pages *p);

@@ -55,6 +55,7 @@
 #define IO_BUF (64u << 10)		/* below malloc's mmap threshold, as CHUNK_MAX is */
 #define CHUNK_MIN (4u << 10)
 #define CHUNK_MAX (64u << 10)
+#define SPARES_MAX 16			/* chunks of that size kept for the next bytes */
 #define WHY_MAX 256
 
 enum conn_state { CONN_CONNECT, CONN_HANDSHAKE, CONN_START, CONN_UP, CONN_LINGER, CONN_OVER };
@@ -84,6 +85,8 @@ struct conn {
 	ev_prepare flush;	/* end of a turn that queued something; starts a UNIX conn, too */
 	struct conn_framer rx;
 	struct conn_chunk *q_head, *q_tail;
+	struct conn_chunk *spares;	/* sent ones: memory given back and got again has to be paged in anew */
+	unsigned int n_spares;
 	size_t q_bytes;
 	short wants;		/* EV_READ or EV_WRITE that handshake or sending waits for, or 0 */
 	bool above_high;	/* drained() is due once below the low mark */
@@ -229,6 +232,12 @@ static void conn_destroy(struct conn *c)
 	SSL_free(c->ssl);
 	free(c->in.buf);
 	free(c->out.buf);
+	while (c->spares) {
+		struct conn_chunk *next = c->spares->next;
+
+		free(c->spares);
+		c->spares = next;
+	}
 	if (c->fd >= 0)
 		close(c->fd);
 	conn_framer_fini(&c->rx);
@@ -415,7 +424,13 @@ static void conn_queue_sent(struct conn *c, size_t n)
 	c->q_head = k->next;
 	if (!c->q_head)
 		c->q_tail = NULL;
-	free(k);
+	if (k->cap < CHUNK_MAX || c->n_spares == SPARES_MAX) {
+		free(k);
+		return;
+	}
+	k->next = c->spares;
+	c->spares = k;
+	c->n_spares++;
 }
 
 /* send what the socket takes; the queue keeps the rest */
@@ -889,6 +904,26 @@ int conn_detach_fd(struct conn *c)
 	return fd;
 }
 
+/* an empty one for at least one byte more than nothing, at most CHUNK_MAX of @len */
+static struct conn_chunk *conn_chunk_new(struct conn *c, size_t len)
+{
+	/* a queue that has formed is going to grow: fewer, larger chunks */
+	size_t cap = c->q_tail ? c->q_tail->cap * 2 : CHUNK_MIN;
+	struct conn_chunk *k = c->spares;
+
+	cap = cap < len ? len : cap;
+	if (cap >= CHUNK_MAX && k) {
+		c->spares = k->next;
+		c->n_spares--;
+		cap = k->cap;
+	} else {
+		cap = cap > CHUNK_MAX ? CHUNK_MAX : cap;
+		k = xmalloc(sizeof(*k) + cap);
+	}
+	*k = (struct conn_chunk){ .cap = cap };
+	return k;
+}
+
 static void conn_enqueue(struct conn *c, const uint8_t *p, size_t len)
 {
 	while (len) {
@@ -896,13 +931,7 @@ static void conn_enqueue(struct conn *c, const uint8_t *p, size_t len)
 		size_t n;
 
 		if (!k || k->fill == k->cap) {
-			/* a queue that has formed is going to grow: fewer, larger chunks */
-			size_t cap = k ? k->cap * 2 : CHUNK_MIN;
-
-			cap = cap < len ? len : cap;
-			cap = cap > CHUNK_MAX ? CHUNK_MAX : cap;
-			k = xmalloc(sizeof(*k) + cap);
-			*k = (struct conn_chunk){ .cap = cap };
+			k = conn_chunk_new(c, len);
 			if (c->q_tail)
 				c->q_tail->next = k;
 			else
