@@ -9,7 +9,8 @@
  *              to know that a host is there. Fragments and pings with IP options are held.
  *   Stand-in   while it answers (standin.c), ingress is shown to it before it is held; what was held
  *              by then is shown to it first, oldest first. Packets it does not want are held as ever,
- *              in order. What the workload's kernel sends is held all the time.
+ *              in order. What the workload's kernel sends is held, but for what it had said when the
+ *              images were taken: that goes out when the stand-in begins.
  *   Not here   the queue (hold.c), the standing policy rules (fabric.c), who asks (server.c), the
  *              event loop.
  *   Storage    one struct capture, owned by the server. The TUN is not persistent: if this process
@@ -325,12 +326,25 @@ static bool feed_one(const struct hold_packet *pkt, void *arg)
 	return show_standin(f->cap, &pkt->vnet, f->cap->packet, pkt->len, f->now_us);
 }
 
-/* the stand-in has begun: what was held, oldest first; what an export has given away stays */
+static bool say_one(const struct hold_packet *pkt, void *arg)
+{
+	struct feed *f = arg;
+
+	if (!standin_may_say(f->cap->standin, pkt->data, pkt->len))
+		return false;
+	inject(f->cap, &pkt->vnet, pkt->data, pkt->len);
+	return true;
+}
+
+/* the stand-in has begun: what the kernel said before it was frozen goes on its way, then it is shown
+ * what was held, oldest first; what an export has given away stays */
 static void feed_standin(struct capture *cap, uint64_t now_us)
 {
 	static const enum hold_dir order[] = { HOLD_IMPORTED, HOLD_INGRESS };
 	struct feed f = { cap, now_us };
 
+	hold_filter(cap->hold, HOLD_EGRESS, 0, say_one, &f, now_us);
+	standin_begun(cap->standin);
 	for (size_t i = 0; i < ARRAY_SIZE(order); i++)
 		hold_filter(cap->hold, order[i], cap->exporting ? cap->cursor[order[i]] : 0, feed_one, &f,
 			    now_us);

@@ -7,8 +7,10 @@
  *              TIME_WAIT gets its ACK.
  *   Not here   what becomes of a connection once made (stack.c by way of the callback), how it gets
  *              into the kernel's accept queue at last (catchup.c, acceptq.c). ECN, Fast Open, MD5.
- *   Storage    listeners in an array; half-open connections and those in TIME_WAIT in one hash
- *              table by remote and local end. Nothing of a made connection but its number.
+ *   Storage    listeners in an array; half-open connections, those in TIME_WAIT and the kernel's in
+ *              one hash table by remote and local end. Nothing of a made connection but its number.
+ *   Under way  a handshake that the kernel had begun before the capture goes on with the kernel's
+ *              numbers or not at all: its packets, a repeated SYN among them, are held for it.
  *   Bound      of one listener no more than its kernel would queue: backlog + 1 less what waited at
  *              the capture, made and half-open ones together; of all NEWCONN_MAX. Beyond it a SYN is
  *              not answered, as by a full listener: the client tries again.
@@ -50,10 +52,11 @@ struct listener {
 	bool defer;		/* TCP_DEFER_ACCEPT: not without data */
 };
 
-/* a half-open connection; listener NULL: one in TIME_WAIT */
+/* a half-open connection; listener NULL: one in TIME_WAIT, or a half-open one of the kernel's */
 struct entry {
 	struct entry *next;
 	struct listener *listener;
+	bool kernels;			/* nothing of it is ours */
 	vip_t raddr, laddr;
 	uint16_t rport, lport;
 	uint32_t isn, peer_isn;
@@ -214,12 +217,8 @@ static void entry_forget(struct newconn *nc, struct entry **p)
 	entry_drop(p);
 }
 
-/**
- * newconn_time_wait() - FINs that are repeated to this connection are answered
- *
- * Return: 0; -EAFNOSUPPORT not IPv4.
- */
-int newconn_time_wait(struct newconn *nc, const struct sock_image *img)
+/* a connection known by its four addresses */
+static int entry_add(struct newconn *nc, const struct sock_image *img, bool kernels)
 {
 	struct entry *e, **p;
 	vip_t laddr, raddr;
@@ -227,6 +226,7 @@ int newconn_time_wait(struct newconn *nc, const struct sock_image *img)
 	if (!segment_addr(img, true, &laddr) || !segment_addr(img, false, &raddr))
 		return -EAFNOSUPPORT;
 	e = xcalloc(1, sizeof(*e));
+	e->kernels = kernels;
 	e->raddr = raddr;
 	e->laddr = laddr;
 	e->rport = img->rport;
@@ -235,6 +235,26 @@ int newconn_time_wait(struct newconn *nc, const struct sock_image *img)
 	e->next = *p;
 	*p = e;
 	return 0;
+}
+
+/**
+ * newconn_time_wait() - FINs that are repeated to this connection are answered
+ *
+ * Return: 0; -EAFNOSUPPORT not IPv4.
+ */
+int newconn_time_wait(struct newconn *nc, const struct sock_image *img)
+{
+	return entry_add(nc, img, false);
+}
+
+/**
+ * newconn_leave() - a handshake the kernel has begun: its packets are nobody's business but its own
+ *
+ * Return: 0; -EAFNOSUPPORT not IPv4.
+ */
+int newconn_leave(struct newconn *nc, const struct sock_image *img)
+{
+	return entry_add(nc, img, true);
 }
 
 static void reply(struct newconn *nc, const struct segment *to, struct segment *seg)
@@ -421,6 +441,8 @@ enum newconn_verdict newconn_input(struct newconn *nc, const uint8_t *packet, si
 		return NEWCONN_OTHER;
 	syn = (seg.flags & (OFFLOAD_TCP_SYN | OFFLOAD_TCP_ACK | OFFLOAD_TCP_RST | OFFLOAD_TCP_FIN)) == OFFLOAD_TCP_SYN;
 	p = entry_find(nc, &seg);
+	if (*p && (*p)->kernels)
+		return NEWCONN_OTHER;
 	if (*p && (*p)->listener)
 		return half_open_input(nc, p, &seg, now_us);
 	if (*p && !syn)

@@ -2,9 +2,10 @@
 /* newconn.h - connections that are made, or were over, while their host is frozen
  *
  * Pure core: no descriptor, no clock, no event loop; IPv4. newconn_listen() for each listener whose
- * SYNs are to be answered, newconn_time_wait() for each connection in TIME_WAIT; newconn_input() for
- * each packet that no known socket owns; newconn_tick() when newconn_next_us() has come;
- * newconn_close() before everything is handed over.
+ * SYNs are to be answered, newconn_time_wait() for each connection in TIME_WAIT, newconn_leave() for
+ * each whose handshake the frozen kernel has begun itself; newconn_input() for each packet that no
+ * known socket owns; newconn_tick() when newconn_next_us() has come; newconn_close() before
+ * everything is handed over.
  */
 #ifndef TUNSTACK_NEWCONN_H
 #define TUNSTACK_NEWCONN_H
@@ -49,6 +50,7 @@ struct newconn *newconn_new(const struct newconn_cfg *cfg);
 void newconn_free(struct newconn *nc);
 int newconn_listen(struct newconn *nc, const struct sock_image *img);
 int newconn_time_wait(struct newconn *nc, const struct sock_image *img);
+int newconn_leave(struct newconn *nc, const struct sock_image *img);
 void newconn_count(struct newconn *nc, const struct sock_image *rec);
 enum newconn_verdict newconn_input(struct newconn *nc, const uint8_t *packet, size_t len,
 				   uint64_t now_us);

@@ -14,6 +14,10 @@
  *              OFF -> ARMED (arm) -> LIVE (due) -> PARKED (park) -> OFF (released); PARKED -> LIVE
  *              (resume); OFF -> PARKED (recorded: another stand-in's). Arming again, parking again,
  *              resuming again change nothing.
+ *   Said before what a socket's kernel sent between the capture and its image is held, and its peer waits
+ *              for it: an acknowledgement, the end of an answer. When the stand-in begins it may go, if
+ *              the image knows of it: no byte beyond snd_nxt, no timestamp above tsval. A higher one
+ *              would make the peer drop whatever the stand-in says (PAWS): it repeats tsval.
  *   Time       due @after_ms after the capture, not after the arming.
  *   Release    not while LIVE; PARKED with bytes taken in, only when told that they have been handed
  *              back. Connections nobody has accepted do not count: a release itself gives them.
@@ -35,6 +39,7 @@
 #include "overlayd/common/util.h"
 #include "tunstack/newconn.h"
 #include "tunstack/offload.h"
+#include "tunstack/segment.h"
 #include "tunstack/stack.h"
 
 enum event {
@@ -47,6 +52,13 @@ enum event {
 	EV_RELEASE,		/* may it be released? */
 	EV_RELEASED,
 	EV_COUNT,
+};
+
+/* what the kernel may have said when its socket's image was taken */
+struct said {
+	vip_t laddr, raddr;
+	uint16_t lport, rport;
+	uint32_t snd_nxt, tsval;
 };
 
 struct standin {
@@ -63,6 +75,8 @@ struct standin {
 	bool handed_back;
 	struct stack *stack;		/* LIVE, else NULL */
 	struct newconn *newconn;	/* from the first LIVE until released */
+	struct said *said;		/* until standin_begun(), by said_cmp() */
+	size_t n_said, size_said;
 	uint64_t live_since_us;
 	struct standin_stats past;	/* of stacks that have ended */
 };
@@ -229,6 +243,37 @@ static int ready_cb(struct sock_image *rec, uint64_t now_us, void *arg)
 	return r;
 }
 
+static int said_cmp(const void *pa, const void *pb)
+{
+	const struct said *a = pa, *b = pb;
+
+	if (a->raddr != b->raddr)
+		return a->raddr < b->raddr ? -1 : 1;
+	if (a->rport != b->rport)
+		return a->rport - b->rport;
+	if (a->lport != b->lport)
+		return a->lport - b->lport;
+	return a->laddr == b->laddr ? 0 : a->laddr < b->laddr ? -1 : 1;
+}
+
+static void said_note(struct standin *s, const struct sock_image *img)
+{
+	struct said *to;
+
+	if (s->n_said == s->size_said) {
+		s->size_said = s->size_said ? 2 * s->size_said : 64;
+		s->said = xrealloc(s->said, s->size_said * sizeof(*s->said));
+	}
+	to = &s->said[s->n_said];
+	if (!segment_addr(img, true, &to->laddr) || !segment_addr(img, false, &to->raddr))
+		return;
+	to->lport = img->lport;
+	to->rport = img->rport;
+	to->snd_nxt = img->snd_nxt;
+	to->tsval = img->tsval;
+	s->n_said++;
+}
+
 /* one image to whom it belongs; @img is empty afterwards */
 static void image_load(struct standin *s, struct sock_image *img, uint64_t now_us)
 {
@@ -245,8 +290,12 @@ static void image_load(struct standin *s, struct sock_image *img, uint64_t now_u
 		r = s->how.answer_syn ? newconn_listen(s->newconn, img) : 0;
 	else if (img->state == SOCK_TIME_WAIT)
 		r = newconn_time_wait(s->newconn, img);
+	else if (img->state == SOCK_SYN_RECV)
+		r = newconn_leave(s->newconn, img);
 	else if (img->state != SOCK_CLOSE && img->state != SOCK_SYN_SENT)
 		r = stack_load(s->stack, img, now_us, &err);
+	if (!r && !record && (img->flags & SOCK_F_SEQ))
+		said_note(s, img);
 	if (r)
 		log_debug("standin", "%s stays on hold: %s", sock_image_label(img, label, sizeof(label)),
 			  err.text[0] ? err.text : strerror(-r));
@@ -278,6 +327,8 @@ static int stack_begin(struct standin *s, struct sock_image **imgs, size_t *n, u
 	for (size_t i = 0; i < *n; i++)
 		image_load(s, &(*imgs)[i], now_us);
 	images_free(imgs, n);
+	if (s->n_said)
+		qsort(s->said, s->n_said, sizeof(*s->said), said_cmp);
 	s->live_since_us = now_us;
 	return 0;
 }
@@ -531,6 +582,7 @@ void standin_free(struct standin *s)
 	newconn_free(s->newconn);
 	images_free(&s->images, &s->n_images);
 	records_free(s);
+	standin_begun(s);
 	free(s);
 }
 
@@ -645,6 +697,32 @@ bool standin_input(struct standin *s, const uint8_t *packet, size_t len, uint64_
 		break;
 	}
 	return true;
+}
+
+/**
+ * standin_may_say() - a packet the kernel sent before: may its peer have it, now that the stand-in
+ * begins?
+ */
+bool standin_may_say(const struct standin *s, const uint8_t *packet, size_t len)
+{
+	const struct said *said;
+	struct segment seg;
+	struct said key;
+
+	if (!s->n_said || !segment_parse(packet, len, &seg) || (seg.flags & (OFFLOAD_TCP_RST | OFFLOAD_TCP_SYN)))
+		return false;
+	key = (struct said){ .laddr = seg.src, .raddr = seg.dst, .lport = seg.sport, .rport = seg.dport };
+	said = bsearch(&key, s->said, s->n_said, sizeof(key), said_cmp);
+	return said && !seq_after(seg.seq + segment_span(&seg), said->snd_nxt) &&
+	       !(seg.ts && seq_after(seg.tsval, said->tsval));
+}
+
+/** standin_begun() - what was said before has been sent on */
+void standin_begun(struct standin *s)
+{
+	free(s->said);
+	s->said = NULL;
+	s->n_said = s->size_said = 0;
 }
 
 /** standin_flush() - the end of a batch of packets: what is due is acknowledged */

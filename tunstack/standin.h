@@ -3,7 +3,9 @@
  *
  * No descriptor, no event loop; time is passed in. standin_given_add() gathers images as they come,
  * standin_arm() takes them over; when standin_next_us() has come standin_tick() says whether the
- * stand-in has just begun to answer: then what was held is given to standin_input(), oldest first.
+ * stand-in has just begun to answer: then what the kernel had said before is sent on if
+ * standin_may_say(), and what was held is given to standin_input(), oldest first; then
+ * standin_begun().
  * standin_park() makes records of all sockets, or standin_recorded() takes over those of another
  * stand-in; standin_may_release(), and standin_released() when all has been given back.
  */
@@ -76,6 +78,8 @@ void standin_released(struct standin *s);
 
 bool standin_is_live(const struct standin *s);
 bool standin_input(struct standin *s, const uint8_t *packet, size_t len, uint64_t now_us);
+bool standin_may_say(const struct standin *s, const uint8_t *packet, size_t len);
+void standin_begun(struct standin *s);
 void standin_flush(struct standin *s, uint64_t now_us);
 bool standin_tick(struct standin *s, uint64_t now_us);
 uint64_t standin_next_us(const struct standin *s);

@@ -690,6 +690,32 @@ static void test_take_over(void **state)
 	capture_close(cap);
 }
 
+/* what the kernel had said before goes out when it begins; what it says later waits */
+static void test_said_before(void **state)
+{
+	struct segment ack = { .src = VIP, .dst = PEER, .sport = 80, .dport = 5000, .seq = K_UNA, .ack = K_RCV, .window = 100,
+			       .flags = OFFLOAD_TCP_ACK }, more = ack;
+	struct capture *cap = start();
+
+	(void)state;
+	captured(cap);
+	arm(cap, 50);
+	more.data = (const uint8_t *)"more";
+	more.len = 4;
+	arrive_segment(&ack, false);
+	arrive_segment(&more, false);	/* not known to the image */
+	arrive(1 | FROM_APP);
+	capture_read(cap, 2);
+	capture_tick(cap, 50001);
+	written((const uint32_t[]){ RAW, 0 });
+	assert_int_equal(held(cap), 2);
+	arrive_segment(&ack, false);
+	capture_read(cap, 50002);
+	written((const uint32_t[]){ RAW, 0 });
+	assert_int_equal(held(cap), 3);
+	capture_close(cap);
+}
+
 /* what an export has given away already is not shown to it */
 static void test_take_over_while_exporting(void **state)
 {
@@ -786,6 +812,7 @@ int main(void)
 		cmocka_unit_test(test_echo_table),
 		cmocka_unit_test(test_echo_captured),
 		cmocka_unit_test(test_take_over),
+		cmocka_unit_test(test_said_before),
 		cmocka_unit_test(test_take_over_while_exporting),
 		cmocka_unit_test(test_release_with_records),
 		cmocka_unit_test(test_release_behind),

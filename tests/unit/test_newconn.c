@@ -483,6 +483,35 @@ static void test_time_wait_syn(void **state)
 	newconn_free(nc);
 }
 
+/* a handshake the kernel has begun: whatever comes of it is the kernel's, other connections are ours */
+static void test_leave(void **state)
+{
+	struct newconn *nc = start();
+	struct sock_image img = listener(VIP, 80, 0);
+	struct segment seg = syn(6), other = syn(7), ack = syn(6);
+
+	(void)state;
+	img.state = SOCK_SYN_RECV;
+	img.rport = 6;
+	assert_int_equal(newconn_leave(nc, &img), 0);
+	img.family = 6;
+	assert_int_equal(newconn_leave(nc, &img), -EAFNOSUPPORT);
+	addr(img.raddr, PEER);
+	img.family = 4;
+	assert_int_equal(newconn_leave(nc, &img), 0);
+	listen_at(nc, 0, 80, 1);
+	assert_int_equal(give(nc, &seg, SEC), NEWCONN_OTHER);
+	ack.flags = ACK;
+	ack.seq++;
+	assert_int_equal(give(nc, &ack, SEC), NEWCONN_OTHER);
+	ack.flags = RST;
+	assert_int_equal(give(nc, &ack, SEC), NEWCONN_OTHER);
+	assert_int_equal(got.n_out, 0);
+	assert_int_equal(give(nc, &other, SEC), NEWCONN_DONE);
+	assert_int_equal(got.n_out, 1);
+	newconn_free(nc);
+}
+
 /* what is built is read back; options cut anywhere do no harm */
 static void test_segment(void **state)
 {
@@ -528,6 +557,7 @@ int main(void)
 		cmocka_unit_test(test_close),
 		cmocka_unit_test(test_time_wait),
 		cmocka_unit_test(test_time_wait_syn),
+		cmocka_unit_test(test_leave),
 		cmocka_unit_test(test_segment),
 	};
 

@@ -493,6 +493,7 @@ static void test_input(void **state)
 		{ "a SYN to a listener", 90, OFFLOAD_TCP_SYN, false, true, 0 },
 		{ "a SYN with a wrong checksum", 90, OFFLOAD_TCP_SYN, true, false, 0 },
 		{ "a SYN to nobody", 91, OFFLOAD_TCP_SYN, false, false, 0 },
+		{ "a SYN again that the kernel has answered", 92, OFFLOAD_TCP_SYN, false, false, 0 },
 		{ "a FIN in TIME_WAIT", 95, OFFLOAD_TCP_FIN | OFFLOAD_TCP_ACK, false, true, 0 },
 	};
 
@@ -511,6 +512,8 @@ static void test_input(void **state)
 			give(&g, SOCK_LISTEN, 90, 0, 0);
 			give(&g, SOCK_TIME_WAIT, 95, 0, 0);
 			give(&g, SOCK_SYN_SENT, 91, 0, 0);
+			give(&g, SOCK_LISTEN, 92, 0, 0);
+			give(&g, SOCK_SYN_RECV, 92, 0, 0);
 			packet[36] ^= table[i].spoil;
 			assert_int_equal(standin_arm(s, &how, &g, 0, NULL), 0);
 			assert_false(standin_input(s, packet, len, 1));	/* not before its time */
@@ -521,6 +524,46 @@ static void test_input(void **state)
 				fail_msg("%s, listeners %d: %u inputs, %u outputs", table[i].what, syn, fake.inputs, fake.outputs);
 			standin_free(s);
 		}
+}
+
+/* what a kernel had said when its socket's image was taken may go out, and nothing else */
+static void test_said_before(void **state)
+{
+	static const struct { const char *what; uint16_t port; uint8_t flags; uint32_t seq, len, tsval; bool may; } table[] = {
+		{ "an ACK", 80, OFFLOAD_TCP_ACK, 0, 0, 0, true },
+		{ "bytes", 80, OFFLOAD_TCP_ACK, UINT32_MAX - 4, 5, 0, true },
+		{ "bytes the image does not know of", 80, OFFLOAD_TCP_ACK, UINT32_MAX - 4, 6, 0, false },
+		{ "a timestamp from later", 80, OFFLOAD_TCP_ACK, 0, 0, 1, false },
+		{ "a RST", 80, OFFLOAD_TCP_RST | OFFLOAD_TCP_ACK, 0, 0, 0, false },
+		{ "a SYN-ACK", 80, OFFLOAD_TCP_SYN | OFFLOAD_TCP_ACK, 0, 0, 0, false },
+		{ "of a socket the stack does not have", REFUSED_PORT, OFFLOAD_TCP_ACK, 0, 0, 0, false },
+		{ "of a record's socket", 81, OFFLOAD_TCP_ACK, 0, 0, 0, false },
+		{ "of nobody", 82, OFFLOAD_TCP_ACK, 0, 0, 0, false },
+	};
+	const struct standin_how how = { 0 };
+	struct standin_given g = { 0 };
+	struct standin *s = start();
+	uint8_t packet[200];
+	size_t len = 0;
+
+	(void)state;
+	give(&g, SOCK_ESTABLISHED, REFUSED_PORT, SOCK_F_SEQ, 0);
+	give(&g, SOCK_ESTABLISHED, 81, SOCK_F_SEQ | SOCK_F_STANDIN, 0);
+	give(&g, SOCK_ESTABLISHED, 80, SOCK_F_SEQ, 0);	/* snd_nxt and tsval are 0 */
+	assert_int_equal(standin_arm(s, &how, &g, 0, NULL), 0);
+	assert_true(standin_tick(s, 0));
+	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
+		const struct segment seg = { .src = VIP, .dst = PEER, .sport = table[i].port, .dport = 5000, .flags = table[i].flags,
+					     .seq = table[i].seq, .len = table[i].len, .data = (const uint8_t *)"sixbytes",
+					     .ts = true, .tsval = table[i].tsval };
+
+		len = segment_build(&seg, 1, packet, sizeof(packet));
+		if (standin_may_say(s, packet, len) != table[i].may)
+			fail_msg("%s", table[i].what);
+	}
+	standin_begun(s);
+	assert_false(standin_may_say(s, packet, len));
+	standin_free(s);
 }
 
 /* a connection made meanwhile is the stack's, and its first bytes too */
@@ -563,6 +606,7 @@ int main(void)
 		cmocka_unit_test(test_closed_record),
 		cmocka_unit_test(test_export_fails),
 		cmocka_unit_test(test_input),
+		cmocka_unit_test(test_said_before),
 		cmocka_unit_test(test_new_connection),
 	};
 
