@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <linux/inet_diag.h>
 #include <linux/sock_diag.h>
+#include <netlink/errno.h>
 #include <netlink/msg.h>
 #include <netlink/netlink.h>
 #include <netinet/in.h>
@@ -145,6 +146,35 @@ int sock_repair_diag(int netns_fd, uint32_t state_mask, struct sock_image **imgs
 	*imgs = d.imgs;
 	*n = d.n;
 	return 0;
+}
+
+/**
+ * sock_repair_destroy() - end a connection that no descriptor leads to: a RST to its peer, an error for whoever accepts it
+ * @img: from sock_repair_diag() of the same namespace
+ *
+ * Needs CONFIG_INET_DIAG_DESTROY. Return: 0, also when it has ended meanwhile; -errno.
+ */
+int sock_repair_destroy(int netns_fd, const struct sock_image *img, struct oerr *err)
+{
+	struct inet_diag_req_v2 req = { .sdiag_family = img->family == 4 ? AF_INET : AF_INET6, .sdiag_protocol = IPPROTO_TCP };
+	struct nl_sock *sk = diag_open(netns_fd, err);
+	int r;
+
+	if (!sk)
+		return -EIO;
+	memcpy(req.id.idiag_src, img->laddr, sizeof(img->laddr));
+	memcpy(req.id.idiag_dst, img->raddr, sizeof(img->raddr));
+	req.id.idiag_sport = htons(img->lport);
+	req.id.idiag_dport = htons(img->rport);
+	req.id.idiag_cookie[0] = (uint32_t)img->cookie;
+	req.id.idiag_cookie[1] = (uint32_t)(img->cookie >> 32);
+	r = nl_send_simple(sk, SOCK_DESTROY, NLM_F_ACK, &req, sizeof(req));
+	if (r >= 0)
+		r = nl_wait_for_ack(sk);
+	nl_socket_free(sk);
+	if (r >= 0 || r == -NLE_OBJ_NOTFOUND)
+		return 0;
+	return oerr_set(err, -EIO, "a connection cannot be ended: %s", nl_geterror(r));
 }
 
 /* "; "-joined labels, as many as fit */

@@ -78,6 +78,7 @@ int sock_repair_seq(int fd, int queue, uint32_t *seq);
  * counts them (a FIN is one). */
 int sock_repair_diag(int netns_fd, uint32_t state_mask, struct sock_image **imgs, size_t *n,
 		     struct oerr *err);
+int sock_repair_destroy(int netns_fd, const struct sock_image *img, struct oerr *err);
 int sock_repair_orphans(int netns_fd, unsigned int *n, char *text, size_t size, struct oerr *err);
 int sock_repair_accept_queue(int netns_fd, unsigned int *waiting, unsigned int *half_open,
 			     char *text, size_t size,

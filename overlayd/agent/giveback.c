@@ -86,6 +86,26 @@ static void giveback_name(struct giveback_result *res, const struct sock_image *
 	snprintf(res->text + at, sizeof(res->text) - at, "%s%s", at ? ", " : "", sock_image_label(img, label, sizeof(label)));
 }
 
+/* those that nobody has accepted have no descriptor */
+static void giveback_abort_waiting(struct control *c, struct giveback_result *res)
+{
+	cleanup_close int ns = netns_open(c->w.name);
+	struct oerr err = { 0 };
+	struct sock_image *imgs = NULL;
+	size_t n = 0;
+
+	if (ns < 0 || sock_repair_diag(ns, 1u << SOCK_ESTABLISHED | 1u << SOCK_CLOSE_WAIT, &imgs, &n, &err))
+		return;
+	for (size_t i = 0; i < n; i++) {
+		if (imgs[i].inode || !records_is_remote(&imgs[i], c->w.vips, c->w.nvips))
+			continue;
+		if (sock_repair_destroy(ns, &imgs[i], &err))
+			log_error("standin", "%s: %s", c->w.name, err.text);
+		giveback_name(res, &imgs[i]);
+	}
+	free(imgs);
+}
+
 /* its stand-in died: every connection it may have stood for */
 static int giveback_abort_all(struct control *c, struct giveback_result *res, struct oerr *err)
 {
@@ -104,6 +124,7 @@ static int giveback_abort_all(struct control *c, struct giveback_result *res, st
 		sock_image_fini(&img);
 	}
 	sock_list_fini(&list);
+	giveback_abort_waiting(c, res);
 	if (!ret && res->reset)
 		log_error("standin", "%s: its tunstack died while it answered for it; what it had acknowledged is not known, so %zu "
 			  "connections are reset: %s", c->w.name, res->reset, res->text);

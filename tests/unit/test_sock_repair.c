@@ -734,6 +734,39 @@ static void test_without_descriptor(void **state)
 	pair_free(&p);
 }
 
+/* one that nobody has accepted; others are not touched, and what is gone already is no error */
+static void test_destroy(void **state)
+{
+	struct pair p = pair_new(AF_INET);
+	struct sockaddr_storage ss;
+	struct sock_image *imgs = NULL;
+	struct oerr err = { 0 };
+	socklen_t len = sizeof(ss);
+	int c = MUST(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+	size_t n = 0, waiting = 0;
+	char byte;
+
+	(void)state;
+	MUST(getsockname(p.listener, (struct sockaddr *)&ss, &len));
+	MUST(connect(c, (struct sockaddr *)&ss, len));
+	assert_int_equal(sock_repair_diag(-1, 1u << SOCK_ESTABLISHED, &imgs, &n, &err), 0);
+	for (size_t i = 0; i < n; i++) {
+		if (imgs[i].inode)
+			continue;
+		waiting++;
+		if (sock_repair_destroy(-1, &imgs[i], &err) || sock_repair_destroy(-1, &imgs[i], &err))
+			fail_msg("%s", err.text);
+	}
+	assert_int_equal(waiting, 1);
+	free(imgs);
+	assert_int_equal(recv(c, &byte, 1, 0), -1);
+	assert_int_equal(errno, ECONNRESET);
+	assert_int_equal(MUST(send(p.sock, "x", 1, 0)), 1);
+	assert_int_equal(MUST(recv(p.peer, &byte, 1, 0)), 1);
+	close(c);
+	pair_free(&p);
+}
+
 static void test_refusals(void **state)
 {
 	int fd = MUST(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
@@ -763,6 +796,7 @@ int main(void)
 		cmocka_unit_test(test_options),
 		cmocka_unit_test(test_list),
 		cmocka_unit_test(test_without_descriptor),
+		cmocka_unit_test(test_destroy),
 		cmocka_unit_test(test_refusals),
 	};
 
