@@ -132,6 +132,9 @@ static void daemon_peer_up_cb(void *ctx, struct peer *p, bool restarted)
 
 	if (restarted)
 		fastpath_post(ov->fastpath, &(struct fp_update){ .kind = FP_FORGET_KEYS, .node = peer_addr(p) });
+	/* with encryption its first key does that */
+	if (!ov->conf->tunnel.encryption)
+		fastpath_post(ov->fastpath, &(struct fp_update){ .kind = FP_NODE, .node = peer_addr(p) });
 }
 
 static void daemon_changed_cb(const struct dir_binding *b, void *arg)

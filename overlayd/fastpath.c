@@ -53,14 +53,16 @@
 #define TUN_FRAMES 16u			/* read in one turn */
 #define ROUNDS 8u			/* of both between two looks at anything else */
 #define TICK_US 50000u
+#define ERRORS 32u
 #define STATS_WAIT_MS 1000u
 #define UNREACHABLE_MS 2000u
 
 struct upcall {
-	enum { UP_MISS, UP_STRAGGLER, UP_NEED_KEY, UP_VERIFY } kind;
-	vip_t vip;			/* but of UP_NEED_KEY */
+	enum { UP_MISS, UP_STRAGGLER, UP_NEED_KEY, UP_VERIFY, UP_PONG } kind;
+	vip_t vip;			/* of UP_MISS, UP_STRAGGLER, UP_VERIFY */
 	struct sockaddr_in node;	/* of UP_STRAGGLER, UP_NEED_KEY */
 	uint64_t serial;		/* of UP_VERIFY */
+	struct forward_pong pong;	/* of UP_PONG */
 };
 
 /* somebody on the control loop who is to be told when a number has been reached */
@@ -147,6 +149,11 @@ static void fp_verify(void *arg, vip_t vip, uint64_t serial)
 	fp_upcall(arg, &(struct upcall){ .kind = UP_VERIFY, .vip = vip, .serial = serial });
 }
 
+static void fp_pong(void *arg, const struct forward_pong *pong)
+{
+	fp_upcall(arg, &(struct upcall){ .kind = UP_PONG, .pong = *pong });
+}
+
 static bool fp_next_upcall(struct fastpath *fp, struct upcall *up)
 {
 	bool some;
@@ -178,6 +185,7 @@ static void fp_waiter_end(struct fp_waiter *w, bool reached, const struct fp_sta
 static void fp_tell_waiters(struct fastpath *fp)
 {
 	struct fp_waiter *w = fp->waiters;
+	cleanup_free struct pmtu_info *paths = NULL;
 	uint64_t applied, stats_done;
 	struct fp_stats stats;
 
@@ -189,6 +197,11 @@ static void fp_tell_waiters(struct fastpath *fp)
 	applied = fp->applied;
 	stats_done = fp->stats_done;
 	stats = fp->stats;
+	if (stats.n_paths) {
+		paths = xcalloc(stats.n_paths, sizeof(*paths));
+		memcpy(paths, stats.paths, stats.n_paths * sizeof(*paths));
+	}
+	stats.paths = paths;
 	pthread_mutex_unlock(&fp->lock);
 	for (struct fp_waiter *next; w; w = next) {
 		next = w->next;
@@ -222,6 +235,10 @@ static void fp_async_cb(struct ev_loop *loop, ev_async *w, int revents)
 		case UP_NEED_KEY:
 			fp->ops->need_key(&up.node, fp->arg);
 			break;
+		case UP_PONG:
+			if (fp->ops->pong)
+				fp->ops->pong(&up.pong, fp->arg);
+			break;
 		case UP_VERIFY:
 			fp->ops->verify(up.vip, up.serial, fp->arg);
 			break;
@@ -245,20 +262,29 @@ static const struct forward_ops forward_ops = {
 	.straggler = fp_straggler,
 	.verify = fp_verify,
 	.need_key = fp_need_key,
+	.pong = fp_pong,
 };
 
-static void fp_set_offloads(struct fastpath *fp, const struct tunnel_offloads *want)
+/* tells overlay0 what it may hand over; on the control thread, since the other may make no ioctl */
+static struct tun_offloads fp_tell_tun(const struct fastpath *fp, const struct tunnel_offloads *want)
 {
 	const struct fp_probed *no = &fp->cfg.probed;
 	const struct tun_offloads tun = {
 		.csum = true, .tso = want->tso && !no->no_tso, .uso = want->uso && !no->no_uso
 	};
-	int ret = tun_set_offloads(fp->cfg.tun_fd, &tun, &fp->tun_got);
+	struct tun_offloads got = { 0 };
+	int ret = tun_set_offloads(fp->cfg.tun_fd, &tun, &got);
 
-	if (ret) {
-		fp->tun_got = (struct tun_offloads){ 0 };
+	if (ret)
 		log_warn(ROOM, "overlay0 takes no offloads: %s", strerror(-ret));
-	}
+	return got;
+}
+
+static void fp_set_offloads(struct fastpath *fp, const struct tunnel_offloads *want, struct tun_offloads tun_got)
+{
+	const struct fp_probed *no = &fp->cfg.probed;
+
+	fp->tun_got = tun_got;
 	fp->allowed = *want;
 	tunnel_set_offloads(fp->tunnel, want->gso && !no->no_gso, want->gro && !no->no_gro);
 	/* a kernel that cannot send UDP superframes (before 6.2) does not take them either */
@@ -293,12 +319,18 @@ static int fp_apply_one(struct fastpath *fp, const struct fp_update *u, uint64_t
 		forward_subnet_del(fp->fwd, u->subnet);
 		return 0;
 	case FP_OFFLOADS:
-		fp_set_offloads(fp, &u->offloads);
+		fp_set_offloads(fp, &u->offloads, u->tun);
 		return 0;
 	case FP_KEY:
 		return forward_set_key(fp->fwd, u->secret, now_us);
 	case FP_FORGET_KEYS:
 		forward_forget_keys(fp->fwd, &u->node);
+		return 0;
+	case FP_NODE:
+		forward_path_check(fp->fwd, &u->node, now_us);
+		return 0;
+	case FP_PING:
+		forward_ping(fp->fwd, u->vip, u->ping_id, now_us);
 		return 0;
 	case FP_UPDATE_COUNT:
 		break;
@@ -331,6 +363,7 @@ static void fp_snapshot(struct fastpath *fp, struct fp_stats *s)
 		.wakeups = fp->wakeups,
 	};
 	forward_stats(fp->fwd, &s->fwd);
+	s->n_paths = forward_paths(fp->fwd, &s->paths);
 	tunnel_stats(fp->tunnel, &s->tunnel);
 	tunnel_offload_state(fp->tunnel, &s->active.gso, &s->active.gro);
 	s->active.gro = s->active.gro && forward_merges(fp->fwd);
@@ -374,6 +407,7 @@ static bool fp_serve(struct fastpath *fp, uint64_t now_us)
 	pthread_mutex_lock(&fp->lock);
 	fp->applied = number;
 	if (want_stats) {
+		free(fp->stats.paths);
 		fp->stats = stats;
 		fp->stats.updates_applied = number;
 		fp->stats.upcalls_lost = fp->upcalls_lost;
@@ -438,9 +472,15 @@ static void fp_move(struct fastpath *fp, bool udp, bool tun, uint64_t now_us)
 /* milliseconds poll() may sleep; -1 = until something comes */
 static int fp_sleep_ms(const struct fastpath *fp, uint64_t now_us)
 {
+	uint64_t due_us = forward_path_due_us(fp->fwd), wait_us = UINT64_MAX;
+
 	if (fp->cfg.spin_us && now_us - fp->work_us < fp->cfg.spin_us)
 		return 0;
-	return forward_waits(fp->fwd) ? (int)(TICK_US / 1000) : -1;
+	if (forward_waits(fp->fwd))
+		wait_us = TICK_US;
+	if (due_us != UINT64_MAX && (due_us <= now_us || due_us - now_us < wait_us))
+		wait_us = due_us <= now_us ? 0 : due_us - now_us;
+	return wait_us == UINT64_MAX ? -1 : (int)(wait_us / 1000) + (wait_us != 0);
 }
 
 /* waits for something to do; Return: whether there is */
@@ -463,10 +503,21 @@ static bool fp_wait(struct fastpath *fp, struct pollfd pfd[3], uint64_t now_us)
 
 static void fp_tick(struct fastpath *fp, uint64_t now_us)
 {
+	if (now_us >= forward_path_due_us(fp->fwd))
+		forward_path_tick(fp->fwd, now_us);
 	if (now_us - fp->tick_us < TICK_US || !forward_waits(fp->fwd))
 		return;
 	fp->tick_us = now_us;
 	forward_tick(fp->fwd, now_us);
+}
+
+/* what came back about datagrams we have sent, at most ERRORS in a turn: anybody can send such */
+static void fp_read_errors(struct fastpath *fp, uint64_t now_us)
+{
+	struct tunnel_error e;
+
+	for (unsigned int i = 0; i < ERRORS && tunnel_next_error(fp->tunnel, &e); i++)
+		forward_path_error(fp->fwd, &e, now_us);
 }
 
 static void fp_tun_lost(struct fastpath *fp)
@@ -489,6 +540,8 @@ static bool fp_turn(struct fastpath *fp, uint64_t *now_us)
 			return false;
 		if (pfd[2].revents & (POLLERR | POLLNVAL | POLLHUP))
 			fp_tun_lost(fp);
+		if (pfd[1].revents & POLLERR)
+			fp_read_errors(fp, *now_us);
 		fp_move(fp, pfd[1].revents & (POLLIN | POLLERR), pfd[2].revents & POLLIN, *now_us);
 	}
 	tunnel_flush(fp->tunnel);
@@ -551,6 +604,7 @@ static void fp_destroy(struct fastpath *fp)
 	for (size_t i = 0; i < fp->n_queue; i++)
 		fp_update_fini(&fp->queue[i]);
 	free(fp->queue);
+	free(fp->stats.paths);
 	free(fp->frame);
 	free(fp);
 }
@@ -627,7 +681,7 @@ struct fastpath *fastpath_start(const struct fp_cfg *cfg, const struct fp_ops *o
 	for (unsigned int i = 0; i < cfg->n_subnets; i++)
 		forward_subnet_add(fp->fwd, cfg->subnets[i]);
 	fp->cfg.subnets = NULL;
-	fp_set_offloads(fp, &cfg->offloads);
+	fp_set_offloads(fp, &cfg->offloads, fp_tell_tun(fp, &cfg->offloads));
 	ret = fp_init_sync(fp);
 	if (ret) {
 		oerr_set(err, ret, "eventfd: %s", strerror(-ret));
@@ -672,14 +726,18 @@ void fastpath_stop(struct fastpath *fp)
 /** fastpath_post() - queue one update, from any thread; Return: its number, for fastpath_await() */
 uint64_t fastpath_post(struct fastpath *fp, const struct fp_update *update)
 {
+	struct tun_offloads tun = { 0 };
 	uint64_t number;
 
+	if (update->kind == FP_OFFLOADS)
+		tun = fp_tell_tun(fp, &update->offloads);
 	pthread_mutex_lock(&fp->lock);
 	if (fp->n_queue == fp->max_queue) {
 		fp->max_queue = fp->max_queue ? fp->max_queue * 2 : 16;
 		fp->queue = xrealloc(fp->queue, fp->max_queue * sizeof(*fp->queue));
 	}
-	fp->queue[fp->n_queue++] = *update;
+	fp->queue[fp->n_queue] = *update;
+	fp->queue[fp->n_queue++].tun = tun;
 	number = ++fp->posted;
 	pthread_mutex_unlock(&fp->lock);
 	fp_wake(fp);
@@ -759,8 +817,11 @@ int fastpath_stats(struct fastpath *fp, struct fp_stats *stats)
 	fp_wake(fp);
 	pthread_mutex_lock(&fp->lock);
 	ret = fp_wait_for(fp, &fp->stats_done, number, STATS_WAIT_MS);
-	if (ret == 0)
+	if (ret == 0) {
 		*stats = fp->stats;
+		stats->paths = NULL;
+		stats->n_paths = 0;
+	}
 	pthread_mutex_unlock(&fp->lock);
 	return ret;
 }

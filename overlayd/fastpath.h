@@ -30,6 +30,7 @@
 #include "overlayd/common/err.h"
 #include "overlayd/forward.h"
 #include "overlayd/tunnel.h"
+#include "tunstack/tun.h"
 
 enum fp_update_kind {
 	FP_SET_LOCAL,		/* vip, gen: lives here */
@@ -45,6 +46,8 @@ enum fp_update_kind {
 	FP_OFFLOADS,		/* offloads */
 	FP_KEY,			/* secret: see fastpath_post_key() */
 	FP_FORGET_KEYS,		/* node: its keys are void */
+	FP_NODE,		/* node: is one of ours, look at the way to it */
+	FP_PING,		/* vip, ping_id: op pong tells who has it, unless nobody answers */
 	FP_UPDATE_COUNT
 };
 
@@ -56,8 +59,10 @@ struct fp_update {
 	struct sockaddr_in node;	/* UDP address of the node */
 	struct addr_prefix subnet;
 	struct tunnel_offloads offloads;
+	struct tun_offloads tun;	/* FP_OFFLOADS: what overlay0 agreed to; fastpath_post() sets it */
 	struct seal_secret *secret;	/* FP_KEY: owned, wiped when applied */
 	struct source_record record;
+	uint32_t ping_id;
 	uint64_t serial;		/* FP_RECORD: as op verify gave it, 0 = not asked for */
 };
 
@@ -74,6 +79,8 @@ struct fp_ops {
 	/* packets wait for a key to @node, or it is time for a new one; repeated each second. With
 	 * cfg.encrypt only, then not NULL */
 	void (*need_key)(const struct sockaddr_in *node, void *arg);
+	/* NULL = nobody posts FP_PING */
+	void (*pong)(const struct forward_pong *pong, void *arg);
 };
 
 /* what was found not to work on this machine; see fastpath_probe() */
@@ -107,6 +114,9 @@ struct fp_stats {
 	struct tunnel_offloads active;	/* what is in use; less than both = given up at run time */
 	uint64_t entries[FIB_STATE_COUNT];
 	uint64_t hops;			/* nodes that hold vIPs known here */
+	struct pmtu_info *paths;	/* one for each node talked to; good during the call, and
+					 * not there in fastpath_stats() */
+	size_t n_paths;
 	uint64_t held_packets, held_bytes;
 	uint64_t claims;		/* packets that wait for word on who sent them */
 	uint64_t updates_applied;	/* number of the last one */

@@ -48,6 +48,9 @@
  *   Automatic  HOLD that nobody ends turns LOCAL again after HOLD_AUTO_US and what was held is
  *              written to overlay0; if the kernel still has no route it comes back with a lower
  *              TTL, so this ends.
+ *   Too long   for the path to its node (pmtu.c): ICMP to the sender; TCP is cut smaller and goes, the
+ *              rest is dropped. The MSS of SYNs over a path that is narrower than the inner MTU is
+ *              made to fit, both ways. An inner MTU of its own a path does not have.
  *   Claims     what waits for op verify is in source.c and goes on when an update or the record makes
  *              its claim true, is dropped when a record that was asked for after it came does not,
  *              or after HOLD_MAX_US.
@@ -55,7 +58,7 @@
  *              gets them in the order they came.
  *   Limits     ICMP ICMP_PER_SECOND; op straggler once in STRAGGLER_US per pair; op miss once in
  *              ASK_US per vIP; op need_key likewise per node; all sizes in fib.
- *   Guarded by tests/unit/test_forward.c, tests/bats/tunnel.bats
+ *   Guarded by tests/unit/test_forward.c, tests/bats/tunnel.bats, tests/bats/pmtu.bats
  */
 #include "overlayd/forward_priv.h"
 
@@ -97,6 +100,7 @@ static const char *const drop_names[] = {
 	[FORWARD_DROP_HOLD_FORGOTTEN] = "hold-forgotten",
 	[FORWARD_DROP_PENDING_FULL] = "pending-full",
 	[FORWARD_DROP_TYPE] = "datagram-type",
+	[FORWARD_DROP_PROBE] = "probe",
 	[FORWARD_DROP_TUN_WRITE] = "tun-write",
 	[FORWARD_DROP_PLAINTEXT] = "plaintext-refused",
 	[FORWARD_DROP_NO_KEY] = "no-key",
@@ -131,6 +135,7 @@ struct forward *forward_new(const struct forward_cfg *cfg, struct tunnel *tunnel
 		fw->seal = seal_new(&cfg->seal);
 	fw->source = source_new(&cfg->source);
 	inject_init(&fw->in, ops->tun_write, arg);
+	forward_path_init(fw);
 	return fw;
 }
 
@@ -142,6 +147,7 @@ void forward_free(struct forward *fw)
 	fib_free(fw->fib);
 	seal_free(fw->seal);
 	source_free(fw->source);
+	pmtu_free(fw->pmtu);
 	inject_fini(&fw->in);
 	free(fw);
 }
@@ -229,8 +235,9 @@ void forward_flush_tun(struct forward *fw)
 	inject_flush(&fw->in);
 }
 
-/* tells the packet's source, a workload of this node, why it was refused */
-static void send_icmp(struct forward *fw, const struct flight *f, enum icmp_error what)
+/* tells the packet's source, a workload of this node, why it was refused; @mtu: what would fit, if
+ * that is why */
+static void send_icmp(struct forward *fw, const struct flight *f, enum icmp_error what, unsigned int mtu)
 {
 	const struct virtio_net_hdr vnet = { 0 };
 	uint64_t second = f->now_us / 1000000u;
@@ -243,7 +250,7 @@ static void send_icmp(struct forward *fw, const struct flight *f, enum icmp_erro
 	}
 	if (!f->from_tun || fw->icmp_used >= ICMP_PER_SECOND)
 		return;
-	len = icmp_make_error(out, what, fw->cfg.mtu, f->packet, &f->pkt);
+	len = icmp_make_error(out, what, mtu, f->packet, &f->pkt);
 	if (!len)
 		return;
 	fw->icmp_used++;
@@ -264,6 +271,40 @@ bool forward_may_send(struct forward *fw, const struct sockaddr_in *node, uint64
 	return seal_ready(to, now_us);
 }
 
+/* the other end of a connection over a narrow path is not to send more than fits it either */
+static void clamp_mss(struct forward *fw, const struct flight *f, unsigned int mtu)
+{
+	if (mtu < fw->cfg.mtu && f->pkt.tcp_flags & OFFLOAD_TCP_SYN)
+		fw->stats.mss_clamped += offload_clamp_mss(f->packet, &f->pkt, f->vnet->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM, mtu);
+}
+
+/*
+ * how a frame is to be cut for @node; false = dropped and counted
+ *
+ * What is too long is told to its sender. TCP goes all the same, in smaller segments: its bytes have
+ * no borders, and who does not hear ICMP still gets through.
+ */
+static bool cut_for(struct forward *fw, const struct flight *f, const struct sockaddr_in *node, struct offload_segmenter *s)
+{
+	unsigned int mtu = forward_path_mtu(fw, node);
+	int ret;
+
+	clamp_mss(fw, f, mtu);
+	ret = offload_segment_start(s, f->vnet, f->packet, &f->pkt, mtu, true);
+	if (ret == -EMSGSIZE) {
+		send_icmp(fw, f, ICMP_ERROR_FRAG_NEEDED, mtu);
+		if (!offload_recut(f->vnet, &f->pkt, mtu)) {
+			forward_count_drop(fw, FORWARD_DROP_TOO_BIG);
+			return false;
+		}
+		fw->stats.recut++;
+		ret = offload_segment_start(s, f->vnet, f->packet, &f->pkt, mtu, true);
+	}
+	if (ret)
+		forward_count_drop(fw, FORWARD_DROP_MALFORMED);
+	return !ret;
+}
+
 /*
  * cut into inner packets, each sealed in a slot of the tunnel; Return: true, or false dropped and
  * counted
@@ -277,24 +318,18 @@ static bool send_to(struct forward *fw, const struct flight *f, const struct soc
 	struct seal_peer *to = fw->seal ? seal_get(fw->seal, node) : NULL;
 	struct offload_segmenter s;
 	struct offload_segment seg;
-	int ret = offload_segment_start(&s, f->vnet, f->packet, &f->pkt, fw->cfg.mtu, true);
+	unsigned int packets = 0;
+	size_t bytes = 0;
 
-	if (ret == -EMSGSIZE) {
-		send_icmp(fw, f, ICMP_ERROR_FRAG_NEEDED);
-		forward_count_drop(fw, FORWARD_DROP_TOO_BIG);
+	if (!cut_for(fw, f, node, &s))
 		return false;
-	}
-	if (ret) {
-		forward_count_drop(fw, FORWARD_DROP_MALFORMED);
-		return false;
-	}
-	for (;;) {
+	for (;; packets++) {
 		uint8_t *slot = tunnel_slot(fw->tunnel);
 		struct tunnel_hdr hdr = { .type = type };
 		size_t len;
 
 		if (!offload_segment_next(&s, slot, &seg))
-			return true;
+			break;
 		memcpy(slot + seg.hdr_len, seg.payload, seg.payload_len);
 		hdr.partial = seg.partial;
 		hdr.csum_start = seg.csum_start;
@@ -305,7 +340,10 @@ static bool send_to(struct forward *fw, const struct flight *f, const struct soc
 			return false;
 		}
 		tunnel_queue(fw->tunnel, node, &hdr, to ? len + TUNNEL_TAG_LEN : len);
+		bytes += len;
 	}
+	pmtu_sent(fw->pmtu, node, packets, bytes, f->now_us);
+	return true;
 }
 
 /*
@@ -496,6 +534,7 @@ static void hold_claim(struct forward *fw, const struct flight *f)
 
 void forward_deliver(struct forward *fw, const struct flight *f)
 {
+	clamp_mss(fw, f, forward_path_mtu(fw, &f->from));
 	if (f->waited)
 		inject_packet(&fw->in, f->vnet, f->packet, f->pkt.len);
 	else
@@ -529,7 +568,7 @@ static void to_remote(struct forward *fw, const struct flight *f, struct fib_ent
 /* nobody has the destination; Return: false */
 bool forward_refuse(struct forward *fw, const struct flight *f)
 {
-	send_icmp(fw, f, ICMP_ERROR_HOST_UNREACHABLE);
+	send_icmp(fw, f, ICMP_ERROR_HOST_UNREACHABLE, 0);
 	forward_count_drop(fw, FORWARD_DROP_UNREACHABLE);
 	return false;
 }
@@ -631,6 +670,11 @@ void forward_from_udp(struct forward *fw, const struct tunnel_rx *from, uint64_t
 
 	if (!open_datagram(fw, &rx, now_us))
 		return;
+	if (rx.hdr.type == TUNNEL_PROBE) {
+		forward_path_take(fw, &rx, now_us);
+		return;
+	}
+	pmtu_received(fw->pmtu, &rx.from, rx.len);
 	if (rx.hdr.type != TUNNEL_DATA && rx.hdr.type != TUNNEL_FORWARDED)
 		why = FORWARD_DROP_TYPE;
 	else

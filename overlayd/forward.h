@@ -11,6 +11,7 @@
 
 #include "overlayd/common/addr.h"
 #include "overlayd/fib.h"
+#include "overlayd/pmtu.h"
 #include "overlayd/seal.h"
 #include "overlayd/source.h"
 #include "overlayd/tunnel.h"
@@ -37,6 +38,7 @@ enum forward_drop {
 	FORWARD_DROP_HOLD_FORGOTTEN,	/* held, and the vIP was deleted */
 	FORWARD_DROP_PENDING_FULL,	/* too many unknown vIPs at once */
 	FORWARD_DROP_TYPE,		/* datagram of a type not in use */
+	FORWARD_DROP_PROBE,		/* PROBE that makes no sense, or from nobody we know */
 	FORWARD_DROP_TUN_WRITE,		/* overlay0 did not take it */
 	FORWARD_DROP_PLAINTEXT,		/* not sealed, and only sealed ones are taken */
 	FORWARD_DROP_NO_KEY,		/* sealed by a stranger, or with a key that is not known here */
@@ -57,9 +59,29 @@ struct forward_stats {
 	uint64_t held;				/* packets that had to wait */
 	uint64_t released;			/* of these, sent or delivered later */
 	uint64_t icmp_sent;			/* errors told to senders of this node */
+	uint64_t recut;				/* TCP frames cut smaller than their sender meant, to fit the path */
+	uint64_t mss_clamped;			/* SYNs whose MSS was made to fit the path */
 	uint64_t misses, stragglers, verifies;	/* upcalls made */
 	uint64_t claims;			/* packets that waited for word on who sent them */
 	uint64_t drops[FORWARD_DROP_COUNT];	/* packets; a superframe counts once */
+};
+
+/* what became of forward_ping() */
+enum forward_pong_result {
+	FORWARD_PONG_LOCAL,		/* it lives here: nobody was asked */
+	FORWARD_PONG_THERE,		/* @node has it */
+	FORWARD_PONG_NOT_THERE,		/* @node does not */
+	FORWARD_PONG_NO_KEY,		/* nothing can be sent to @node yet */
+	FORWARD_PONG_UNKNOWN,		/* nobody here knows where it is */
+};
+
+struct forward_pong {
+	uint32_t id;
+	vip_t vip;
+	enum forward_pong_result result;
+	struct sockaddr_in node;	/* who was asked */
+	bool passed_on;			/* by it, to where the vIP went */
+	uint32_t rtt_us;		/* of THERE and NOT_THERE */
 };
 
 /* how the room reaches the world; all called in the fast-path thread */
@@ -74,6 +96,8 @@ struct forward_ops {
 	void (*verify)(void *arg, vip_t vip, uint64_t serial);
 	/* packets for @node need a key, or the one there is has been used enough */
 	void (*need_key)(void *arg, const struct sockaddr_in *node);
+	/* NULL = of no interest */
+	void (*pong)(void *arg, const struct forward_pong *pong);
 };
 
 struct forward_cfg {
@@ -119,5 +143,12 @@ void forward_from_udp(struct forward *fw, const struct tunnel_rx *rx, uint64_t n
 void forward_flush_tun(struct forward *fw);
 bool forward_waits(struct forward *fw);
 void forward_tick(struct forward *fw, uint64_t now_us);
+
+void forward_path_check(struct forward *fw, const struct sockaddr_in *node, uint64_t now_us);
+void forward_path_error(struct forward *fw, const struct tunnel_error *e, uint64_t now_us);
+uint64_t forward_path_due_us(const struct forward *fw);
+void forward_path_tick(struct forward *fw, uint64_t now_us);
+size_t forward_paths(const struct forward *fw, struct pmtu_info **list);
+void forward_ping(struct forward *fw, vip_t vip, uint32_t id, uint64_t now_us);
 
 #endif

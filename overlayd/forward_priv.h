@@ -37,6 +37,8 @@ struct forward {
 	struct addr_prefix subnets[FORWARD_SUBNETS_MAX];
 	unsigned int n_subnets;
 	struct inject in;
+	struct pmtu *pmtu;		/* forward_path.c's */
+	uint64_t path_now_us;		/* its clock while pmtu.c is at work */
 	struct straggler stragglers[FORWARD_STRAGGLERS];
 	uint64_t icmp_second;		/* monotonic second icmp_used belongs to */
 	unsigned int icmp_used;
@@ -65,6 +67,9 @@ bool forward_refuse(struct forward *fw, const struct flight *f);
 void forward_deliver(struct forward *fw, const struct flight *f);
 void forward_route(struct forward *fw, const struct flight *f);
 bool forward_claim_is_true(struct forward *fw, const struct flight *f);
+void forward_path_init(struct forward *fw);
+unsigned int forward_path_mtu(struct forward *fw, const struct sockaddr_in *node);
+void forward_path_take(struct forward *fw, const struct tunnel_rx *rx, uint64_t now_us);
 void forward_verify(struct forward *fw, vip_t vip, uint64_t now_us);
 
 #endif

@@ -100,6 +100,7 @@ int forward_set_key(struct forward *fw, const struct seal_secret *secret, uint64
 
 	if (ret || !secret->seal)
 		return ret;
+	forward_path_check(fw, &secret->node, now_us);
 	/* as long as something was sent: what stays is held for another reason */
 	do {
 		size_t before = fib_held_packets(fw->fib);
@@ -199,6 +200,9 @@ int forward_set_remote(struct forward *fw, vip_t vip, uint64_t gen, const struct
 	const struct tenure old = tenure_of(fw->fib, fib_find(fw->fib, vip));
 	int ret = fib_set_remote(fw->fib, vip, gen, node);
 
+	/* connections that come with it may have been made over a wider path */
+	if (ret == 0)
+		pmtu_moved(fw->pmtu, node, now_us);
 	if (ret == 0)
 		updated(fw, vip, &old, now_us);
 	return ret;

@@ -6,7 +6,7 @@ seal_SRC	:= overlayd/seal.c overlayd/replay.c $(crypto_SRC)
 LIBS_aead	:= -lcrypto -lIPSec_MB $(LIBS_confine)
 
 # the rules about packets
-forward_SRC	:= overlayd/forward.c overlayd/forward_update.c overlayd/source.c overlayd/inner.c overlayd/inject.c overlayd/icmp.c \
+forward_SRC	:= overlayd/forward.c overlayd/forward_update.c overlayd/forward_path.c overlayd/pmtu.c overlayd/source.c overlayd/inner.c overlayd/inject.c overlayd/icmp.c \
 		   overlayd/fib.c directory/htab.c
 
 # the data path: what moves packets between overlay0 and the nodes

@@ -363,6 +363,12 @@ bool pmtu_is_known(struct pmtu *pm, const struct sockaddr_in *node)
 	return find(pm, node);
 }
 
+/** pmtu_meet() - @node is one of ours, though nothing has been sent to it yet */
+void pmtu_meet(struct pmtu *pm, const struct sockaddr_in *node)
+{
+	get(pm, node);
+}
+
 /** pmtu_check() - there is reason to look at the path to @node: soon, unless that is being done */
 void pmtu_check(struct pmtu *pm, const struct sockaddr_in *node, uint64_t now_us)
 {
@@ -373,6 +379,13 @@ void pmtu_check(struct pmtu *pm, const struct sockaddr_in *node, uint64_t now_us
 		return;
 	n->due_us = now_us;
 	due_at(pm, now_us);
+}
+
+/** pmtu_moved() - something lives at @node now: one of ours, whose path is checked if it is in use */
+void pmtu_moved(struct pmtu *pm, const struct sockaddr_in *node, uint64_t now_us)
+{
+	if (get(pm, node)->used_us)
+		pmtu_check(pm, node, now_us);
 }
 
 /** pmtu_sent() - @packets of @bytes together went to @node */

@@ -54,6 +54,8 @@ void pmtu_free(struct pmtu *pm);
 
 unsigned int pmtu_limit(struct pmtu *pm, const struct sockaddr_in *node);
 bool pmtu_is_known(struct pmtu *pm, const struct sockaddr_in *node);
+void pmtu_meet(struct pmtu *pm, const struct sockaddr_in *node);
+void pmtu_moved(struct pmtu *pm, const struct sockaddr_in *node, uint64_t now_us);
 void pmtu_check(struct pmtu *pm, const struct sockaddr_in *node, uint64_t now_us);
 void pmtu_sent(struct pmtu *pm, const struct sockaddr_in *node, unsigned int packets, size_t bytes,
 	       uint64_t now_us);

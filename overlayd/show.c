@@ -110,12 +110,14 @@ static void show_peers(const json_t *v)
 {
 	if (!json_array_size(v))
 		return;
-	printf("\n%-14s %-22s %-10s %-12s %s\n", "PEER", "ADDRESS", "STATE", "RTT", "TUNNEL");
+	printf("\n%-14s %-22s %-10s %12s %6s  %s\n", "PEER", "ADDRESS", "STATE", "RTT", "MTU", "TUNNEL");
 	for (size_t i = 0; i < json_array_size(v); i++) {
-		const json_t *p = json_array_get(v, i);
+		const json_t *p = json_array_get(v, i), *path = json_object_get(p, "path");
+		long long rtt_us = show_int(path, "rtt_us");
 
-		printf("%-14s %-22s %-10s %9lld us %s\n", show_text(p, "name"), show_text(p, "addr"), show_text(p, "state"),
-		       show_int(p, "rtt_us"), show_tunnel(json_object_get(p, "tunnel")));
+		printf("%-14s %-22s %-10s %9lld us %6lld  %s%s\n", show_text(p, "name"), show_text(p, "addr"), show_text(p, "state"),
+		       rtt_us ? rtt_us : show_int(p, "rtt_us"), show_int(path, "mtu"), show_tunnel(json_object_get(p, "tunnel")),
+		       strcmp(show_text(path, "state"), "searching") ? "" : ", looking for the path's MTU");
 	}
 }
 

@@ -87,15 +87,41 @@ static json_t *status_fastpath(const struct fp_stats *s)
 {
 	const struct forward_stats *f = &s->fwd;
 
-	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:{s:I, s:I, s:I}, s:o, s:o, s:o}",
+	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:{s:I, s:I, s:I}, s:o, s:o, s:o}",
 			 "tun_rx_bytes", (json_int_t)f->tun_rx_bytes, "tun_tx_bytes", (json_int_t)f->tun_tx_bytes, "sent",
 			 (json_int_t)f->sent, "delivered", (json_int_t)f->delivered, "forwarded", (json_int_t)f->forwarded, "held",
 			 (json_int_t)f->held, "held_now", (json_int_t)s->held_packets, "misses", (json_int_t)f->misses, "stragglers",
 			 (json_int_t)f->stragglers, "verifies", (json_int_t)f->verifies, "unverified_now",
-			 (json_int_t)s->claims, "icmp_sent", (json_int_t)f->icmp_sent, "local_vips",
+			 (json_int_t)s->claims, "icmp_sent", (json_int_t)f->icmp_sent, "recut", (json_int_t)f->recut,
+			 "mss_clamped", (json_int_t)f->mss_clamped, "local_vips",
 			 (json_int_t)s->entries[FIB_LOCAL], "remote_vips", (json_int_t)s->entries[FIB_REMOTE], "tun", "rx_frames",
 			 (json_int_t)f->tun_rx_frames, "tx_frames", (json_int_t)f->tun_tx_frames, "merged", (json_int_t)f->merged,
 			 "udp", status_udp(&s->tunnel), "offloads", status_offloads(s), "drops", status_drops(s));
+}
+
+/* each peer gets what the fast path knows of the way to its address; one that nothing was sent to, null */
+static json_t *status_peers(struct overlayd *ov, const struct fp_stats *s)
+{
+	json_t *peers = peers_json(ov->peers);
+
+	for (size_t i = 0; i < json_array_size(peers); i++) {
+		json_t *p = json_array_get(peers, i), *path = json_null();
+		const char *addr = json_string_value(json_object_get(p, "addr"));
+
+		for (size_t k = 0; k < s->n_paths; k++) {
+			const struct pmtu_info *w = &s->paths[k];
+
+			if (!addr || strcmp(endpoint_fmt(&w->node).s, addr))
+				continue;
+			path = json_pack("{s:i, s:i, s:s, s:I, s:I, s:I, s:I, s:I}", "mtu", (int)w->limit, "inner_mtu",
+					 (int)(w->limit - TUNNEL_OVERHEAD), "state", pmtu_state_name(w->state), "rtt_us",
+					 (json_int_t)w->rtt_us, "tx_packets", (json_int_t)w->tx_packets, "tx_bytes",
+					 (json_int_t)w->tx_bytes, "rx_packets", (json_int_t)w->rx_packets, "rx_bytes",
+					 (json_int_t)w->rx_bytes);
+		}
+		json_object_set_new(p, "path", path);
+	}
+	return peers;
 }
 
 static json_t *status_queues(struct overlayd *ov)
@@ -123,7 +149,7 @@ static json_t *status_json(struct overlayd *ov, const struct fp_stats *stats)
 	return json_pack("{s:s, s:s, s:s, s:i, s:I, s:b, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "node", ov->conf->node, "address",
 			 ov->addr, "version", OVERLAYD_VERSION, "mtu", (int)ov->conf->mtu, "uptime_s",
 			 (json_int_t)((monotime_us() - ov->started_us) / 1000000), "encrypted", (int)ov->conf->tunnel.encryption, "subnets", subnets,
-			 "workloads", status_workloads(ov), "migrations", migration_json(ov), "peers", peers_json(ov->peers),
+			 "workloads", status_workloads(ov), "migrations", migration_json(ov), "peers", status_peers(ov, stats),
 			 "directory", dirclient_status_json(ov->dirclient), "fastpath", status_fastpath(stats), "queues",
 			 status_queues(ov));
 }

@@ -62,13 +62,14 @@ int tunnel_hdr_decode(const uint8_t *data, size_t len, struct tunnel_hdr *hdr)
 /** tunnel_probe_encode() - write @probe as it goes on the wire */
 void tunnel_probe_encode(const struct tunnel_probe *probe, uint8_t out[TUNNEL_PROBE_LEN])
 {
+	const bool on = probe->way == TUNNEL_PROBE_PASSED_ON;
 	const struct tunnel_probe_wire wire = {
 		.kind = (uint8_t)probe->kind,
 		.found = probe->found,
-		.passed_on = probe->passed_on,
+		.way = (uint8_t)probe->way,
 		.size_be = htobe16(probe->size),
-		.origin_port_be = probe->passed_on ? probe->origin.sin_port : 0,
-		.origin_be = probe->passed_on ? probe->origin.sin_addr.s_addr : 0,
+		.origin_port_be = on ? probe->origin.sin_port : 0,
+		.origin_be = on ? probe->origin.sin_addr.s_addr : 0,
 		.vip_be = htobe32(probe->vip),
 		.id_be = htobe32(probe->id),
 		.stamp_be = htobe64(probe->stamp_us),
@@ -91,24 +92,27 @@ int tunnel_probe_decode(const uint8_t *data, size_t len, struct tunnel_probe *pr
 	if (len < sizeof(wire))
 		return -EBADMSG;
 	memcpy(&wire, data, sizeof(wire));
-	if ((wire.kind != TUNNEL_PROBE_ASK && wire.kind != TUNNEL_PROBE_ANSWER) || wire.passed_on > 1 ||
+	if ((wire.kind != TUNNEL_PROBE_ASK && wire.kind != TUNNEL_PROBE_ANSWER) ||
+	    wire.way > (wire.kind == TUNNEL_PROBE_ASK ? TUNNEL_PROBE_PASSED_ON : TUNNEL_PROBE_RETURNED) ||
 	    wire.reserved || wire.reserved2_be || wire.found > TUNNEL_PROBE_NOT_HERE)
 		return -EBADMSG;
-	if (wire.passed_on ? !wire.vip_be || !wire.origin_be || !wire.origin_port_be :
-			     wire.origin_be || wire.origin_port_be)
+	if (wire.way == TUNNEL_PROBE_PASSED_ON ? !wire.origin_be || !wire.origin_port_be :
+						 wire.origin_be || wire.origin_port_be)
+		return -EBADMSG;
+	if (wire.way && !wire.vip_be)
 		return -EBADMSG;
 	if (!wire.found != !(wire.kind == TUNNEL_PROBE_ANSWER && wire.vip_be))
 		return -EBADMSG;
 	*probe = (struct tunnel_probe){
 		.kind = (enum tunnel_probe_kind)wire.kind,
 		.found = wire.found,
-		.passed_on = wire.passed_on,
+		.way = (enum tunnel_probe_way)wire.way,
 		.size = be16toh(wire.size_be),
 		.vip = be32toh(wire.vip_be),
 		.id = be32toh(wire.id_be),
 		.stamp_us = be64toh(wire.stamp_be),
 	};
-	if (wire.passed_on)
+	if (wire.way == TUNNEL_PROBE_PASSED_ON)
 		probe->origin = (struct sockaddr_in){ .sin_family = AF_INET,
 						      .sin_port = wire.origin_port_be,
 						      .sin_addr.s_addr = wire.origin_be };

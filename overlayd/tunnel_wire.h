@@ -93,6 +93,12 @@ enum tunnel_probe_found {
 	TUNNEL_PROBE_NOT_HERE = 2,	/* does not, and would not be passed on either */
 };
 
+enum tunnel_probe_way {
+	TUNNEL_PROBE_STRAIGHT = 0,
+	TUNNEL_PROBE_PASSED_ON = 1,	/* by a node that the vIP has left: to where it went, and the ANSWER to that node */
+	TUNNEL_PROBE_RETURNED = 2,	/* that ANSWER, from that node to who asked */
+};
+
 /*
  * what a PROBE carries instead of an inner packet; behind it zeroes up to the size that is tried.
  * An ANSWER is the ASK with kind, found and size set, not padded. An ASK for a vIP that has left is
@@ -101,11 +107,11 @@ enum tunnel_probe_found {
 struct tunnel_probe_wire {
 	uint8_t kind;		/* enum tunnel_probe_kind */
 	uint8_t found;		/* enum tunnel_probe_found */
-	uint8_t passed_on;	/* 1 = by a node that the vIP has left; else the next two are 0 */
+	uint8_t way;		/* enum tunnel_probe_way */
 	uint8_t reserved;	/* zero */
 	uint16_t size_be;	/* of the ASK as an IP packet on the underlay; 0 = not padded */
 	uint16_t origin_port_be;
-	uint32_t origin_be;	/* who asked */
+	uint32_t origin_be;	/* PASSED_ON: who asked; else both 0 */
 	uint32_t vip_be;	/* 0 = this is about the path itself */
 	uint32_t id_be;		/* the asker's */
 	uint32_t reserved2_be;	/* zero */
@@ -120,8 +126,8 @@ _Static_assert(offsetof(struct tunnel_probe_wire, stamp_be) == 24, "wire offset"
 struct tunnel_probe {
 	enum tunnel_probe_kind kind;
 	uint8_t found;			/* enum tunnel_probe_found, or 0 */
-	bool passed_on;
-	struct sockaddr_in origin;	/* with passed_on, else zero */
+	enum tunnel_probe_way way;
+	struct sockaddr_in origin;	/* of what is PASSED_ON, else not used */
 	uint16_t size;
 	uint32_t vip;
 	uint32_t id;

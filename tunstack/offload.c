@@ -39,6 +39,10 @@
 #define TCP_CSUM_OFF 16u
 #define UDP_CSUM_OFF 6u
 #define TCP_FLAGS_OFF 13u
+#define TCP_OPT_END 0
+#define TCP_OPT_NOP 1
+#define TCP_OPT_MSS 2
+#define TCP_OPT_MSS_LEN 4
 /* flags of a superframe's last segment only */
 #define TCP_TAIL (OFFLOAD_TCP_FIN | OFFLOAD_TCP_PSH)
 
@@ -318,6 +322,83 @@ int offload_segment_start(struct offload_segmenter *s, struct virtio_net_hdr *vn
 	s->partial =
 		partial && vnet->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM && csum_is_plain(vnet, pkt);
 	return s->partial ? 0 : offload_csum_complete(vnet, packet, pkt->len);
+}
+
+/**
+ * offload_recut() - have a TCP frame cut into packets of at most @mtu bytes, less than was meant
+ * @vnet: its header, which passed offload_vnet_check(); becomes that of a superframe
+ *
+ * Only what the kernel would cut so itself: data of an established connection with a checksum that is
+ * still to be filled in.
+ *
+ * Return: false if it cannot be, and nothing was changed.
+ */
+bool offload_recut(struct virtio_net_hdr *vnet, const struct offload_packet *pkt, size_t mtu)
+{
+	const unsigned int hdr_len = pkt->ihl + pkt->l4_len;
+	const uint8_t alone = OFFLOAD_TCP_SYN | OFFLOAD_TCP_RST | OFFLOAD_TCP_URG;
+
+	if (pkt->proto != IPPROTO_TCP || pkt->fragment || pkt->tcp_flags & alone || mtu <= hdr_len ||
+	    !(vnet->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) || !csum_is_plain(vnet, pkt))
+		return false;
+	if (!offload_is_super(vnet))
+		vnet->gso_type = VIRTIO_NET_HDR_GSO_TCPV4;
+	vnet->gso_size = (uint16_t)(mtu - hdr_len);
+	vnet->hdr_len = (uint16_t)hdr_len;
+	return true;
+}
+
+/* the MSS option of a SYN, NULL if it has none or its options are not well-formed */
+static uint8_t *mss_find(uint8_t *packet, const struct offload_packet *pkt)
+{
+	uint8_t *opt = packet + pkt->ihl + TCP_HLEN, *end = packet + pkt->ihl + pkt->l4_len;
+
+	while (opt < end && *opt != TCP_OPT_END) {
+		if (*opt == TCP_OPT_NOP) {
+			opt++;
+			continue;
+		}
+		if (end - opt < 2 || opt[1] < 2 || opt[1] > end - opt)
+			return NULL;
+		if (*opt == TCP_OPT_MSS)
+			return opt[1] == TCP_OPT_MSS_LEN ? opt : NULL;
+		opt += opt[1];
+	}
+	return NULL;
+}
+
+/**
+ * offload_clamp_mss() - have the connection a SYN begins use packets of at most @mtu bytes
+ * @partial: its checksum is, and stays, partial; else it is updated (RFC 1624)
+ *
+ * Return: whether its MSS was larger.
+ */
+bool offload_clamp_mss(uint8_t *packet, const struct offload_packet *pkt, bool partial, size_t mtu)
+{
+	uint8_t *field = packet + pkt->ihl + TCP_CSUM_OFF, *opt;
+	uint32_t mss = mtu > IP_HLEN + TCP_HLEN ? (uint32_t)mtu - IP_HLEN - TCP_HLEN : 0;
+	uint16_t sum, old;
+	uint8_t before[4] = { 0 }, after[4] = { 0 };
+	bool odd;
+
+	if (pkt->proto != IPPROTO_TCP || pkt->fragment || !pkt->l4_len || !(pkt->tcp_flags & OFFLOAD_TCP_SYN) || !mss)
+		return false;
+	opt = mss_find(packet, pkt);
+	if (!opt || get_be16(opt + 2) <= mss)
+		return false;
+	/* the value may lie across two words of the sum */
+	odd = (opt + 2 - packet - pkt->ihl) & 1;
+	memcpy(before + odd, opt + 2, 2);
+	put_be16(opt + 2, mss);
+	memcpy(after + odd, opt + 2, 2);
+	if (partial)
+		return true;
+	memcpy(&old, field, sizeof(old));
+	for (unsigned int i = 0; i < sizeof(before); i++)
+		before[i] = (uint8_t)~before[i];
+	sum = offload_csum(before, sizeof(before), (uint16_t)~old);
+	csum_store(field, (uint16_t)~offload_csum(after, sizeof(after), sum));
+	return true;
 }
 
 /* the checksum field of a segment whose header is at @hdr and whose payload is @payload */

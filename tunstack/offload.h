@@ -62,6 +62,9 @@ bool offload_csum_ok(const uint8_t *packet, const struct offload_packet *pkt);
 int offload_csum_complete(struct virtio_net_hdr *vnet, uint8_t *packet, size_t len);
 void offload_vnet_partial(struct virtio_net_hdr *vnet, const struct offload_packet *pkt);
 
+bool offload_recut(struct virtio_net_hdr *vnet, const struct offload_packet *pkt, size_t mtu);
+bool offload_clamp_mss(uint8_t *packet, const struct offload_packet *pkt, bool partial, size_t mtu);
+
 /* one inner packet on its way out: @hdr_len bytes were written to the caller's buffer, the rest
  * lies in the superframe */
 struct offload_segment {

@@ -48,6 +48,11 @@ static size_t make_tcp(const struct packet_spec *s, uint8_t *l4)
 	l4[13] = s->flags;
 	for (unsigned int i = 0; i < s->options; i++)
 		l4[sizeof(th) + i] = (uint8_t)(1 + i % 4);
+	if (s->mss && s->options >= 4) {
+		const uint8_t option[4] = { 2, 4, (uint8_t)(s->mss >> 8), (uint8_t)s->mss };
+
+		memcpy(l4 + sizeof(th), option, sizeof(option));
+	}
 	return sizeof(th) + s->options;
 }
 

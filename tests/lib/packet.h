@@ -23,6 +23,7 @@ struct packet_spec {
 	uint16_t window;
 	uint8_t flags;			/* TCP */
 	uint8_t options;		/* bytes of TCP options, multiple of 4 */
+	uint16_t mss;			/* not 0: the first of them */
 	unsigned int payload;		/* bytes */
 	unsigned int gso_size;		/* not 0: a superframe with a partial checksum */
 	bool partial;			/* partial checksum */

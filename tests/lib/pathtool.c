@@ -133,19 +133,35 @@ static json_t *offloads_json(const struct tunnel_offloads *o)
 			 o->gro);
 }
 
-static void tool_stats(struct tool *t, const char *path)
+static json_t *paths_json(const struct fp_stats *s)
 {
-	struct fp_stats s;
-	int ret = fastpath_stats(t->fp, &s);
-	json_t *drops = json_object(), *o;
+	json_t *list = json_array();
 
-	if (ret)
-		die("stats", ret);
+	for (size_t i = 0; i < s->n_paths; i++)
+		json_array_append_new(list, json_pack("{s:s,s:s,s:i,s:I,s:I}", "node",
+						      endpoint_fmt(&s->paths[i].node).s, "state",
+						      pmtu_state_name(s->paths[i].state), "mtu",
+						      (int)s->paths[i].limit, "rtt_us",
+						      (json_int_t)s->paths[i].rtt_us, "searches",
+						      (json_int_t)s->paths[i].searches));
+	return list;
+}
+
+static void tool_stats_cb(const struct fp_stats *stats, void *arg)
+{
+	cleanup_free char *path = arg;
+	struct fp_stats s;
+	json_t *drops, *o;
+
+	if (!stats)
+		return;
+	s = *stats;
+	drops = json_object();
 	for (unsigned int i = 0; i < FORWARD_DROP_COUNT; i++)
 		json_object_set_new(drops, forward_drop_name((enum forward_drop)i),
 				    json_integer((json_int_t)s.fwd.drops[i]));
 	o = json_pack(
-		"{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:o,s:o,s:o,s:o}",
+		"{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:o,s:o,s:o,s:o,s:o}",
 		"tun_rx_frames", (json_int_t)s.fwd.tun_rx_frames, "tun_tx_frames",
 		(json_int_t)s.fwd.tun_tx_frames, "sent", (json_int_t)s.fwd.sent, "delivered",
 		(json_int_t)s.fwd.delivered, "merged", (json_int_t)s.fwd.merged, "forwarded",
@@ -155,11 +171,13 @@ static void tool_stats(struct tool *t, const char *path)
 		"tx_errors", (json_int_t)s.tunnel.tx_errors, "rx_datagrams",
 		(json_int_t)s.tunnel.rx_datagrams, "rx_runs", (json_int_t)s.tunnel.rx_runs,
 		"rx_bad", (json_int_t)(s.tunnel.rx_bad_header + s.tunnel.rx_bad_length), "stale",
-		(json_int_t)s.updates_stale, "drops", drops, "allowed", offloads_json(&s.allowed),
+		(json_int_t)s.updates_stale, "recut", (json_int_t)s.fwd.recut, "mss_clamped",
+		(json_int_t)s.fwd.mss_clamped, "paths", paths_json(&s), "drops", drops, "allowed", offloads_json(&s.allowed),
 		"able", offloads_json(&s.able), "active", offloads_json(&s.active));
 	if (!o || statefile_write(path, o, NULL))
 		die(path, -EIO);
 	json_decref(o);
+	say("ok stats");
 }
 
 /* "VERB VIP [GEN [NODE]]" at @words; Return: the update */
@@ -235,7 +253,8 @@ static void tool_command(struct tool *t, char *line)
 	if (!strcmp(words[0], "quit")) {
 		ev_break(t->loop, EVBREAK_ALL);
 	} else if (!strcmp(words[0], "stats") && words[1]) {
-		tool_stats(t, words[1]);
+		fastpath_ask_stats(t->fp, tool_stats_cb, xstrdup(words[1]));
+		return;
 	} else if (!strcmp(words[0], "resolve") && words[5]) {
 		set_resolve(t, words);
 	} else if (!strcmp(words[0], "record") && words[3]) {

@@ -60,11 +60,20 @@ static void rig_verify(void *arg, vip_t vip, uint64_t serial)
 	r->last_serial = serial;
 }
 
+static void rig_pong(void *arg, const struct forward_pong *pong)
+{
+	struct rig *r = arg;
+
+	r->pongs++;
+	r->pong = *pong;
+}
+
 static const struct forward_ops rig_ops = { .tun_write = rig_tun_write,
 					    .miss = rig_miss,
 					    .straggler = rig_straggler,
 					    .verify = rig_verify,
-					    .need_key = rig_need_key };
+					    .need_key = rig_need_key,
+					    .pong = rig_pong };
 
 static int rig_socket(struct sockaddr_in *at)
 {

@@ -28,6 +28,8 @@ struct rig {
 	unsigned int misses, stragglers, writes, key_asks, verifies;
 	vip_t last_miss, last_straggler, last_verify;
 	uint64_t last_serial;
+	unsigned int pongs;
+	struct forward_pong pong;		/* the last one */
 	struct virtio_net_hdr tun_vnet;		/* last frame written to overlay0 */
 	uint8_t tun_packet[65536];
 	size_t tun_len;

@@ -153,9 +153,15 @@ static void test_too_big(void **state)
 	from_tun(r, &big);
 	assert_memory_equal(r->tun_packet + 20, "\x03\x04", 2);
 	assert_memory_equal(r->tun_packet + 26, "\x05\xa0", 2);
+	assert_int_equal(dropped(r, FORWARD_DROP_TOO_BIG), 1);
+	assert_int_equal(peer_gets(r, NULL, NULL), 0);
+	/* TCP is told, too, and goes all the same */
 	from_tun(r, &super);
-	assert_int_equal(dropped(r, FORWARD_DROP_TOO_BIG), 2);
+	assert_int_equal(dropped(r, FORWARD_DROP_TOO_BIG), 1);
 	assert_int_equal(r->writes, 2);
+	assert_int_equal(stats_of(r).recut, 1);
+	for (unsigned int i = 0; i < 3; i++)
+		assert_int_equal(peer_gets(r, NULL, NULL), TUNNEL_DATA);
 	assert_int_equal(peer_gets(r, NULL, NULL), 0);
 }
 
@@ -401,7 +407,8 @@ static void test_drops(void **state)
 	assert_int_equal(dropped(r, FORWARD_DROP_MALFORMED), 3);
 	from_node(r, &r->peer, TUNNEL_MOVED, &syn);
 	from_node(r, &r->peer, TUNNEL_PROBE, &syn);
-	assert_int_equal(dropped(r, FORWARD_DROP_TYPE), 2);
+	assert_int_equal(dropped(r, FORWARD_DROP_TYPE), 1);
+	assert_int_equal(dropped(r, FORWARD_DROP_PROBE), 1);
 	assert_int_equal(r->writes, 0);
 	assert_int_equal(r->misses, 0);
 	/* a subnet can come and go */

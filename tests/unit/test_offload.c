@@ -500,9 +500,107 @@ static void test_merge_switches(void **state)
 	assert_int_equal(coalesce_all(&c, 3, &back, &got), 3);
 }
 
+/* TCP cut smaller than its sender meant: the same bytes, flags where they belong; nothing else is */
+static void test_recut(void **state)
+{
+	static uint8_t packet[65536], whole[65536];
+	const struct {
+		struct packet_spec spec;
+		bool can;
+	} cases[] = {
+		{ { .proto = IPPROTO_TCP, .seq = 77, .flags = OFFLOAD_TCP_ACK | OFFLOAD_TCP_PSH, .payload = 9000, .gso_size = 1400, .options = 12 }, true },
+		{ { .proto = IPPROTO_TCP, .seq = 77, .flags = OFFLOAD_TCP_ACK, .payload = 1400, .partial = true }, true },
+		{ { .proto = IPPROTO_TCP, .flags = OFFLOAD_TCP_ACK, .payload = 1400 }, false },
+		{ { .proto = IPPROTO_TCP, .flags = OFFLOAD_TCP_ACK | OFFLOAD_TCP_URG, .payload = 1400, .partial = true }, false },
+		{ { .proto = IPPROTO_UDP, .payload = 9000, .gso_size = 1400 }, false },
+		{ { .proto = IPPROTO_ICMP, .payload = 1400 }, false },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct virtio_net_hdr vnet;
+		size_t len = packet_make(&cases[i].spec, packet, &vnet), got = 0;
+		struct offload_packet pkt, piece;
+		struct offload_segmenter s;
+		struct offload_segment seg;
+
+		assert_int_equal(offload_parse(packet, len, &pkt), 0);
+		assert_int_equal(offload_segment_start(&s, &vnet, packet, &pkt, 1240, true), -EMSGSIZE);
+		assert_int_equal(offload_recut(&vnet, &pkt, 1240), cases[i].can);
+		if (!cases[i].can)
+			continue;
+		assert_int_equal(offload_vnet_check(&vnet, &pkt), 0);
+		assert_int_equal(offload_segment_start(&s, &vnet, packet, &pkt, 1240, false), 0);
+		for (uint8_t hdr[OFFLOAD_HDR_MAX]; offload_segment_next(&s, hdr, &seg);) {
+			memcpy(whole, hdr, seg.hdr_len);
+			memcpy(whole + seg.hdr_len, seg.payload, seg.payload_len);
+			assert_true(seg.hdr_len + seg.payload_len <= 1240);
+			assert_int_equal(offload_parse(whole, seg.hdr_len + seg.payload_len, &piece), 0);
+			assert_true(offload_csum_ok(whole, &piece));
+			assert_int_equal(piece.seq, 77 + got);
+			assert_ptr_equal(seg.payload, packet + pkt.ihl + pkt.l4_len + got);
+			got += seg.payload_len;
+			assert_int_equal(piece.tcp_flags & OFFLOAD_TCP_PSH, got == cases[i].spec.payload ? pkt.tcp_flags & OFFLOAD_TCP_PSH : 0);
+		}
+		assert_int_equal(got, cases[i].spec.payload);
+	}
+}
+
+/* a SYN with these options; the MSS it then has, 0 = none; its checksum must stay right */
+static unsigned int clamped(const char *options, unsigned int len, bool partial, size_t mtu, bool want)
+{
+	static uint8_t packet[200];
+	struct packet_spec spec = { .proto = IPPROTO_TCP, .flags = OFFLOAD_TCP_SYN, .options = (uint8_t)len, .partial = partial };
+	struct virtio_net_hdr vnet;
+	struct offload_packet pkt;
+	size_t n = packet_make(&spec, packet, &vnet);
+	uint16_t sum;
+
+	memcpy(packet + 40, options, len);
+	assert_int_equal(offload_parse(packet, n, &pkt), 0);
+	if (!partial) {
+		memset(packet + 36, 0, 2);
+		sum = (uint16_t)~packet_csum_naive(packet + 20, n - 20, packet_csum_naive(packet + 12, 8, (uint32_t)htons(6) + htons((uint16_t)(n - 20))));
+		memcpy(packet + 36, &sum, 2);
+		assert_true(offload_csum_ok(packet, &pkt));
+	}
+	memcpy(&sum, packet + 36, 2);
+	assert_int_equal(offload_clamp_mss(packet, &pkt, partial, mtu), want);
+	if (partial)
+		assert_memory_equal(&sum, packet + 36, 2);
+	else
+		assert_true(offload_csum_ok(packet, &pkt));
+	for (unsigned int i = 0; i + 3 < len; i++)
+		if (packet[40 + i] == 2 && packet[41 + i] == 4)
+			return (unsigned int)(packet[42 + i] << 8 | packet[43 + i]);
+	return 0;
+}
+
+static void test_clamp_mss(void **state)
+{
+	(void)state;
+	for (int partial = 0; partial < 2; partial++) {
+		assert_int_equal(clamped("\2\4\x05\x78\1\3\3\7", 8, partial, 1240, true), 1200);
+		assert_int_equal(clamped("\1\2\4\x05\x78\3\3\7", 8, partial, 1240, true), 1200);
+		assert_int_equal(clamped("\1\3\3\7\2\4\xff\xff", 8, partial, 576, true), 536);
+		assert_int_equal(clamped("\2\4\x04\xb0", 4, partial, 1240, false), 1200);
+		assert_int_equal(clamped("\2\4\x04\xb1", 4, partial, 1240, true), 1200);
+		/* none, behind the end, cut off, of another length, a length that leads nowhere */
+		assert_int_equal(clamped("\1\1\1\1", 4, partial, 1240, false), 0);
+		clamped("\0\2\4\x05\x78\0\0\0", 8, partial, 1240, false);
+		clamped("\1\2\4\x05", 4, partial, 1240, false);
+		clamped("\2\3\x05\x78", 4, partial, 1240, false);
+		clamped("\3\0\2\4", 4, partial, 1240, false);
+		clamped("\3\1\2\4\x05\x78\0\0", 8, partial, 1240, false);
+		clamped("\2\4\x05\x78", 4, partial, 40, false);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_recut),
+		cmocka_unit_test(test_clamp_mss),
 		cmocka_unit_test(test_csum),
 		cmocka_unit_test(test_parse),
 		cmocka_unit_test(test_vnet_check),

@@ -111,6 +111,11 @@ static void test_fits(void **state)
 	assert_false(pmtu_is_known(n.pm, &node));
 	pmtu_received(n.pm, &node, 100);
 	assert_int_equal(pmtu_count(n.pm), 0);
+	/* known is not in use */
+	pmtu_moved(n.pm, &node, n.now_us);
+	assert_true(pmtu_is_known(n.pm, &node));
+	net_run(&n, 5, false);
+	assert_int_equal(n.probes, 0);
 	net_run(&n, 5, true);
 	assert_true(pmtu_is_known(n.pm, &node));
 	assert_int_equal(info_of(&n).state, PMTU_CONFIRMED);

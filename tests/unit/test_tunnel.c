@@ -177,14 +177,14 @@ static void test_header(void **state)
 static void test_probe_wire(void **state)
 {
 	const struct tunnel_probe probe = {
-		.kind = TUNNEL_PROBE_ANSWER, .found = TUNNEL_PROBE_NOT_HERE, .passed_on = true,
+		.kind = TUNNEL_PROBE_ANSWER, .found = TUNNEL_PROBE_NOT_HERE, .way = TUNNEL_PROBE_PASSED_ON,
 		.origin = { .sin_family = AF_INET, .sin_port = htons(7470), .sin_addr.s_addr = htonl(0x0a090001) },
 		.size = 1500, .vip = 0xc0a80509, .id = 0xdeadbeef, .stamp_us = 0x123456789abcull,
 	};
 	static const struct {
 		unsigned int at;
 		uint8_t value;
-	} bad[] = { { 0, 0 }, { 0, 3 }, { 0, 1 }, { 1, 0 }, { 1, 3 }, { 2, 0 }, { 2, 2 }, { 3, 1 }, { 20, 1 }, { 23, 9 } };
+	} bad[] = { { 0, 0 }, { 0, 3 }, { 0, 1 }, { 1, 0 }, { 1, 3 }, { 2, 0 }, { 2, 2 }, { 2, 3 }, { 3, 1 }, { 20, 1 }, { 23, 9 } };
 	uint8_t wire[TUNNEL_PROBE_LEN], want[TUNNEL_PROBE_LEN];
 	struct tunnel_probe back, plain = { .kind = TUNNEL_PROBE_ASK, .size = 1280, .id = 1 };
 
@@ -193,7 +193,7 @@ static void test_probe_wire(void **state)
 	assert_memory_equal(want, "\2\2\1\0\x05\xdc\x1d\x2e\x0a\x09\0\1\xc0\xa8\x05\x09\xde\xad\xbe\xef\0\0\0\0\0\0\x12\x34\x56\x78\x9a\xbc", 32);
 	assert_int_equal(tunnel_probe_decode(want, sizeof(want), &back), 0);
 	assert_memory_equal(&back.origin, &probe.origin, sizeof(back.origin));
-	assert_true(back.kind == probe.kind && back.found == probe.found && back.passed_on && back.size == 1500 &&
+	assert_true(back.kind == probe.kind && back.found == probe.found && back.way == probe.way && back.size == 1500 &&
 		    back.vip == probe.vip && back.id == probe.id && back.stamp_us == probe.stamp_us);
 	assert_int_equal(tunnel_probe_decode(want, sizeof(want) - 1, &back), -EBADMSG);
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
