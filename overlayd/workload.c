@@ -15,26 +15,20 @@
  *   Order      add: directory first (unique), then kernel, then FIB: a vIP is never answered here
  *              before it is ours. delete: processes, directory, FIB, kernel: it is given back before
  *              it stops being answered.
- *   tunstack   watched by pidfd; when it dies it is started again, at once or, when it had not lived
- *              WORKLOAD_TUNSTACK_LIFE_S or does not start, after WORKLOAD_TUNSTACK_RETRY_S. The capture
- *              it may have had is gone with it; a fence, being the kernel's, stays.
+ *   Files      the table and its transitions are here; workload_file.c: what is on file, and adoption; workload_tunstack.c: the
+ *              tunstack process; workload_jobs.c: what the directory is asked before (add, delete, reclaim).
  *   Failure    each step of add undoes the ones before; adopt_all() leaves out what cannot be brought
  *              up and says so.
  */
-#include "overlayd/workload.h"
-
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "overlayd/common/cleanup.h"
 #include "overlayd/common/log.h"
-#include "overlayd/common/monotime.h"
-#include "overlayd/common/statefile.h"
 #include "overlayd/common/util.h"
 #include "overlayd/conf.h"
 #include "overlayd/dircache.h"
@@ -42,40 +36,10 @@
 #include "overlayd/locate.h"
 #include "overlayd/netns.h"
 #include "overlayd/overlayd.h"
-#include "tunstack/stackclient.h"
+#include "overlayd/workload_priv.h"
 
-#define WORKLOAD_PATH_MAX 160
-#define WORKLOAD_TUNSTACK_LIFE_S 1
-#define WORKLOAD_TUNSTACK_RETRY_S 0.5
-#define WORKLOAD_UNDO_RETRY_S 2.
-#define WORKLOAD_UNDO_TRIES 100	/* then the directory's cleaner, or an operator's release, does it */
-
-static const char *const workload_state_names[] = {
-	[WORKLOAD_LIVE] = "live",
-	[WORKLOAD_MUTE] = "mute",
-	[WORKLOAD_LEFT] = "left",
-};
-_Static_assert(ARRAY_SIZE(workload_state_names) == WORKLOAD_STATE_COUNT, "a name for each state");
-
-const char *workload_state_name(enum workload_state state)
-{
-	return workload_state_names[state];
-}
-
-static json_t *workload_process_json(const struct workload_process *p)
-{
-	return json_pack("{s:i, s:I}", "pid", (int)p->pid, "start", (json_int_t)p->start);
-}
-
-static struct workload_process workload_process_parse(const json_t *v)
-{
-	return (struct workload_process){
-		.pid = (pid_t)json_integer_value(json_object_get(v, "pid")),
-		.start = (uint64_t)json_integer_value(json_object_get(v, "start")),
-	};
-}
-
-static struct workload_process workload_process_of(pid_t pid)
+/** workload_process_of() - what names process @pid for ever; 0 = none */
+struct workload_process workload_process_of(pid_t pid)
 {
 	struct workload_process p = { .pid = pid };
 
@@ -84,45 +48,10 @@ static struct workload_process workload_process_of(pid_t pid)
 	return p;
 }
 
-static bool workload_process_alive(const struct workload_process *p)
+/** workload_process_alive() - does that very process still run? */
+bool workload_process_alive(const struct workload_process *p)
 {
 	return p->pid > 0 && util_pid_alive(p->pid, p->start);
-}
-
-/** workload_json() - all about @w: its state file, and what `netns list --json` shows; new reference */
-json_t *workload_json(const struct workload *w)
-{
-	json_t *vips = json_array(), *generations = json_array();
-
-	for (size_t i = 0; i < w->net.nvips; i++) {
-		json_array_append_new(vips, json_string(vip_fmt(w->net.vips[i]).s));
-		json_array_append_new(generations, json_integer((json_int_t)w->generations[i]));
-	}
-	return json_pack("{s:s, s:i, s:o, s:o, s:s, s:b, s:o, s:o, s:s, s:I}",
-			 "name", w->net.name, "slot", (int)w->net.slot,
-			 "vips", vips, "generations", generations,
-			 "state", workload_state_name(w->state), "pinned", w->pinned,
-			 "tunstack", workload_process_json(&w->tunstack),
-			 "init", workload_process_json(&w->init),
-			 "migration", w->migration, "netns", (json_int_t)w->netns);
-}
-
-static void workload_path(char path[WORKLOAD_PATH_MAX], const char *name, const char *file)
-{
-	snprintf(path, WORKLOAD_PATH_MAX, "%s/%s%s%s", WORKLOAD_DIR, name, file ? "/" : "",
-		 file ? file : "");
-}
-
-static int workload_save(const struct workload *w, struct oerr *err)
-{
-	char path[WORKLOAD_PATH_MAX];
-	json_t *v = workload_json(w);
-	int ret;
-
-	workload_path(path, w->net.name, "state.json");
-	ret = statefile_write(path, v, err);
-	json_decref(v);
-	return ret;
 }
 
 /** workload_find() - by name, NULL when there is none */
@@ -198,16 +127,8 @@ static void workload_unlink(struct workload *w)
 		*p = w->next;
 }
 
-static void workload_unwatch(struct workload *w)
-{
-	ev_timer_stop(w->ov->loop, &w->tunstack_retry);
-	if (ev_is_active(&w->tunstack_gone)) {
-		ev_io_stop(w->ov->loop, &w->tunstack_gone);
-		close(w->tunstack_gone.fd);
-	}
-}
-
-static void workload_free(struct workload *w)
+/** workload_free() - forget it: its kernel objects and processes stay */
+void workload_free(struct workload *w)
 {
 	workload_unwatch(w);
 	workload_unlink(w);
@@ -227,8 +148,8 @@ static unsigned int workload_free_slot(struct overlayd *ov)
 	return 0;
 }
 
-static struct workload *workload_new(struct overlayd *ov, const char *name, const vip_t *vips,
-				     size_t nvips, struct oerr *err)
+/** workload_new() - an entry of the table, with a slot and a folder and nothing else; NULL with @err set */
+struct workload *workload_new(struct overlayd *ov, const char *name, const vip_t *vips, size_t nvips, struct oerr *err)
 {
 	struct workload *w;
 	unsigned int slot = workload_free_slot(ov);
@@ -256,123 +177,8 @@ static struct workload *workload_new(struct overlayd *ov, const char *name, cons
 	return w;
 }
 
-static int workload_tunstack_start(struct workload *w, struct oerr *err);
-
-static void workload_tunstack_retry_cb(struct ev_loop *loop, struct ev_timer *timer, int revents);
-
-static void workload_tunstack_later(struct workload *w)
-{
-	ev_timer_init(&w->tunstack_retry, workload_tunstack_retry_cb, WORKLOAD_TUNSTACK_RETRY_S, 0.);
-	ev_timer_start(w->ov->loop, &w->tunstack_retry);
-}
-
-static void workload_tunstack_again(struct workload *w)
-{
-	struct oerr err = { 0 };
-
-	if (!workload_tunstack_start(w, &err) && !workload_save(w, &err))
-		return;
-	log_error("workload", "%s: %s", w->net.name, err.text);
-	if (!w->tunstack.pid)
-		workload_tunstack_later(w);
-}
-
-static void workload_tunstack_retry_cb(struct ev_loop *loop, struct ev_timer *timer, int revents)
-{
-	(void)loop;
-	(void)revents;
-	workload_tunstack_again(container_of(timer, struct workload, tunstack_retry));
-}
-
-static void workload_tunstack_gone_cb(struct ev_loop *loop, struct ev_io *io, int revents)
-{
-	struct workload *w = container_of(io, struct workload, tunstack_gone);
-
-	(void)loop;
-	(void)revents;
-	workload_unwatch(w);
-	w->tunstack.pid = 0;
-	log_warn("workload", "%s: its tunstack process died; what it held is lost", w->net.name);
-	if (w->state == WORKLOAD_LEFT)
-		return;
-	if (monotime_us() - w->tunstack_us > WORKLOAD_TUNSTACK_LIFE_S * 1000000ull)
-		workload_tunstack_again(w);
-	else
-		workload_tunstack_later(w);
-}
-
-static void workload_watch(struct workload *w)
-{
-	int fd = (int)syscall(SYS_pidfd_open, w->tunstack.pid, 0);
-
-	if (fd < 0) {
-		log_warn("workload", "%s: cannot watch its tunstack process: %m", w->net.name);
-		return;
-	}
-	ev_io_init(&w->tunstack_gone, workload_tunstack_gone_cb, fd, EV_READ);
-	ev_io_start(w->ov->loop, &w->tunstack_gone);
-}
-
-/* one that serves already was started by a daemon that died before it could write that down; it would keep the hold TUN */
-static void workload_tunstack_quit(const char *sock)
-{
-	struct stackclient *old;
-
-	if (stackclient_open(sock, &old, NULL))
-		return;
-	stackclient_quit(old, NULL);
-	stackclient_close(old);
-}
-
-static int workload_tunstack_start(struct workload *w, struct oerr *err)
-{
-	char sock[WORKLOAD_PATH_MAX], logfile[WORKLOAD_PATH_MAX];
-	struct tunstack_spawn_cfg cfg = {
-		.name = w->net.name,
-		.slot = w->net.slot,
-		.vips = w->net.vips,
-		.n_vips = (unsigned int)w->net.nvips,
-		.socket_path = sock,
-		.log_path = logfile,
-		.hold_limit_bytes = w->ov->conf->migration.hold_limit_bytes,
-		.mtu = w->ov->conf->mtu,
-		.netns_fd = fabric_netns(w->ov->fabric),
-	};
-	pid_t pid;
-	int ret;
-
-	workload_path(sock, w->net.name, "tunstack.sock");
-	workload_path(logfile, w->net.name, "tunstack.log");
-	workload_tunstack_quit(sock);
-	ret = tunstack_spawn(&cfg, &pid, err);
-	if (ret)
-		return ret;
-	w->tunstack = workload_process_of(pid);
-	w->tunstack_us = monotime_us();
-	workload_watch(w);
-	return 0;
-}
-
-static void workload_tunstack_stop(struct workload *w)
-{
-	workload_unwatch(w);
-	if (workload_process_alive(&w->tunstack))
-		kill(w->tunstack.pid, SIGTERM);
-	w->tunstack.pid = 0;
-}
-
-/* one that had left was not watched, and has one again when it comes back */
-static int workload_tunstack_revive(struct workload *w, struct oerr *err)
-{
-	if (ev_is_active(&w->tunstack_gone) || ev_is_active(&w->tunstack_retry))
-		return 0;
-	if (!workload_process_alive(&w->tunstack))
-		return workload_tunstack_start(w, err);
-	workload_watch(w);
-	return 0;
-}
-
-static int workload_read_inode(struct workload *w, struct oerr *err)
+/** workload_read_inode() - w->netns, of the namespace that has its name; Return: 0 or -errno */
+int workload_read_inode(struct workload *w, struct oerr *err)
 {
 	cleanup_close int ns = netns_open(w->net.name);
 	int ret = ns < 0 ? ns : netns_inode(ns, &w->netns);
@@ -382,7 +188,8 @@ static int workload_read_inode(struct workload *w, struct oerr *err)
 
 /* State file first: a daemon that dies in the middle finds what it must complete, not a namespace of nobody's. Then kernel and
  * tunstack; on error the kernel part is taken down again, the file is the caller's. */
-static int workload_build(struct workload *w, struct oerr *err)
+/** workload_build() - namespace, wiring, tunstack, file; Return: 0 or -errno, nothing of it left */
+int workload_build(struct workload *w, struct oerr *err)
 {
 	int ret = workload_save(w, err);
 
@@ -401,7 +208,8 @@ static int workload_build(struct workload *w, struct oerr *err)
 	return ret;
 }
 
-static void workload_announce(struct workload *w)
+/** workload_announce() - its vIPs are here: to the fast path, and to the directory with each renewal */
+void workload_announce(struct workload *w)
 {
 	for (size_t i = 0; i < w->net.nvips; i++) {
 		locate_set_local(w->ov, w->net.vips[i], w->generations[i]);
@@ -410,7 +218,8 @@ static void workload_announce(struct workload *w)
 }
 
 /* mute: packets that others send here already wait until it is activated (or, @on false, go where they can) */
-static void workload_expect(struct workload *w, bool on)
+/** workload_expect() - its vIPs may be here soon (@on): packets for them are not answered with "unknown" */
+void workload_expect(struct workload *w, bool on)
 {
 	for (size_t i = 0; i < w->net.nvips; i++)
 		locate_set_arriving(w->ov, w->net.vips[i], on);
@@ -422,194 +231,6 @@ static void workload_withdraw(struct workload *w)
 		dirclient_unhold(w->ov->dirclient, w->net.vips[i]);
 		locate_forget(w->ov, w->net.vips[i]);
 	}
-}
-
-static void workload_remove_files(const char *name)
-{
-	char path[WORKLOAD_PATH_MAX];
-
-	workload_path(path, name, NULL);
-	util_remove_tree(path);
-}
-
-/* a request to the directory for an operator; the workload is looked up again when the answer comes */
-struct workload_job {
-	struct overlayd *ov;
-	char name[FABRIC_NAME_MAX + 1];
-	vip_t vips[FABRIC_VIPS_MAX];
-	size_t nvips;
-	workload_done_fn done;
-	void *arg;
-	struct ev_timer undo;		/* give the vIPs back once more */
-	unsigned int undo_tries;
-};
-
-static struct workload_job *workload_job_new(struct overlayd *ov, const char *name,
-					     const vip_t *vips, size_t nvips,
-					     workload_done_fn done, void *arg)
-{
-	struct workload_job *job = xcalloc(1, sizeof(*job));
-
-	job->ov = ov;
-	snprintf(job->name, sizeof(job->name), "%s", name);
-	memcpy(job->vips, vips, nvips * sizeof(*vips));
-	job->nvips = nvips;
-	job->done = done;
-	job->arg = arg;
-	return job;
-}
-
-static void workload_job_end(struct workload_job *job, int code, const char *text,
-			     struct workload *w)
-{
-	job->done(job->arg, code, text, w);
-	free(job);
-}
-
-static void workload_take_generations(struct workload *w, const struct dirclient_result *res)
-{
-	for (unsigned int b = 0; b < res->n; b++)
-		for (size_t i = 0; i < w->net.nvips; i++)
-			if (w->net.vips[i] == res->bindings[b].vip)
-				w->generations[i] = res->bindings[b].generation;
-}
-
-/* giving back what a failed `netns add` had registered: nobody waits for the answer */
-static void workload_ignore_cb(const struct dirclient_result *res, void *arg)
-{
-	(void)arg;
-	if (res->code)
-		log_warn("workload", "release: %s", res->text);
-}
-
-static void workload_release_vips(struct overlayd *ov, const char *name, const vip_t *vips,
-				  size_t nvips)
-{
-	dirclient_release(ov->dirclient, name, vips, (unsigned int)nvips, false, workload_ignore_cb,
-			  NULL);
-}
-
-/* of two commands with one name the later may have registered vIPs that the workload does not have */
-static void workload_release_unused(const struct workload_job *job)
-{
-	for (size_t i = 0; i < job->nvips; i++)
-		if (!workload_find_vip(job->ov, job->vips[i]))
-			workload_release_vips(job->ov, job->name, &job->vips[i], 1);
-}
-
-static void workload_undo_send(struct workload_job *job);
-
-static void workload_undo_timer_cb(struct ev_loop *loop, struct ev_timer *timer, int revents)
-{
-	(void)loop;
-	(void)revents;
-	workload_undo_send(container_of(timer, struct workload_job, undo));
-}
-
-static void workload_undone_cb(const struct dirclient_result *res, void *arg)
-{
-	struct workload_job *job = arg;
-
-	if (res->code != -ETIMEDOUT || ++job->undo_tries >= WORKLOAD_UNDO_TRIES) {
-		free(job);
-		return;
-	}
-	ev_timer_init(&job->undo, workload_undo_timer_cb, WORKLOAD_UNDO_RETRY_S, 0.);
-	ev_timer_start(job->ov->loop, &job->undo);
-}
-
-/* A registration without an answer may have been carried out: its vIPs are given back as soon as the directory can be asked,
- * unless they have been made here meanwhile. Takes @job */
-static void workload_undo_send(struct workload_job *job)
-{
-	for (size_t i = 0; i < job->nvips; i++) {
-		if (workload_find_vip(job->ov, job->vips[i])) {
-			free(job);
-			return;
-		}
-	}
-	dirclient_release(job->ov->dirclient, job->name, job->vips, (unsigned int)job->nvips, false, workload_undone_cb, job);
-}
-
-static void workload_registered_cb(const struct dirclient_result *res, void *arg)
-{
-	struct workload_job *job = arg;
-	struct overlayd *ov = job->ov;
-	struct oerr err = { 0 };
-	struct workload *w;
-
-	if (res->code == -ETIMEDOUT && res->sent) {
-		job->done(job->arg, res->code, res->text, NULL);
-		workload_undo_send(job);
-		return;
-	}
-	if (res->code) {
-		workload_job_end(job, res->code, res->text, NULL);
-		return;
-	}
-	if (workload_find(ov, job->name)) {
-		workload_release_unused(job);
-		workload_job_end(job, -EEXIST, "two commands made it at the same time", NULL);
-		return;
-	}
-	w = workload_new(ov, job->name, job->vips, job->nvips, &err);
-	if (w)
-		workload_take_generations(w, res);
-	if (!w || workload_build(w, &err)) {
-		workload_release_vips(ov, job->name, job->vips, job->nvips);
-		workload_remove_files(job->name);
-		if (w)
-			workload_free(w);
-		workload_job_end(job, err.code, err.text, NULL);
-		return;
-	}
-	workload_announce(w);
-	log_info("workload", "%s: up with %s", w->net.name, vip_fmt(w->net.vips[0]).s);
-	workload_job_end(job, 0, "", w);
-}
-
-static void workload_reclaimed_cb(const struct dirclient_result *res, void *arg)
-{
-	struct workload_job *job = arg;
-	struct workload *w = workload_find_vip(job->ov, job->vips[0]);
-	struct oerr err = { 0 };
-
-	if (w)
-		w->reclaiming = false;
-	if (res->code) {
-		log_error("workload", "%s: %s lives here, but not in the directory: %s", job->name,
-			  vip_fmt(job->vips[0]).s, res->text);
-	} else if (!w || w->state != WORKLOAD_LIVE) {
-		workload_release_unused(job);
-	} else {
-		workload_take_generations(w, res);
-		if (workload_save(w, &err))
-			log_error("workload", "%s: %s", w->net.name, err.text);
-		workload_announce(w);
-		log_info("workload", "%s: %s is in the directory again", w->net.name,
-			 vip_fmt(job->vips[0]).s);
-	}
-	free(job);
-}
-
-/**
- * workload_reclaim() - the directory says that nobody has @vip: if a workload here does, register it again
- *
- * So it is after a time longer than the directory's hold time without this daemon or without a way to the directory.
- * Return: is it a workload's here, and live?
- */
-bool workload_reclaim(struct overlayd *ov, vip_t vip)
-{
-	struct workload *w = workload_find_vip(ov, vip);
-
-	if (!w || w->state != WORKLOAD_LIVE || w->leaving)
-		return false;
-	if (w->reclaiming || w->migration[0])
-		return true;
-	w->reclaiming = true;
-	dirclient_register(ov->dirclient, w->net.name, &vip, 1, workload_reclaimed_cb,
-			   workload_job_new(ov, w->net.name, &vip, 1, NULL, NULL));
-	return true;
 }
 
 static int workload_check_vip(struct overlayd *ov, vip_t vip, struct oerr *err)
@@ -629,8 +250,8 @@ static int workload_check_vip(struct overlayd *ov, vip_t vip, struct oerr *err)
 	return 0;
 }
 
-static int workload_check_new(struct overlayd *ov, const char *name, const vip_t *vips,
-			      size_t nvips, struct oerr *err)
+/** workload_check_new() - may a workload @name with these vIPs be made here? Return: 0 or -errno with @err set */
+int workload_check_new(struct overlayd *ov, const char *name, const vip_t *vips, size_t nvips, struct oerr *err)
 {
 	int ret = 0;
 
@@ -656,24 +277,8 @@ static int workload_check_new(struct overlayd *ov, const char *name, const vip_t
 	return ret;
 }
 
-/**
- * workload_add() - `overlayd netns add`
- * @done: called once, possibly before this returns: code 0 and the workload, or -errno and why
- */
-void workload_add(struct overlayd *ov, const char *name, const vip_t *vips, size_t nvips,
-		  workload_done_fn done, void *arg)
-{
-	struct oerr err = { 0 };
-
-	if (workload_check_new(ov, name, vips, nvips, &err)) {
-		done(arg, err.code, err.text, NULL);
-		return;
-	}
-	dirclient_register(ov->dirclient, name, vips, (unsigned int)nvips, workload_registered_cb,
-			   workload_job_new(ov, name, vips, nvips, done, arg));
-}
-
-static void workload_kill_all(const struct workload *w)
+/** workload_kill_all() - SIGKILL to every process in it, its ms-init too; they are not awaited */
+void workload_kill_all(const struct workload *w)
 {
 	cleanup_free pid_t *pids = NULL;
 	size_t n = 0;
@@ -684,55 +289,6 @@ static void workload_kill_all(const struct workload *w)
 		return;
 	for (size_t i = 0; i < n; i++)
 		kill(pids[i], SIGKILL);
-}
-
-static void workload_released_cb(const struct dirclient_result *res, void *arg)
-{
-	struct workload_job *job = arg;
-	struct workload *w = workload_find(job->ov, job->name);
-	struct oerr err = { 0 };
-	int ret = 0;
-
-	if (res->code && res->code != -ENOENT) {
-		if (w)
-			w->leaving = false;
-		workload_job_end(job, res->code, res->text, w);
-		return;
-	}
-	if (w)
-		ret = workload_discard(w, &err);
-	workload_job_end(job, ret, err.text, NULL);
-}
-
-/**
- * workload_delete() - `overlayd netns del`
- * @force: kill what runs in it
- * @done:  as in workload_add(); with code 0 the workload is gone
- */
-void workload_delete(struct overlayd *ov, struct workload *w, bool force, workload_done_fn done,
-		     void *arg)
-{
-	size_t n = workload_count_processes(w);
-	char text[160];
-
-	if (w->migration[0] || w->leaving) {
-		snprintf(text, sizeof(text), "%s is %s%.8s", w->net.name,
-			 w->leaving ? "being removed already" : "part of migration ", w->migration);
-		done(arg, -EBUSY, text, w);
-		return;
-	}
-	if (n && !force) {
-		snprintf(text, sizeof(text),
-			 "%zu process(es) in %s: end them, or use --force to kill them", n,
-			 w->net.name);
-		done(arg, -EBUSY, text, w);
-		return;
-	}
-	workload_kill_all(w);
-	w->leaving = true;
-	dirclient_release(ov->dirclient, w->net.name, w->net.vips, (unsigned int)w->net.nvips, false,
-			  workload_released_cb,
-			  workload_job_new(ov, w->net.name, w->net.vips, w->net.nvips, done, arg));
 }
 
 /** workload_set_pinned() - a pinned workload refuses to move; Return: 0; -EBUSY it is moving; or -errno, with @err set */
@@ -825,8 +381,7 @@ int workload_activate(struct workload *w, const uint64_t *generations, struct oe
  *
  * From here on the overlay carries packets for them away; the namespace stays until workload_discard().
  */
-int workload_deactivate(struct workload *w, const uint64_t *generations, const char *node,
-			const char *addr, struct oerr *err)
+int workload_deactivate(struct workload *w, const uint64_t *generations, const char *node, const char *addr, struct oerr *err)
 {
 	int ret;
 
@@ -893,125 +448,6 @@ bool workload_expel(struct workload *w, const struct dir_binding *b)
 	if (workload_discard(w, &err))
 		log_error("workload", "%s: %s", name, err.text);
 	return true;
-}
-
-static enum workload_state workload_state_parse(const char *name)
-{
-	for (int s = 0; name && s < WORKLOAD_STATE_COUNT; s++)
-		if (!strcmp(name, workload_state_names[s]))
-			return (enum workload_state)s;
-	return WORKLOAD_LIVE;
-}
-
-static const char *workload_text(const json_t *v, const char *key)
-{
-	const char *s = json_string_value(json_object_get(v, key));
-
-	return s ? s : "";
-}
-
-static struct workload *workload_parse(struct overlayd *ov, const json_t *v)
-{
-	const json_t *vips = json_object_get(v, "vips");
-	const json_t *generations = json_object_get(v, "generations");
-	struct workload *w = xcalloc(1, sizeof(*w));
-
-	w->ov = ov;
-	snprintf(w->net.name, sizeof(w->net.name), "%s", workload_text(v, "name"));
-	snprintf(w->migration, sizeof(w->migration), "%s", workload_text(v, "migration"));
-	w->net.slot = (unsigned int)json_integer_value(json_object_get(v, "slot"));
-	w->pinned = json_is_true(json_object_get(v, "pinned"));
-	w->tunstack = workload_process_parse(json_object_get(v, "tunstack"));
-	w->init = workload_process_parse(json_object_get(v, "init"));
-	for (size_t i = 0; i < json_array_size(vips) && i < FABRIC_VIPS_MAX; i++) {
-		const char *text = json_string_value(json_array_get(vips, i));
-
-		if (!text || vip_parse(text, &w->net.vips[i]))
-			break;
-		w->generations[i] =
-			(uint64_t)json_integer_value(json_array_get(generations, i));
-		w->net.nvips++;
-	}
-	w->state = workload_state_parse(workload_text(v, "state"));
-	w->net.mute = w->state == WORKLOAD_MUTE;
-	return w;
-}
-
-static int workload_adopt_kernel(struct workload *w, struct oerr *err)
-{
-	int ret;
-
-	if (w->net.nvips == 0)
-		return oerr_set(err, -EBADMSG, "its state file names no vIP");
-	if (w->state == WORKLOAD_LEFT) {
-		/* what is left of it will be discarded, maybe for the second time: it need not be whole */
-		workload_read_inode(w, NULL);
-		return 0;
-	}
-	ret = fabric_workload_ensure(w->ov->fabric, &w->net, err);
-	if (!ret)
-		ret = workload_read_inode(w, err);
-	if (ret)
-		return ret;
-	if (workload_process_alive(&w->tunstack)) {
-		workload_watch(w);
-		return 0;
-	}
-	return workload_tunstack_start(w, err);
-}
-
-static void workload_adopt_one(struct overlayd *ov, const char *name)
-{
-	struct oerr err = { 0 };
-	struct workload *w;
-	char path[WORKLOAD_PATH_MAX];
-	json_t *v;
-
-	workload_path(path, name, "state.json");
-	v = statefile_read(path, &err);
-	if (!v) {
-		log_error("workload", "%s: cannot be adopted: %s", name, err.text);
-		return;
-	}
-	w = workload_parse(ov, v);
-	json_decref(v);
-	w->next = ov->workloads;
-	ov->workloads = w;
-	if (!workload_process_alive(&w->init))
-		w->init.pid = 0;
-	if (workload_adopt_kernel(w, &err) || workload_save(w, &err)) {
-		log_error("workload", "%s: cannot be adopted: %s", name, err.text);
-		workload_free(w);
-		return;
-	}
-	if (w->state == WORKLOAD_LIVE)
-		workload_announce(w);
-	else if (w->state == WORKLOAD_MUTE)
-		workload_expect(w, true);
-	log_info("workload", "%s: adopted, %s", name, workload_state_name(w->state));
-}
-
-/**
- * workload_adopt_all() - after a start: find again what an earlier daemon left
- *
- * A workload that cannot be adopted is reported and left. Return: 0; -errno the directory is unreadable.
- */
-int workload_adopt_all(struct overlayd *ov, struct oerr *err)
-{
-	cleanup_dir DIR *dir = NULL;
-	const struct dirent *de;
-	int ret = util_mkdir_p(WORKLOAD_DIR, 0755);
-
-	if (!ret)
-		dir = opendir(WORKLOAD_DIR);
-	if (!dir) {
-		ret = ret ? ret : -errno;
-		return oerr_set(err, ret, "%s: %s", WORKLOAD_DIR, strerror(-ret));
-	}
-	while ((de = readdir(dir)))
-		if (de->d_name[0] != '.')
-			workload_adopt_one(ov, de->d_name);
-	return 0;
 }
 
 /** workload_free_all() - forget them; namespaces and processes stay for the next daemon */
