@@ -135,6 +135,8 @@ check-%:	## one stage of it: check-unit, check-asan, check-valgrind, check-fuzz,
 	BUILD=$(BUILD) tests/run $*
 lint:		## clang with -Werror, cppcheck, shellcheck
 	BUILD=$(BUILD) tests/run lint
+soak-standin:	## the stand-in in full: 1,000 freezes, 150 hand-overs, a 30 s freeze (half an hour)
+	MS_SOAK=1 BATS_LIMIT=7200 BUILD=$(BUILD) tests/run tests/bats/standin.bats
 FUZZ_SECONDS ?= 60
 fuzz:		## each fuzzer for FUZZ_SECONDS (60)
 	BUILD=$(BUILD) FUZZ_SECONDS=$(FUZZ_SECONDS) tests/run fuzz
@@ -179,4 +181,4 @@ clean:		## remove what was built
 help:		## this list
 	@grep -hE '^[a-z%-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## */\t/' | expand -t 14 | sort
 
-.PHONY: all programs unit-tests fuzzers list-unit-tests list-fuzzers check lint fuzz bench demo install deps clean help
+.PHONY: all programs unit-tests fuzzers list-unit-tests list-fuzzers check lint soak-standin fuzz bench demo install deps clean help
