@@ -59,6 +59,23 @@ static int standin_give_closed(struct migrate_src *m, struct oerr *err)
 	return ret;
 }
 
+/* the tunstack counts those in a listener's accept queue itself that it is given as connections of their own */
+static int standin_give_socket(struct migrate_src *m, const struct sock_image *img, struct oerr *err)
+{
+	static const uint8_t any[16];
+	struct sock_image to_give = *img;	/* borrows what it owns */
+
+	for (size_t i = 0; i < m->loose.found.n_waiting && img->state == SOCK_LISTEN; i++) {
+		const struct sock_image *w = &m->loose.found.waiting[i];
+		bool its = w->lport == img->lport &&
+			   (!memcmp(img->laddr, any, sizeof(any)) || !memcmp(img->laddr, w->laddr, sizeof(any)));
+
+		if (its && to_give.accept_queue && records_is_remote(w, m->control.w.vips, m->control.w.nvips))
+			to_give.accept_queue--;
+	}
+	return stackclient_standin_socket(m->stack, &to_give, err);
+}
+
 static int standin_give(struct migrate_src *m, struct oerr *err)
 {
 	const struct stackclient_standin how = {
@@ -74,7 +91,7 @@ static int standin_give(struct migrate_src *m, struct oerr *err)
 	m->standin.live_us = m->t.captured + how.after_ms * 1000ull;
 	for (size_t i = 0; i < m->sockets.n && !ret; i++)
 		if (records_is_remote(&m->images[i], m->control.w.vips, m->control.w.nvips))
-			ret = stackclient_standin_socket(m->stack, &m->images[i], err);
+			ret = standin_give_socket(m, &m->images[i], err);
 	for (size_t i = 0; i < m->loose.found.n_waiting && !ret; i++)
 		if (records_is_remote(&m->loose.found.waiting[i], m->control.w.vips, m->control.w.nvips))
 			ret = stackclient_standin_socket(m->stack, &m->loose.found.waiting[i], err);

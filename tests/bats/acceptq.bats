@@ -89,6 +89,20 @@ to_other() {
 	served many
 }
 
+@test "acceptq: connections of the server with itself" {
+	local pid
+	late n1 app srv itself 192.168.5.2:2000 "$GO" "$BATS_TEST_TMPDIR/srv.ready"
+	to_other --standin-after 0 --hold-freeze 100
+	assert_eq "$(waiting n2)" 2 "waiting at n2"
+	to_other --standin-after off
+	assert_eq "$(waiting n1)" 2 "waiting at n1"
+	pid=$MOVED
+	touch "$GO"
+	wait_for 30 on n1 test ! -e "/proc/$pid"
+	assert_eq "$(json '.errors | length' "$BATS_TEST_TMPDIR/srv.out")" 0 "$(cat "$BATS_TEST_TMPDIR/srv.out" "$BATS_TEST_TMPDIR/srv.err")"
+	assert_eq "$(json .connections "$BATS_TEST_TMPDIR/srv.out")" 2
+}
+
 @test "acceptq: a handshake of which only the client knows the end" {
 	server_with 8 1
 	late n3 far one quiet 192.168.5.2:2000 "$GO" "$BATS_TEST_TMPDIR/one.ready"
@@ -98,7 +112,7 @@ to_other() {
 }
 
 @test "acceptq: during a freeze of three seconds a connection is made in a round trip" {
-	server_with 200
+	server_with 2000
 	late n3 far new newcomers 192.168.5.2:2000 "$BATS_TEST_TMPDIR/stop" "$BATS_TEST_TMPDIR/new.ready"
 	to_other --standin-after 0 --hold-freeze 3000
 	touch "$BATS_TEST_TMPDIR/stop" "$GO"
@@ -107,7 +121,7 @@ to_other() {
 }
 
 @test "acceptq: connections made during a freeze that comes to nothing are the source's" {
-	server_with 200
+	server_with 2000
 	late n3 far new newcomers 192.168.5.2:2000 "$BATS_TEST_TMPDIR/stop" "$BATS_TEST_TMPDIR/new.ready"
 	arm n2 "dst.stands error"
 	run_rc 1 on n1 ms-migrate app n2 --standin-after 0 --hold-freeze 1000

@@ -6,6 +6,7 @@
   late.py crowd ENDPOINT GO READY N                  N connections, sending various amounts at once, the rest when GO exists
   late.py quiet ENDPOINT GO READY                    one connection that says nothing before GO exists
   late.py newcomers ENDPOINT STOP READY              one connection after the other until STOP exists, as fast as 50 a second; then as crowd
+  late.py itself ENDPOINT GO READY                   listens, connects to itself by ENDPOINT and by 127.0.0.1, talks; the rest when GO exists
   late.py upload ENDPOINT BYTES READY [BACKLOG]      a server that sends BYTES to whom it accepts, and closes at once
   late.py reader ENDPOINT GO READY BYTES             reads a little; when GO exists the rest, to the end
 
@@ -166,6 +167,21 @@ def newcomers(where, stop, ready_file):
     return finish_all(connections, True)
 
 
+def itself(where, go, ready_file):
+    port = endpoint(where)[1]
+    s = listen("0.0.0.0:%d" % port, 8)
+    connections = []
+    for i, host in enumerate((endpoint(where)[0], "127.0.0.1")):
+        c = Connection("%s:%d" % (host, port), i)
+        c.say(i, 50000)
+        connections.append(c)
+    ready(ready_file)
+    await_file(go)
+    for c in connections:
+        threading.Thread(target=answer, args=(s.accept()[0],)).start()
+    return finish_all(connections, True)
+
+
 def upload(where, size, ready_file, backlog="8"):
     s = listen(where, int(backlog))
     ready(ready_file)
@@ -198,7 +214,7 @@ def reader(where, go, ready_file, size):
     return 1 if errors else 0
 
 
-MODES = {"serve": serve, "crowd": crowd, "quiet": quiet, "newcomers": newcomers, "upload": upload, "reader": reader}
+MODES = {"serve": serve, "crowd": crowd, "quiet": quiet, "newcomers": newcomers, "itself": itself, "upload": upload, "reader": reader}
 
 if __name__ == "__main__":
     sys.exit(MODES[sys.argv[1]](*sys.argv[2:]))

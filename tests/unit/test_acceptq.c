@@ -179,6 +179,21 @@ static int listen_in(int ns, int backlog)
 	return fd;
 }
 
+/* takes IPv4 connections as well, like many a server's */
+static int listen_v6_in(int ns, int backlog)
+{
+	struct sockaddr_in6 a = { .sin6_family = AF_INET6, .sin6_port = htons(PORT) };
+	int saved, fd, one = 1;
+
+	assert_int_equal(netns_enter(ns, &saved), 0);
+	fd = MUST(socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0));
+	netns_leave(saved);
+	MUST(setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)));
+	MUST(bind(fd, (struct sockaddr *)&a, sizeof(a)));
+	MUST(listen(fd, backlog));
+	return fd;
+}
+
 static int connect_to_server(void)
 {
 	struct sockaddr_in a = server_addr(PORT);
@@ -319,7 +334,7 @@ static struct client client_new(size_t bytes, bool close_it)
 static void serve_all(int listener, struct client *clients, size_t n)
 {
 	for (size_t i = 0; i < n; i++) {
-		struct sockaddr_in a;
+		struct sockaddr_in6 a;	/* its port is where IPv4's is */
 		socklen_t len = sizeof(a);
 		struct client *c = NULL;
 		int fd;
@@ -327,7 +342,7 @@ static void serve_all(int listener, struct client *clients, size_t n)
 		await_readable(listener);
 		fd = MUST(accept(listener, (struct sockaddr *)&a, &len));
 		for (size_t k = 0; k < n; k++)
-			if (clients[k].port == ntohs(a.sin_port))
+			if (clients[k].port == ntohs(a.sin6_port))
 				c = &clients[k];
 		assert_non_null(c);
 		expect_ramp(fd, 0, c->sent);
@@ -416,6 +431,24 @@ static void test_three_of_different_kinds(void **state)
 
 	(void)state;
 	move_waiting(c, ARRAY_SIZE(c), source);
+}
+
+static void test_an_ipv6_listener(void **state)
+{
+	int source = listen_v6_in(t.source, 8), dest;
+	struct client c[] = { client_new(20000, false), client_new(5, true) };
+	struct sockpeek_found f = read_sockets(t.source);
+
+	(void)state;
+	assert_int_equal(f.n_waiting, 2);
+	assert_int_equal(f.waiting[0].family, 4);
+	dest = listen_v6_in(t.dest, 8);
+	inject_all(t.dest, dest, &f);
+	wire_to(t.dest);
+	serve_all(dest, c, 2);
+	sockpeek_found_fini(&f);
+	close(dest);
+	close(source);
 }
 
 static void test_silent_and_closed(void **state)
@@ -714,6 +747,7 @@ int main(void)
 		TEST(test_waiting_are_read_as_they_are),
 		TEST(test_one),
 		TEST(test_three_of_different_kinds),
+		TEST(test_an_ipv6_listener),
 		TEST(test_silent_and_closed),
 		TEST(test_as_many_as_the_backlog),
 		TEST(test_a_full_window),
