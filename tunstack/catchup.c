@@ -121,8 +121,8 @@ static void socket_init(struct socket *s, const struct sock_image *rec)
 	if (!segment_addr(rec, true, &s->laddr) || !segment_addr(rec, false, &s->raddr) ||
 	    !(rec->flags & SOCK_F_STANDIN))
 		s->step = STEP_DONE;
-	else if (rec->flags & SOCK_F_NEW)	/* one reset before it was accepted never was */
-		s->step = rec->flags & SOCK_F_RST_RCVD ? STEP_DONE : STEP_OPEN;
+	else if (rec->flags & SOCK_F_NEW)	/* one reset before it was accepted never was; a half-open one is its peer's to end */
+		s->step = (rec->flags & SOCK_F_RST_RCVD) || rec->state == SOCK_SYN_RECV ? STEP_DONE : STEP_OPEN;
 	else if (s->asks)
 		s->step = STEP_ASK;
 	else if (rec->snd_una != rec->k_snd_una || rec->peer_wnd != rec->snd_wnd)

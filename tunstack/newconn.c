@@ -19,9 +19,10 @@
  *              connection (with TCP_DEFER_ACCEPT: one with data); RST in place ends it; no answer
  *              after SYNACK_TRIES, one second and doubling: forgotten. The window stays small
  *              (NEWCONN_WINDOW): all of it has to fit into a socket nobody reads yet.
- *   Close      a half-open connection must not become an ACK for a kernel that never saw its SYN:
- *              the answer would be a RST. One whose SYN-ACK is younger than a timer is taken for
- *              made; the ACK will be on its way. An older one is forgotten: nobody answered.
+ *   Close      the ACK of a half-open connection must not meet a kernel that never saw its SYN: the
+ *              answer would be a RST. Nor may it be taken for made: should its SYN-ACK be lost, an
+ *              established socket never sends another. So it becomes a record in SYN_RECV, for whoever
+ *              can tell the kernel which ACK to expect (acceptq.c).
  *   Invariants l->used == made and half-open connections of l; used <= room.
  *   Guarded by tests/unit/test_newconn.c, tests/fuzz/fuzz_newconn.c
  */
@@ -62,7 +63,6 @@ struct entry {
 	uint32_t isn, peer_isn;
 	uint32_t tsval;			/* ours, the same in every segment */
 	struct segment syn;		/* what it offered; no data */
-	uint64_t sent_us;		/* first SYN-ACK */
 	uint64_t due_us;		/* the next one */
 	unsigned int tries;
 };
@@ -333,7 +333,6 @@ static enum newconn_verdict syn_input(struct newconn *nc, const struct segment *
 		.peer_isn = seg->seq,
 		.tsval = nc->cfg.random(nc->cfg.arg),
 		.syn = *seg,
-		.sent_us = now_us,
 		.due_us = now_us + SYNACK_US,
 	};
 	e->syn.data = NULL;	/* what a SYN carries is not for us: it will be sent again */
@@ -385,13 +384,15 @@ static void record_make(const struct newconn *nc, const struct entry *e, const s
 	rec->taken_us = now_us;
 }
 
-/* @e is a connection from now on, and no business of ours */
+/* an entry is no business of ours from now on; @seg: the last its peer has sent */
 static int entry_make(struct newconn *nc, struct entry **p, const struct segment *seg, uint64_t now_us)
 {
 	struct sock_image rec;
 	int r;
 
 	record_make(nc, *p, seg, now_us, &rec);
+	if (seg->flags & OFFLOAD_TCP_SYN)	/* nothing but that has come */
+		rec.state = SOCK_SYN_RECV;
 	r = nc->cfg.ready(&rec, now_us, nc->cfg.arg);
 	sock_image_fini(&rec);
 	if (r) {
@@ -399,7 +400,7 @@ static int entry_make(struct newconn *nc, struct entry **p, const struct segment
 		return r;
 	}
 	nc->stats.half_open--;
-	nc->stats.made++;
+	nc->stats.made += !(seg->flags & OFFLOAD_TCP_SYN);
 	entry_drop(p);
 	return 0;
 }
@@ -483,10 +484,7 @@ uint64_t newconn_next_us(const struct newconn *nc)
 	return next;
 }
 
-/**
- * newconn_close() - nothing more is answered: half-open connections become made ones, if their
- * SYN-ACK may have arrived just now, or nothing
- */
+/** newconn_close() - nothing more is answered: half-open connections are handed on as such */
 void newconn_close(struct newconn *nc, uint64_t now_us)
 {
 	for (size_t i = 0; nc->stats.half_open && i < BUCKETS; i++)
@@ -496,8 +494,6 @@ void newconn_close(struct newconn *nc, uint64_t now_us)
 
 			if (!e->listener)
 				p = &e->next;
-			else if (e->tries || now_us - e->sent_us >= SYNACK_US || e->listener->defer)
-				entry_forget(nc, p);
 			else
 				entry_make(nc, p, &syn, now_us);
 		}

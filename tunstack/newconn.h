@@ -22,8 +22,8 @@
 struct newconn_cfg {
 	/* a packet of ours */
 	void (*output)(const uint8_t *packet, size_t len, void *arg);
-	/* a connection is made; @rec is a record with SOCK_F_NEW, its bytes (there are none yet) are
-	 * the callee's. Return: 0 or -errno: it is forgotten */
+	/* a connection is made; @rec is a record with SOCK_F_NEW, without any bytes yet. In
+	 * newconn_close() also those half open, in state SYN_RECV. Return: 0 or -errno: it is forgotten */
 	int (*ready)(struct sock_image *rec, uint64_t now_us, void *arg);
 	/* unpredictable */
 	uint32_t (*random)(void *arg);

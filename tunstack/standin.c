@@ -236,8 +236,13 @@ static int ready_cb(struct sock_image *rec, uint64_t now_us, void *arg)
 {
 	struct standin *s = arg;
 	struct oerr err = { 0 };
-	int r = stack_load(s->stack, rec, now_us, &err);
+	int r;
 
+	if (rec->state == SOCK_SYN_RECV) {
+		record_keep(s, rec);
+		return 0;
+	}
+	r = stack_load(s->stack, rec, now_us, &err);
 	if (r)
 		LOG_LIMITED(LOG_LVL_WARN, "standin", now_us, "a new connection: %s", err.text);
 	return r;
@@ -284,14 +289,14 @@ static void image_load(struct standin *s, struct sock_image *img, uint64_t now_u
 
 	if (img->flags & SOCK_F_NEW)
 		newconn_count(s->newconn, img);
-	if (record)	/* of any state: what was said must not be forgotten */
+	if (img->state == SOCK_SYN_RECV)
+		r = newconn_leave(s->newconn, img);
+	else if (record)	/* of any state: what was said must not be forgotten */
 		r = stack_load(s->stack, img, now_us, &err);
 	else if (img->state == SOCK_LISTEN)
 		r = s->how.answer_syn ? newconn_listen(s->newconn, img) : 0;
 	else if (img->state == SOCK_TIME_WAIT)
 		r = newconn_time_wait(s->newconn, img);
-	else if (img->state == SOCK_SYN_RECV)
-		r = newconn_leave(s->newconn, img);
 	else if (img->state != SOCK_CLOSE && img->state != SOCK_SYN_SENT)
 		r = stack_load(s->stack, img, now_us, &err);
 	if (!r && !record && (img->flags & SOCK_F_SEQ))
@@ -299,7 +304,7 @@ static void image_load(struct standin *s, struct sock_image *img, uint64_t now_u
 	if (r)
 		log_debug("standin", "%s stays on hold: %s", sock_image_label(img, label, sizeof(label)),
 			  err.text[0] ? err.text : strerror(-r));
-	if (r && record)
+	if (record && (r || img->state == SOCK_SYN_RECV))
 		record_keep(s, img);
 	sock_image_fini(img);
 }

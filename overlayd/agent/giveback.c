@@ -175,6 +175,15 @@ static void giveback_new(struct control *c, const struct records *r, struct loos
 		log_error("standin", "%s: %s", c->w.name, err.text);
 }
 
+/* those it has begun may end after us */
+static void giveback_open_handshakes(struct control *c, struct loose_in *in)
+{
+	cleanup_close int ns = in->n_waiting ? netns_open(c->w.name) : -1;
+
+	if (ns >= 0)
+		loose_in_go(in, ns);
+}
+
 static int giveback_parked(struct control *c, struct stackclient *stack, struct loose_in *in, struct giveback_result *res,
 			   struct oerr *err)
 {
@@ -213,6 +222,8 @@ static int giveback_with(struct control *c, struct cgroup_fence *fence, struct s
 		ret = stackclient_fence(stack, false, NULL, err);
 	if (!ret)
 		ret = stackclient_release(stack, false, &res->state, err);
+	if (!ret)
+		giveback_open_handshakes(c, &in);
 	loose_in_fini(&in);
 	if (frozen && cgroup_fence_thaw(fence, &why))
 		log_error("standin", "%s: %s", c->w.name, why.text);

@@ -138,7 +138,7 @@ static int loose_put_one(struct loose_in *in, const struct sock_image *img, loos
 	cleanup_close int fd = -1;
 	int ret = acceptq_expect(in->q, img, err);
 
-	if (ret || !(img->flags & SOCK_F_NEW))
+	if (ret || img->state == SOCK_SYN_RECV)
 		return ret;
 	fd = listener ? listener(img, arg) : -1;
 	return acceptq_inject(in->q, img, fd, err);
@@ -201,6 +201,19 @@ int loose_in_put(struct loose_in *in, int netns_fd, loose_listener_fn listener, 
 	return ret;
 }
 
+/* a half-open connection of a stand-in's, which has no bytes: loose_in_go() must see to it, too */
+static void loose_in_note(struct loose_in *in, const struct sock_image *rec)
+{
+	struct sock_image img = *rec;
+
+	for (size_t i = 0; i < in->n_waiting; i++)
+		if (in->waiting[i].rport == rec->rport && in->waiting[i].lport == rec->lport &&
+		    !memcmp(in->waiting[i].raddr, rec->raddr, sizeof(rec->raddr)))
+			return;
+	img.sndq = img.rcvq = img.taken = img.oos = NULL;
+	loose_in_add(in, &img);
+}
+
 /**
  * loose_in_records() - connections of a stand-in's that nobody has accepted, those put already with what they have received since
  * @recs:  @n records, those of other connections are passed over
@@ -220,6 +233,9 @@ int loose_in_records(struct loose_in *in, int netns_fd, const struct sock_image 
 	ret = loose_open_queue(in, netns_fd, err);
 	if (!ret)
 		ret = loose_put_all(in, recs, n, NULL, NULL, err);
+	for (size_t i = 0; i < n && !ret; i++)
+		if ((recs[i].flags & SOCK_F_NEW) && recs[i].state == SOCK_SYN_RECV)
+			loose_in_note(in, &recs[i]);
 	return ret || !check ? ret : loose_check(netns_fd, recs, n, err);
 }
 

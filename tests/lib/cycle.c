@@ -343,7 +343,7 @@ static int node_put_new(struct node *n, const struct sock_image *recs, struct oe
 		if (!(recs[i].flags & SOCK_F_NEW) || (recs[i].flags & SOCK_F_RST_RCVD))
 			continue;
 		r = acceptq_expect(n->queue, &recs[i], err);
-		if (!r)
+		if (!r && recs[i].state != SOCK_SYN_RECV)
 			r = acceptq_inject(n->queue, &recs[i], -1, err);
 	}
 	return r;

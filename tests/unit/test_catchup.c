@@ -57,6 +57,7 @@ struct scenario {
 	bool mute, gone;
 	bool no_ts;
 	bool mapped;			/* an IPv6 socket with IPv4 ends */
+	bool half_open;
 	/* what must come of it */
 	unsigned int behind;
 	bool silent;			/* nothing is sent at all */
@@ -69,7 +70,7 @@ static void record_make(const struct scenario *sc, struct sock_image *rec)
 	sock_image_init(rec);
 	rec->kind = SOCK_KIND_TCP;
 	rec->family = 4;
-	rec->state = SOCK_ESTABLISHED;
+	rec->state = sc->half_open ? SOCK_SYN_RECV : SOCK_ESTABLISHED;
 	rec->flags = SOCK_F_STANDIN | SOCK_F_SEQ | SOCK_F_WS | (sc->no_ts ? 0 : SOCK_F_TS) | (sc->fin ? SOCK_F_FIN_RCVD : 0) |
 		     (sc->rst ? SOCK_F_RST_RCVD : 0) | (sc->is_new ? SOCK_F_NEW : 0);
 	addr(rec->laddr, VIP);
@@ -242,6 +243,7 @@ static const struct scenario scenarios[] = {
 	{ "a new connection with bytes and FIN", .is_new = true, .taken = 100, .fin = true },
 	{ "a new connection, not accepted here", .is_new = true, .gone = true, .taken = 5, .behind = 1 },
 	{ "a new connection that was reset", .is_new = true, .rst = true, .silent = true },
+	{ "a half-open connection", .is_new = true, .half_open = true, .silent = true },
 	{ "no such socket", .gone = true, .fin = true, .behind = 1 },
 	{ "a silent kernel", .mute = true, .fin = true, .behind = 1 },
 	{ "one in three packets lost", .lose = 3, .taken = 30000, .fin = true },

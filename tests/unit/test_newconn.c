@@ -409,7 +409,7 @@ static void test_repetition(void **state)
 	newconn_free(nc);
 }
 
-/* a half-open connection becomes one if its SYN-ACK is young */
+/* half-open connections are handed on as what they are */
 static void test_close(void **state)
 {
 	struct newconn *nc = start();
@@ -424,8 +424,14 @@ static void test_close(void **state)
 	newconn_close(nc, 2 * SEC + 5000);
 	newconn_get_stats(nc, &st);
 	assert_int_equal(st.half_open, 0);
-	assert_int_equal(got.n_recs, 1);
-	assert_int_equal(got.recs[0].rport, 2);
+	assert_int_equal(st.made, 0);
+	assert_int_equal(got.n_recs, 2);
+	assert_int_equal(got.recs[0].rport + got.recs[1].rport, 3);
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(got.recs[i].state, SOCK_SYN_RECV);
+		assert_int_equal(got.recs[i].rcv_nxt, 1001);	/* those of the ACK to come */
+		assert_int_equal(got.recs[i].snd_nxt, got.out[got.recs[i].rport - 1].seq + 1);
+	}
 	assert_int_equal(got.recs[0].peer_wnd, 64240);	/* of a SYN: not scaled */
 	newconn_free(nc);
 }

@@ -36,6 +36,7 @@ static struct {
 	int fail_new, fail_export;
 	unsigned int inputs, flushes, ticks, outputs;
 	uint64_t socket_limit;
+	uint32_t last_seq;	/* of the last packet to a peer */
 } fake;
 
 /* ---- what standin.c calls ---- */
@@ -146,9 +147,11 @@ void stack_get_stats(const struct stack *s, struct stack_stats *stats)
 
 static void output(const uint8_t *packet, size_t len, void *arg)
 {
-	(void)packet;
-	(void)len;
+	struct segment seg;
+
 	(void)arg;
+	assert_true(segment_parse(packet, len, &seg));
+	fake.last_seq = seg.seq;
 	fake.outputs++;
 }
 
@@ -582,9 +585,23 @@ static void test_new_connection(void **state)
 	assert_true(standin_tick(s, 1));
 	assert_true(standin_input(s, packet, segment_build(&seg, 1, packet, sizeof(packet)), 1));
 	assert_int_equal(fake.outputs, 1);
-	assert_int_equal(standin_park(s, 2, NULL), 0);	/* half open, and young: it is one */
-	assert_int_equal(n_records(s), 1);
-	assert_true(standin_records(s, &(size_t){ 0 }, NULL)->flags & SOCK_F_NEW);
+	for (int round = 0; round < 2; round++) {	/* half open, and so it stays */
+		assert_int_equal(standin_park(s, 2, NULL), 0);
+		assert_int_equal(n_records(s), 1);
+		assert_true(standin_records(s, &(size_t){ 0 }, NULL)->flags & SOCK_F_NEW);
+		assert_int_equal(standin_records(s, &(size_t){ 0 }, NULL)->state, SOCK_SYN_RECV);
+		assert_int_equal(standin_resume(s, 2, NULL), 0);
+		assert_false(standin_input(s, packet, segment_build(&seg, 1, packet, sizeof(packet)), 2));
+	}
+	seg.sport++;	/* another one comes to an end */
+	assert_true(standin_input(s, packet, segment_build(&seg, 1, packet, sizeof(packet)), 2));
+	seg.flags = OFFLOAD_TCP_ACK;
+	seg.seq++;
+	seg.ack = fake.last_seq + 1;
+	assert_true(standin_input(s, packet, segment_build(&seg, 1, packet, sizeof(packet)), 2));
+	assert_int_equal(fake.inputs, 1);
+	assert_int_equal(standin_park(s, 2, NULL), 0);
+	assert_int_equal(n_records(s), 2);
 	standin_get_stats(s, 3, &st);
 	assert_int_equal(st.new_connections, 1);
 	assert_int_equal(standin_may_release(s, NULL), 0);
