@@ -23,6 +23,7 @@
 #include "directory/conf.h"
 #include "directory/server.h"
 #include "overlayd/common/cleanup.h"
+#include "overlayd/common/crlwatch.h"
 #include "overlayd/common/confine.h"
 #include "overlayd/common/log.h"
 #include "overlayd/common/tls.h"
@@ -138,6 +139,7 @@ static int serve_loop(struct dirconf *c, SSL_CTX *tls, int ready, struct oerr *e
 	struct oerr warn = { 0 };
 	struct dirserver *ds;
 	struct sockaddr_in at;
+	struct crlwatch crlwatch = { .loop = loop, .tls = tls };
 	ev_signal term, intr;
 
 	/* before there is a second thread */
@@ -157,7 +159,9 @@ static int serve_loop(struct dirconf *c, SSL_CTX *tls, int ready, struct oerr *e
 		log_warn("main", "whoever started us did not wait until we listen");
 	if (ready >= 0)
 		close(ready);
+	crlwatch_start(&crlwatch);
 	ev_run(loop, 0);
+	crlwatch_stop(&crlwatch);
 	dirserver_free(ds);
 	ev_signal_stop(loop, &term);
 	ev_signal_stop(loop, &intr);

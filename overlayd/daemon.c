@@ -137,6 +137,22 @@ static void daemon_peer_up_cb(void *ctx, struct peer *p, bool restarted)
 		fastpath_post(ov->fastpath, &(struct fp_update){ .kind = FP_NODE, .node = peer_addr(p) });
 }
 
+/* nothing that is sealed with its keys is opened any more, by whatever way they were come by */
+static void daemon_revoked_cb(void *ctx, struct peer *p, const struct sockaddr_in *at)
+{
+	const struct overlayd *ov = ctx;
+
+	(void)p;
+	fastpath_post(ov->fastpath, &(struct fp_update){ .kind = FP_FORGET_KEYS, .node = *at });
+}
+
+static void daemon_crl_cb(void *arg)
+{
+	const struct overlayd *ov = arg;
+
+	peers_check_revoked(ov->peers);
+}
+
 static void daemon_changed_cb(const struct dir_binding *b, void *arg)
 {
 	locate_changed(arg, b);
@@ -194,7 +210,7 @@ static const struct fp_ops daemon_fp_ops = { .miss = daemon_miss_cb, .straggler 
 					    .need_key = daemon_need_key_cb };
 static const struct dirclient_ops daemon_dir_ops = { .changed = daemon_changed_cb, .lost = daemon_lost_cb };
 static const struct peer_ops daemon_peer_ops = { .request = requests_peer, .moved = daemon_moved_cb, .up = daemon_peer_up_cb,
-						.key = daemon_key_cb };
+						.key = daemon_key_cb, .revoked = daemon_revoked_cb };
 
 /* --- bringing the rooms up --- */
 
@@ -308,7 +324,11 @@ static int daemon_start_peers(struct overlayd *ov, struct oerr *err)
 		cfg.ciphers[1] = CRYPTO_NONE;
 	}
 	ov->peers = peers_new(&cfg);
-	return ov->peers ? 0 : oerr_set(err, -ENOMEM, "no memory for peers");
+	if (!ov->peers)
+		return oerr_set(err, -ENOMEM, "no memory for peers");
+	ov->crlwatch = (struct crlwatch){ .loop = ov->loop, .tls = ov->tls, .changed = daemon_crl_cb, .arg = ov };
+	crlwatch_start(&ov->crlwatch);
+	return 0;
 }
 
 static int daemon_start_doors(struct overlayd *ov, struct oerr *err)
@@ -399,6 +419,7 @@ static void daemon_fini(struct overlayd *ov)
 		daemon_linger(ov, DAEMON_PURGE_GRACE_MS);
 	}
 	ctl_free(ov->ctl);
+	crlwatch_stop(&ov->crlwatch);
 	metrics_http_free(ov->metrics);
 	queues_stop(ov);
 	migration_free_all(ov);
@@ -475,6 +496,7 @@ int daemon_reload(struct overlayd *ov, struct oerr *err)
 		conf_free(conf);
 		return ret;
 	}
+	peers_check_revoked(ov->peers);
 	log_set_level(conf->log_level);
 	peers_set_keepalive(ov->peers, conf->keepalive_ms);
 	fastpath_post(ov->fastpath, &(struct fp_update){ .kind = FP_OFFLOADS, .offloads = daemon_offloads(conf) });

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "overlayd/common/addr.h"
+#include "overlayd/common/crlwatch.h"
 #include "overlayd/common/err.h"
 
 #define OVERLAYD_VERSION "0.1"
@@ -36,6 +37,7 @@ struct overlayd {
 	struct conf *conf;		/* owned; replaced by reload */
 	const char *conf_path;		/* not owned */
 	SSL_CTX *tls;
+	struct crlwatch crlwatch;
 	char addr[ADDR_STRLEN];		/* "ip:port" where others reach us */
 	uint64_t started_us;		/* monotonic */
 

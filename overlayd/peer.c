@@ -35,6 +35,9 @@
  *              the rekey timer, on peer_rekey(), or in answer to the other's offer. A link that has
  *              lost against another gives a brief opening key and is not sealed with. Epoch on the
  *              wire = the link's exported base + number.
+ *   Revoked    conn.c ends the links; the keys a node was given are made void by peers_check_revoked(),
+ *              also those of one whose links had gone before. If another link stands in its name,
+ *              with another certificate, that one gets new keys at once.
  *   Timers     per link: HELLO_MS until ready, then every keepalive_ms a ping; DEAD_AFTER
  *              unanswered ones end the link; rekey_ms from one key to
  *              the next, the node with the larger name a quarter later. Anything received counts as an answer. Per peer:
@@ -157,6 +160,8 @@ struct peer {
 	uint8_t instance[PEER_INSTANCE_LEN];
 	uint32_t rtt_us;		/* smoothed, 0 = not measured yet */
 	char software[64];
+	X509 *cert;			/* of the last link that was ready, NULL = none or revoked */
+	struct sockaddr_in keyed;	/* where its last key is for; sin_family 0 = none */
 	char why[WHY_MAX];		/* why the last link ended or did not come about */
 };
 
@@ -464,6 +469,7 @@ static int link_give_key(struct peer_link *l, uint32_t number, bool seal)
 		l->epoch_base = pair.epoch_base;
 	s.epoch = (uint16_t)(l->epoch_base + number);
 	s.secret = seal ? pair.send : pair.recv;
+	l->peer->keyed = s.node;
 	cfg->ops->key(cfg->ctx, l->peer, &s, seal ? 0 : l->offer);
 	crypto_wipe(raw, sizeof(raw));
 	crypto_wipe(&pair, sizeof(pair));
@@ -631,6 +637,8 @@ static void link_ready(struct peer_link *l)
 		l->peers->strangers--;
 	l->ready = true;
 	l->ready_us = now_us;
+	X509_free(p->cert);
+	p->cert = conn_peer_cert(l->conn);
 	if (p->out == l)
 		p->out = NULL;
 	if (p->cur && !link_wins(l, p->cur, now_us)) {
@@ -826,10 +834,31 @@ static void link_frame(struct conn *c, uint8_t channel, const uint8_t *data, siz
 	ovl__peer_msg__free_unpacked(msg, NULL);
 }
 
+/* the keys that were given to whoever had @cert, if it has been revoked */
+static void peer_void_keys(struct peer *p, const X509 *cert)
+{
+	const struct peers_cfg *cfg = &p->peers->cfg;
+
+	if (!cert || !tls_cert_revoked(cfg->tls, cert))
+		return;
+	log_warn("peer", "%s: its certificate has been revoked, its tunnel keys are void", p->name);
+	if (p->keyed.sin_family && cfg->ops->revoked)
+		cfg->ops->revoked(cfg->ctx, p, &p->keyed);
+	p->keyed = (struct sockaddr_in){ 0 };
+	if (p->cur && p->cur->key_offers == p->cur->key_offered)
+		link_key_offer(p->cur);
+}
+
 static void link_down(struct conn *c, const char *why, void *arg)
 {
-	(void)c;
-	link_lost(arg, why, false);
+	struct peer_link *l = arg;
+	struct peer *p = l->peer;
+	X509 *cert = conn_peer_cert(c);
+
+	link_lost(l, why, false);
+	if (p)
+		peer_void_keys(p, cert);
+	X509_free(cert);
 }
 
 /* TLS stands: the certificate says who it is; Return: false when that will not do and the link
@@ -1037,6 +1066,7 @@ void peers_free(struct peers *ps)
 			req_finish(p->reqs, -ECANCELED, NULL, "this daemon stops");
 		ev_timer_stop(ps->cfg.loop, &p->retry);
 		ps->list = p->next;
+		X509_free(p->cert);
 		free(p);
 	}
 	free(ps->node);
@@ -1047,6 +1077,20 @@ void peers_free(struct peers *ps)
 void peers_set_tls(struct peers *ps, SSL_CTX *tls)
 {
 	ps->cfg.tls = tls;
+}
+
+/** peers_check_revoked() - certificates have been revoked: also of nodes that are not connected? */
+void peers_check_revoked(struct peers *ps)
+{
+	for (struct peer *p = ps->list; p; p = p->next) {
+		X509 *cert = p->cert;
+
+		if (!cert || !tls_cert_revoked(ps->cfg.tls, cert))
+			continue;
+		p->cert = NULL;
+		peer_void_keys(p, cert);
+		X509_free(cert);
+	}
 }
 
 /** peers_set_keepalive() - milliseconds between pings, from the next connection on */

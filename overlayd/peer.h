@@ -55,6 +55,8 @@ struct peer_ops {
 	/* a tunnel key was agreed on; @secret is wiped after the call. With an opening key comes
 	 * @offer, for peers_key_in_use() as soon as it opens: only then the other node is told */
 	void (*key)(void *ctx, struct peer *p, const struct seal_secret *secret, uint64_t offer);
+	/* its certificate has been revoked: the keys given for node address @at are void */
+	void (*revoked)(void *ctx, struct peer *p, const struct sockaddr_in *at);
 };
 
 struct peers_cfg {
@@ -79,6 +81,7 @@ typedef void (*peer_reply_fn)(void *arg, int code, const Ovl__PeerMsg *msg, cons
 struct peers *peers_new(const struct peers_cfg *cfg);
 void peers_free(struct peers *ps);
 void peers_set_tls(struct peers *ps, SSL_CTX *tls);
+void peers_check_revoked(struct peers *ps);
 void peers_set_keepalive(struct peers *ps, unsigned int keepalive_ms);
 
 struct peer *peer_get(struct peers *ps, const char *name, const struct sockaddr_in *addr);

@@ -9,6 +9,7 @@
 #include "overlayd/agent/journal.h"
 #include "overlayd/common/log.h"
 #include "overlayd/common/monotime.h"
+#include "overlayd/common/tls.h"
 #include "overlayd/common/util.h"
 #include "overlayd/conf.h"
 #include "overlayd/dirclient.h"
@@ -133,6 +134,15 @@ static json_t *status_queues(struct overlayd *ov)
 	return json_pack("{s:I}", "overlay0_dropped", (json_int_t)dropped);
 }
 
+/* the list of revoked certificates in force */
+static json_t *status_revocation(const struct overlayd *ov)
+{
+	const struct tls_crl_info info = tls_crl_info(ov->tls);
+
+	return json_pack("{s:b, s:i, s:I, s:b, s:b}", "present", info.present, "revoked", (int)info.revoked, "number",
+			 (json_int_t)info.number, "expired", info.expired, "own_certificate", info.own);
+}
+
 /* the whole node; new reference */
 static json_t *status_json(struct overlayd *ov, const struct fp_stats *stats)
 {
@@ -146,12 +156,12 @@ static json_t *status_json(struct overlayd *ov, const struct fp_stats *stats)
 			json_object_set_new(v, "node_vip", json_string(vip_fmt(s->node_vip).s));
 		json_array_append_new(subnets, v);
 	}
-	return json_pack("{s:s, s:s, s:s, s:i, s:I, s:b, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "node", ov->conf->node, "address",
+	return json_pack("{s:s, s:s, s:s, s:i, s:I, s:b, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "node", ov->conf->node, "address",
 			 ov->addr, "version", OVERLAYD_VERSION, "mtu", (int)ov->conf->mtu, "uptime_s",
 			 (json_int_t)((monotime_us() - ov->started_us) / 1000000), "encrypted", (int)ov->conf->tunnel.encryption, "subnets", subnets,
 			 "workloads", status_workloads(ov), "migrations", migration_json(ov), "peers", status_peers(ov, stats),
 			 "directory", dirclient_status_json(ov->dirclient), "fastpath", status_fastpath(stats), "queues",
-			 status_queues(ov));
+			 status_queues(ov), "revocation", status_revocation(ov));
 }
 
 struct status_ask {

@@ -51,7 +51,11 @@ int agent_init(struct agent *a, const struct conf *conf, const struct agent_ops 
 	if (!a->loop)
 		return oerr_set(err, -ENOMEM, "no event loop");
 	a->tls = tls_ctx_new(&files, err);
-	return a->tls ? 0 : err ? err->code : -EIO;
+	if (!a->tls)
+		return err ? err->code : -EIO;
+	a->crlwatch = (struct crlwatch){ .loop = a->loop, .tls = a->tls };
+	crlwatch_start(&a->crlwatch);
+	return 0;
 }
 
 /** agent_fini() - connections, identity, journal in memory */
@@ -61,6 +65,7 @@ void agent_fini(struct agent *a)
 	if (a->operator)
 		conn_free(a->operator);
 	a->operator = NULL;
+	crlwatch_stop(&a->crlwatch);
 	if (a->tls)
 		SSL_CTX_free(a->tls);
 	a->tls = NULL;

@@ -16,6 +16,7 @@
 #include "mig.pb-c.h"
 #include "overlayd/agent/journal.h"
 #include "overlayd/common/conn.h"
+#include "overlayd/common/crlwatch.h"
 #include "overlayd/common/err.h"
 
 enum mig_channel {
@@ -45,6 +46,7 @@ struct agent {
 	struct ev_loop *loop;		/* the process' only loop */
 	const struct conf *conf;	/* this node's configuration */
 	SSL_CTX *tls;			/* this node's identity */
+	struct crlwatch crlwatch;
 	const struct agent_ops *ops;
 	void *role;			/* struct migrate_src or migrate_dst */
 	struct journal journal;

@@ -78,6 +78,7 @@ struct conn {
 	enum conn_state state;
 	int fd;
 	SSL *ssl;		/* NULL on a UNIX socket */
+	struct tls_user user;	/* of cfg.tls, as long as there is ssl */
 	struct conn_buf in, out;	/* TLS only */
 	unsigned int reads_left;	/* recv() calls the TLS may still make in this callback */
 	ev_io io;
@@ -229,6 +230,8 @@ static void conn_destroy(struct conn *c)
 		free(c->q_head);
 		c->q_head = next;
 	}
+	if (c->ssl)
+		tls_user_del(&c->user);
 	SSL_free(c->ssl);
 	free(c->in.buf);
 	free(c->out.buf);
@@ -730,11 +733,29 @@ static struct conn *conn_new(const struct conn_cfg *cfg, int fd, enum conn_state
 	return c;
 }
 
+/* certificates have been revoked: also the one at the other end? Before the handshake is done it is
+ * the handshake's business */
+static void conn_recheck_cb(struct tls_user *user)
+{
+	struct conn *c = container_of(user, struct conn, user);
+	const X509 *cert = SSL_get0_peer_certificate(c->ssl);
+
+	if ((c->state != CONN_UP && c->state != CONN_LINGER) || !cert || !tls_cert_revoked(c->cfg.tls, cert))
+		return;
+	conn_enter(c);
+	conn_fail(c, "the certificate of %s has been revoked", c->name);
+	conn_leave(c);
+}
+
 static int conn_add_tls(struct conn *c, bool server, struct oerr *err)
 {
 	BIO *bio = BIO_new(bio_method());
 
 	c->ssl = SSL_new(c->cfg.tls);
+	if (c->ssl) {
+		c->user.recheck = conn_recheck_cb;
+		tls_user_add(c->cfg.tls, &c->user);
+	}
 	if (!c->ssl || !bio) {
 		BIO_free(bio);
 		return oerr_set(err, -ENOMEM, "TLS: out of memory");
@@ -1038,6 +1059,12 @@ int conn_peer_cred(const struct conn *c, pid_t *pid, uid_t *uid)
 	if (uid)
 		*uid = c->cred.uid;
 	return 0;
+}
+
+/** conn_peer_cert() - the verified certificate of the other end, X509_free() by the caller; NULL = none */
+X509 *conn_peer_cert(const struct conn *c)
+{
+	return c->ssl ? SSL_get1_peer_certificate(c->ssl) : NULL;
 }
 
 /** conn_fd() - the descriptor, still the conn's; -1 once over */

@@ -14,7 +14,7 @@ setup() {
 	for f in ca.key ca.crt n1.key n1.crt; do
 		assert_eq "$(stat -c %a "$D/$f")" 600 "mode of $f"
 	done
-	assert_eq "$(find "$D" -mindepth 1 | wc -l)" 4 "files in the folder"
+	assert_eq "$(find "$D" -mindepth 1 | wc -l)" 5 "files in the folder" # and index.txt
 }
 
 @test "ms-ca: a node's certificate is good for both ends of a TLS connection and carries its name" {
@@ -82,6 +82,66 @@ setup() {
 	assert_eq "${#lines[@]}" 3 "lines"
 	assert_match "$output" "overlayd cluster CA .*until"
 	assert_match "$output" $'\n'"n1 .*"$'\n'"n2 "
+}
+
+revoked() { openssl verify -CAfile "$D/ca.crt" -CRLfile "$D/crl" -crl_check "$1"; }
+
+@test "ms-ca: revoke makes a list that is signed, and holds every certificate of the name, also of before" {
+	ms-ca init --dir "$D"
+	for n in n1 n2; do ms-ca node $n --dir "$D"; done
+	cp "$D/n1.crt" "$BATS_TEST_TMPDIR/first.crt"
+	run_ok ms-ca revoke n1 --dir "$D"
+	assert_match "$output" "1 certificate"
+	# the name is free again, the old key is gone
+	[ ! -e "$D/n1.key" ] && [ ! -e "$D/n1.crt" ]
+	run_ok ms-ca node n1 --dir "$D"
+	run_ok openssl crl -in "$D/crl" -CAfile "$D/ca.crt" -noout -crlnumber
+	assert_match "$output" "verify OK"
+	run_fail revoked "$BATS_TEST_TMPDIR/first.crt"
+	assert_match "$output" "certificate revoked"
+	run_ok revoked "$D/n1.crt"
+	run_ok revoked "$D/n2.crt"
+	# a lost one, removed by hand, goes with the one that is there
+	cp "$D/n2.crt" "$BATS_TEST_TMPDIR/lost.crt"
+	rm "$D/n2.key" "$D/n2.crt"
+	ms-ca node n2 --dir "$D"
+	cp "$D/n2.crt" "$BATS_TEST_TMPDIR/second.crt"
+	run_ok ms-ca revoke n2 --dir "$D"
+	assert_match "$output" "2 certificate"
+	for f in first lost second; do run_fail revoked "$BATS_TEST_TMPDIR/$f.crt"; done
+	run_ok revoked "$D/n1.crt"
+	assert_eq "$(stat -c %a "$D/crl")" 600 "mode of crl"
+	run_ok ms-ca show --dir "$D"
+	assert_eq "$(grep -c revoked <<<"$output")" 3 "revoked ones shown"
+}
+
+@test "ms-ca: the list's number grows, it is signed anew on request, and nothing is lost by a refusal" {
+	ms-ca init --dir "$D"
+	ms-ca node n1 --dir "$D"
+	run_ok ms-ca crl --dir "$D" --days 20
+	run_ok revoked "$D/n1.crt"
+	number() { openssl crl -in "$D/crl" -noout -crlnumber; }
+	assert_eq "$(number)" "crlNumber=0x01"
+	cp "$D/n1.crt" "$BATS_TEST_TMPDIR/"
+	run_ok ms-ca revoke n1 --dir "$D"
+	assert_eq "$(number)" "crlNumber=0x02"
+	run_rc 1 ms-ca revoke n1 --dir "$D"
+	run_rc 1 ms-ca revoke n9 --dir "$D"
+	assert_eq "$(number)" "crlNumber=0x02"
+	run_ok ms-ca crl --dir "$D" --days 20
+	assert_eq "$(number)" "crlNumber=0x03"
+	run_fail revoked "$BATS_TEST_TMPDIR/n1.crt"
+	run_rc 2 ms-ca revoke --dir "$D"
+	run_rc 2 ms-ca crl n1 --dir "$D"
+}
+
+@test "ms-ca: an authority from before there were lists can revoke what lies beside it" {
+	ms-ca init --dir "$D"
+	ms-ca node n1 --dir "$D"
+	rm "$D/index.txt"
+	cp "$D/n1.crt" "$BATS_TEST_TMPDIR/"
+	run_ok ms-ca revoke n1 --dir "$D"
+	run_fail revoked "$BATS_TEST_TMPDIR/n1.crt"
 }
 
 @test "ms-ca: wrong usage is told with exit status 2" {

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "overlayd/common/conn.h"
+#include "overlayd/common/crlwatch.h"
 #include "overlayd/common/util.h"
 #include "tests/unit/testpki.h"
 
@@ -814,6 +815,56 @@ static void test_reload(void **state)
 	SSL_CTX_free(ctx);
 }
 
+static void on_crl(void *arg)
+{
+	++*(unsigned int *)arg;
+}
+
+/* a certificate is revoked while its connection stands: noticed, ended, and refused from then on */
+static void test_revoked(void **state)
+{
+	static const char *const n1[] = { "n1", NULL }, *const nobody[] = { NULL };
+	SSL_CTX *ctx = testpki_ctx(&pki, "ca", "n2");
+	unsigned int changes = 0;
+	struct crlwatch watch = { .loop = loop, .tls = ctx, .changed = on_crl, .arg = &changes };
+	char path[128];
+	struct rig r;
+
+	(void)state;
+	crlwatch_start(&watch);
+	rig_init(&r, ctx);
+	rig_connect(&r, ctx_n1);
+	AWAIT(r.client.ups && r.server.ups);
+	/* a list without it changes nothing */
+	testpki_crl(&pki, "ca", "crl", "w", 1, 3600, nobody);
+	AWAIT(changes == 1);
+	conn_send(r.client.c, 0, "still", 5);
+	AWAIT(r.server.frames == 1);
+	testpki_crl(&pki, "ca", "crl", "w", 2, 3600, n1);
+	AWAIT(changes == 2 && r.client.downs);
+	assert_int_equal(r.server.downs, 1);
+	assert_string_equal(r.server.why, "the certificate of n1 has been revoked");
+	rig_fini(&r);
+	rig_init(&r, ctx);
+	rig_connect(&r, ctx_n1);
+	AWAIT(r.client.downs && r.server.downs);
+	assert_int_equal(r.server.ups, 0);
+	assert_string_equal(r.server.why, "the other side's certificate is refused: certificate revoked");
+	assert_non_null(strstr(r.client.why, "certificate revoked"));
+	rig_fini(&r);
+	/* and the other way round */
+	rig_init(&r, ctx_n1);
+	rig_connect(&r, ctx);
+	AWAIT(r.client.downs);
+	assert_string_equal(r.client.why, "the other side's certificate is refused: certificate revoked");
+	rig_fini(&r);
+	crlwatch_stop(&watch);
+	crlwatch_stop(&(struct crlwatch){ 0 });
+	snprintf(path, sizeof(path), "%s/crl", pki.dir);
+	assert_int_equal(unlink(path), 0);
+	SSL_CTX_free(ctx);
+}
+
 static void test_listen_error(void **state)
 {
 	struct oerr err = { 0 };
@@ -839,7 +890,7 @@ int main(void)
 		cmocka_unit_test(test_idle_after_absence), cmocka_unit_test(test_bad_frames),	  cmocka_unit_test(test_peer_vanishes),
 		cmocka_unit_test(test_closed_orderly),	 cmocka_unit_test(test_free_in_callbacks), cmocka_unit_test(test_finish),
 		cmocka_unit_test(test_unix),		 cmocka_unit_test(test_detach),		  cmocka_unit_test(test_no_sigpipe),
-		cmocka_unit_test(test_reload),		 cmocka_unit_test(test_listen_error),
+		cmocka_unit_test(test_reload), cmocka_unit_test(test_revoked),		 cmocka_unit_test(test_listen_error),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);

@@ -38,6 +38,7 @@ struct node {
 	ev_timer slow_timer;
 	struct { struct seal_secret key; uint64_t offer; } slow_keys[16];
 	unsigned int n_slow;
+	unsigned int revoked;		/* times its keys were made void */
 	unsigned int kill_first;	/* so many requests end with the connection's death instead of an answer */
 };
 
@@ -157,7 +158,17 @@ static void node_key(void *ctx, struct peer *p, const struct seal_secret *s, uin
 		assert_memory_not_equal(n->keys[i].secret.key, s->secret.key, CRYPTO_KEY_LEN);
 }
 
-static const struct peer_ops node_ops = { .request = node_request, .moved = node_moved, .up = node_up, .down = node_down, .key = node_key };
+static void node_revoked(void *ctx, struct peer *p, const struct sockaddr_in *at)
+{
+	struct node *n = ctx;
+
+	assert_string_equal(peer_name(p), "n2");
+	assert_int_equal(at->sin_port, n->other->at.sin_port);
+	n->revoked++;
+}
+
+static const struct peer_ops node_ops = { .request = node_request, .moved = node_moved, .up = node_up, .down = node_down,
+					  .key = node_key, .revoked = node_revoked };
 
 static void node_accepted(int fd, enum conn_kind kind, const uint8_t id[CONN_ID_LEN], const struct sockaddr_in *from, void *arg)
 {
@@ -663,6 +674,55 @@ static void test_tunnel_keys(void **state)
 	node_stop(&b);
 }
 
+/* a list of what is revoked reaches n1: the connection goes, or had gone; the keys are void in any case, and stay so */
+static void test_revoked(void **state)
+{
+	static const char *const n2[] = { "n2", NULL }, *const nobody[] = { NULL };
+	char path[128];
+
+	(void)state;
+	for (long gone = 0; gone < 2; gone++) {
+		struct node a = { 0 }, b = { 0 };
+		struct peer *p;
+
+		a.other = &b;
+		b.other = &a;
+		node_start(&a, loop, 0, sealed_cfg);
+		node_start(&b, loop, 1, sealed_cfg);
+		p = peer_get(a.ps, "n2", &b.at);
+		peer_want(p, true);
+		AWAIT(a.seals && b.seals);
+		peers_check_revoked(a.ps);
+		assert_int_equal(a.revoked, 0);
+		if (gone) {
+			node_stop(&b);
+			AWAIT(a.downs == 1);
+		}
+		testpki_crl(&pki, "ca", "crl", "w", 1 + 2 * gone, 3600, n2);
+		assert_int_equal(tls_crl_refresh(ctxs[0], NULL), 1);
+		peers_check_revoked(a.ps);
+		assert_int_equal(a.downs, 1);
+		assert_int_equal(a.revoked, 1);
+		if (gone)
+			node_start(&b, loop, 1, sealed_cfg);
+		else
+			assert_string_equal(a.why, "the certificate of n2 has been revoked");
+		/* it tries, or we do: refused */
+		peer_want(peer_get(b.ps, "n1", &a.at), true);
+		AWAIT(strstr(peer_find(b.ps, "n1")->why, "revoked") && strstr(p->why, "revoked"));
+		assert_int_not_equal(peer_state(p), PEER_UP);
+		assert_int_equal(a.revoked, 1);
+		/* a newer list without it: as if nothing had been */
+		testpki_crl(&pki, "ca", "crl", "w", 2 + 2 * gone, 3600, nobody);
+		assert_int_equal(tls_crl_refresh(ctxs[0], NULL), 1);
+		AWAIT(peer_state(p) == PEER_UP);
+		node_stop(&a);
+		node_stop(&b);
+	}
+	snprintf(path, sizeof(path), "%s/crl", pki.dir);
+	assert_int_equal(unlink(path), 0);
+}
+
 /* both dial: whichever connection wins, and whatever was agreed on the other; also when it takes a while
  * until a key can be used */
 static void test_tunnel_keys_crossing(void **state)
@@ -742,7 +802,7 @@ int main(void)
 		cmocka_unit_test(test_replaces_forgotten), cmocka_unit_test(test_version_mismatch),	  cmocka_unit_test(test_wrong_node),
 		cmocka_unit_test(test_hello_lies),	cmocka_unit_test(test_keepalive),		  cmocka_unit_test(test_moved),
 		cmocka_unit_test(test_too_many),	cmocka_unit_test(test_backoff),			  cmocka_unit_test(test_asked),
-		cmocka_unit_test(test_tunnel_keys),
+		cmocka_unit_test(test_tunnel_keys),	cmocka_unit_test(test_revoked),
 		cmocka_unit_test(test_tunnel_keys_crossing), cmocka_unit_test(test_tunnel_mismatch),
 	};
 

@@ -104,6 +104,53 @@ void testpki_node(const struct testpki *pki, const char *ca, const char *file, c
 	EVP_PKEY_free(key);
 }
 
+/**
+ * testpki_crl() - a list of revoked certificates, signed by @ca
+ * @path:  under the folder; @mode: as fopen(), "a" = behind what is there
+ * @files: whose certificates are in it, up to NULL
+ */
+void testpki_crl(const struct testpki *pki, const char *ca, const char *path, const char *mode, long number, long valid_s,
+		 const char *const *files)
+{
+	FILE *f = testpki_open(pki, ca, "crt", "r");
+	X509 *ca_cert = PEM_read_X509(f, NULL, NULL, NULL), *cert;
+	X509_CRL *crl = X509_CRL_new();
+	ASN1_TIME *from = X509_gmtime_adj(NULL, valid_s < 0 ? 2 * valid_s : 0), *to = X509_gmtime_adj(NULL, valid_s);
+	ASN1_INTEGER *n = ASN1_INTEGER_new();
+	EVP_PKEY *key;
+	char full[256];
+
+	fclose(f);
+	f = testpki_open(pki, ca, "key", "r");
+	key = PEM_read_PrivateKey(f, NULL, NULL, NULL);
+	fclose(f);
+	MUST(ca_cert && key && X509_CRL_set_version(crl, 1));
+	MUST(X509_CRL_set_issuer_name(crl, X509_get_subject_name(ca_cert)));
+	MUST(X509_CRL_set1_lastUpdate(crl, from) && X509_CRL_set1_nextUpdate(crl, to));
+	MUST(ASN1_INTEGER_set(n, number) && X509_CRL_add1_ext_i2d(crl, NID_crl_number, n, 0, 0) == 1);
+	for (; *files; files++) {
+		X509_REVOKED *r = X509_REVOKED_new();
+
+		f = testpki_open(pki, *files, "crt", "r");
+		cert = PEM_read_X509(f, NULL, NULL, NULL);
+		fclose(f);
+		MUST(cert && X509_REVOKED_set_serialNumber(r, X509_get_serialNumber(cert)));
+		MUST(X509_REVOKED_set_revocationDate(r, from) && X509_CRL_add0_revoked(crl, r));
+		X509_free(cert);
+	}
+	MUST(X509_CRL_sort(crl) && X509_CRL_sign(crl, key, EVP_sha256()));
+	snprintf(full, sizeof(full), "%s/%s", pki->dir, path);
+	f = fopen(full, mode);
+	MUST(f && PEM_write_X509_CRL(f, crl));
+	fclose(f);
+	ASN1_INTEGER_free(n);
+	ASN1_TIME_free(from);
+	ASN1_TIME_free(to);
+	X509_CRL_free(crl);
+	X509_free(ca_cert);
+	EVP_PKEY_free(key);
+}
+
 /** testpki_ctx() - tls_ctx_new() from the folder's files; never NULL */
 SSL_CTX *testpki_ctx(const struct testpki *pki, const char *ca, const char *file)
 {
