@@ -115,7 +115,7 @@ static void drop_note(enum wire_fate fate, const uint8_t *p, size_t len, uint64_
 
 	if (!wire.drops || len < 40 || p[9] != IPPROTO_TCP || (p[0] & 15) != 5 || (fate == WIRE_TAKEN && !(p[33] & 4)))
 		return;
-	fprintf(wire.drops, "%lu %s %u %u\n", now_us, words[fate], p[20] << 8 | p[21], p[22] << 8 | p[23]);
+	fprintf(wire.drops, "%lu %s %d %d\n", now_us, words[fate], p[20] << 8 | p[21], p[22] << 8 | p[23]);
 }
 
 static void port_cb(struct ev_loop *loop, ev_io *io, int revents)
