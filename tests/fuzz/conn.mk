@@ -10,3 +10,7 @@ fuzz_ctl_LIBS	:= $(LIBS_tls) $(LIBS_ev) $(LIBS_pb)
 fuzz_peer_SRC	:= tests/fuzz/fuzz_peer.c $(crypto_SRC) $(conn_SRC) $(common_SRC)
 fuzz_peer_PB	:= peer
 fuzz_peer_LIBS	:= $(LIBS_tls) $(LIBS_aead) $(LIBS_ev) $(LIBS_pb) $(LIBS_json)
+
+FUZZERS		+= fuzz_crl
+fuzz_crl_SRC	:= tests/fuzz/fuzz_crl.c overlayd/common/crl.c $(common_SRC)
+fuzz_crl_LIBS	:= $(LIBS_tls)
