@@ -136,7 +136,7 @@ check-%:	## one stage of it: check-unit, check-asan, check-valgrind, check-fuzz,
 lint:		## clang with -Werror, cppcheck, shellcheck
 	BUILD=$(BUILD) tests/run lint
 soak-standin:	## the stand-in in full: 1,000 freezes, 150 hand-overs, a 30 s freeze (half an hour)
-	MS_SOAK=1 BATS_LIMIT=7200 BUILD=$(BUILD) tests/run tests/bats/standin.bats
+	MS_SOAK=1 BATS_LIMIT=7200 BUILD=$(BUILD) tests/run tests/bats/standin.bats tests/bats/standin_soak.bats
 FUZZ_SECONDS ?= 60
 fuzz:		## each fuzzer for FUZZ_SECONDS (60)
 	BUILD=$(BUILD) FUZZ_SECONDS=$(FUZZ_SECONDS) tests/run fuzz
