@@ -15,7 +15,7 @@
  *              the entry.
  *   Lifetime   the program is attached by links (tcx) that end with the process. acceptq_leave() attaches it so that it outlives that,
  *              for handshakes whose end is the peer's to send (after TCP_DEFER_ACCEPT with its first data); entries expire, the program goes
- *              with the device.
+ *              with the device, or when another is attached after its time.
  *   Guarded by tests/unit/test_acceptq.c
  */
 #include "tunstack/acceptq.h"
@@ -32,6 +32,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "overlayd/common/cleanup.h"
@@ -52,6 +53,7 @@
 #ifndef SO_BUF_LOCK
 #define SO_BUF_LOCK 72
 #endif
+#define LEFT_MAX 64		/* the kernel attaches no more programs to a device (BPF_MPROG_MAX) */
 #define SYSCTL "/proc/sys/net/ipv4/"
 
 static const char *const devices[] = { "lo", "eth0" };
@@ -109,6 +111,26 @@ int acceptq_supported(int netns_fd, struct oerr *err)
 
 /* ---- open and close ---- */
 
+/* what an earlier acceptq_leave() left here: nothing it expected is awaited any longer */
+static void sweep(unsigned int ifindex)
+{
+	struct timespec now = { 0 };
+	uint32_t ids[LEFT_MAX], n = LEFT_MAX, attach_flags;
+
+	if (bpf_prog_query((int)ifindex, (enum bpf_attach_type)TCX_INGRESS, 0, &attach_flags, ids, &n))
+		return;
+	clock_gettime(CLOCK_BOOTTIME, &now);	/* as load_time */
+	for (uint32_t i = 0; i < n; i++) {
+		cleanup_close int prog = bpf_prog_get_fd_by_id(ids[i]);
+		struct bpf_prog_info info = { 0 };
+		uint32_t len = sizeof(info);
+
+		if (prog >= 0 && !bpf_obj_get_info_by_fd(prog, &info, &len) && !strcmp(info.name, "acceptq") &&
+		    (uint64_t)now.tv_sec * 1000000000 - info.load_time > EXPECT_US * 1000)
+			bpf_prog_detach2(prog, (int)ifindex, (enum bpf_attach_type)TCX_INGRESS);
+	}
+}
+
 /* in the namespace */
 static int attach(struct acceptq *q, struct oerr *err)
 {
@@ -123,6 +145,7 @@ static int attach(struct acceptq *q, struct oerr *err)
 
 		if (!ifindex)
 			continue;
+		sweep(ifindex);
 		q->links[i] = bpf_link_create(prog, (int)ifindex, (enum bpf_attach_type)TCX_INGRESS, NULL);
 		if (q->links[i] < 0)
 			return oerr_set(err, -errno, "acceptq: attaching to %s: %s", devices[i], strerror(errno));
