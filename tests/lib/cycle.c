@@ -69,7 +69,7 @@ struct node {
 	int netns;			/* of the process */
 	struct sock_list list;
 	struct records records;
-	struct acceptq *queue;		/* --answer-syn: of this cycle; loading it takes longer than many a freeze */
+	struct acceptq *queue;		/* --answer-syn */
 	uint64_t frozen_us;
 };
 
@@ -421,11 +421,10 @@ static int each(int (*step)(struct node *, struct oerr *), struct oerr *err)
 	return r;
 }
 
+/* it stays: the ACK that ends a handshake may come long after its freeze */
 static int node_open_queue(struct node *n, struct oerr *err)
 {
-	acceptq_close(n->queue);
-	n->queue = NULL;
-	return cyc.how.answer_syn ? acceptq_open(n->netns, &n->queue, err) : 0;
+	return cyc.how.answer_syn && !n->queue ? acceptq_open(n->netns, &n->queue, err) : 0;
 }
 
 static int cycle(uint64_t number, struct oerr *err)
