@@ -40,6 +40,7 @@
 #include "overlayd/nodevip.h"
 #include "overlayd/overlayd.h"
 #include "overlayd/peer.h"
+#include "overlayd/ping.h"
 #include "overlayd/purge.h"
 #include "overlayd/queues.h"
 #include "overlayd/requests.h"
@@ -89,6 +90,11 @@ static void daemon_verify_cb(vip_t vip, uint64_t serial, void *arg)
 static void daemon_straggler_cb(vip_t vip, const struct sockaddr_in *from, void *arg)
 {
 	locate_straggler(arg, vip, from);
+}
+
+static void daemon_pong_cb(const struct forward_pong *pong, void *arg)
+{
+	ping_pong(arg, pong);
 }
 
 static void daemon_need_key_cb(const struct sockaddr_in *node, void *arg)
@@ -207,7 +213,7 @@ static bool daemon_is_operator(void *ctx, uid_t uid, pid_t pid)
 
 static const struct fp_ops daemon_fp_ops = { .miss = daemon_miss_cb, .straggler = daemon_straggler_cb,
 					    .verify = daemon_verify_cb,
-					    .need_key = daemon_need_key_cb };
+					    .need_key = daemon_need_key_cb, .pong = daemon_pong_cb };
 static const struct dirclient_ops daemon_dir_ops = { .changed = daemon_changed_cb, .lost = daemon_lost_cb };
 static const struct peer_ops daemon_peer_ops = { .request = requests_peer, .moved = daemon_moved_cb, .up = daemon_peer_up_cb,
 						.key = daemon_key_cb, .revoked = daemon_revoked_cb };
@@ -419,6 +425,7 @@ static void daemon_fini(struct overlayd *ov)
 		daemon_linger(ov, DAEMON_PURGE_GRACE_MS);
 	}
 	ctl_free(ov->ctl);
+	ping_free_all(ov);
 	crlwatch_stop(&ov->crlwatch);
 	metrics_http_free(ov->metrics);
 	queues_stop(ov);

@@ -26,6 +26,7 @@
 #include "overlayd/ctlclient.h"
 #include "overlayd/fabric.h"
 #include "overlayd/overlayd.h"
+#include "overlayd/ping_cmd.h"
 #include "overlayd/purge.h"
 #include "overlayd/show.h"
 #include "overlayd/workload.h"
@@ -38,7 +39,8 @@
 enum { EXIT_USAGE = 2, EXIT_NO_DAEMON = 6 };
 
 struct main_options {
-	const char *conf;	/* -c */
+	const char *conf;	/* -c; of ping the count */
+	const char *interval, *wait;	/* of ping */
 	bool foreground, json, purge, force, give_up;
 	char **args;		/* what follows the command's words and options */
 	int n_args;
@@ -48,7 +50,7 @@ struct main_command {
 	const char *word, *sub;	/* "netns", "add"; sub NULL for one-word commands */
 	const char *usage;	/* behind the words */
 	const char *help;
-	const char *options;	/* of "cfjpFG": which are allowed */
+	const char *options;	/* of "cfjpFGiW": which are allowed */
 	int min_args, max_args;	/* -1 = any */
 	int (*run)(const struct main_options *o);
 };
@@ -282,6 +284,38 @@ static int main_resolve(const struct main_options *o)
 	return ret ? ret : main_ask_show(&req, o->json, show_bindings);
 }
 
+/* seconds, with a fraction if need be; Return: 0, EXIT_USAGE */
+static int main_parse_seconds(const char *text, unsigned int *ms)
+{
+	char *end;
+	double s = text ? strtod(text, &end) : 0;
+
+	if (!text)
+		return 0;
+	if (end == text || *end || !(s >= 0.01 && s <= 60)) {
+		fprintf(stderr, "overlayd: \"%s\" is no time of 0.01 to 60 seconds\n", text);
+		return EXIT_USAGE;
+	}
+	*ms = (unsigned int)(s * 1000);
+	return 0;
+}
+
+static int main_ping(const struct main_options *o)
+{
+	struct ping_cmd c = { .interval_ms = 1000, .timeout_ms = 2000, .json = o->json };
+	uint64_t count = 0;
+	int ret = main_parse_vip(o->args[0], &c.vip);
+
+	if (o->conf && util_parse_u64(o->conf, 1, 1000000000, &count)) {
+		fprintf(stderr, "overlayd: \"%s\" is no count\n", o->conf);
+		return EXIT_USAGE;
+	}
+	c.count = (unsigned int)count;
+	ret = ret ? ret : main_parse_seconds(o->interval, &c.interval_ms);
+	ret = ret ? ret : main_parse_seconds(o->wait, &c.timeout_ms);
+	return ret ? ret : ping_cmd_run(&c);
+}
+
 static int main_release(const struct main_options *o)
 {
 	Ovl__CtlMsg req = OVL__CTL_MSG__INIT;
@@ -434,6 +468,8 @@ static const struct main_command main_commands[] = {
 	{ "exec", NULL, "NAME -- CMD [ARG...]", "run CMD in it, in PID and IPC namespaces of its own", "", 2, -1, main_exec },
 	{ "where", NULL, "NAME [--json]", "on which node a workload is", "j", 1, 1, main_where },
 	{ "resolve", NULL, "VIP [--json]", "on which node a virtual address is", "j", 1, 1, main_resolve },
+	{ "ping", NULL, "VIP [-c N] [-i S] [-W S] [--json]", "which way packets for it go, and how long that takes", "ciWj", 1, 1,
+	  main_ping },
 	{ "pin", NULL, "NAME", "it refuses to move from now on", "", 1, 1, main_pin },
 	{ "unpin", NULL, "NAME", "it may move again", "", 1, 1, main_unpin },
 	{ "release", NULL, "VIP", "free the address of a node that is gone for good", "", 1, 1, main_release },
@@ -477,7 +513,7 @@ static int main_parse(const struct main_command *c, int argc, char **argv, struc
 	bool stop_at_args = c->max_args < 0;
 	int opt;
 
-	while ((opt = getopt_long(argc, argv, stop_at_args ? "+c:fjpFG" : "c:fjpFG", options, NULL)) != -1) {
+	while ((opt = getopt_long(argc, argv, stop_at_args ? "+c:fjpFGi:W:" : "c:fjpFGi:W:", options, NULL)) != -1) {
 		if (opt == '?')
 			return -EINVAL;
 		if (!strchr(c->options, opt)) {
@@ -486,6 +522,8 @@ static int main_parse(const struct main_command *c, int argc, char **argv, struc
 		}
 		o->conf = opt == 'c' ? optarg : o->conf;
 		o->foreground |= opt == 'f';
+		o->interval = opt == 'i' ? optarg : o->interval;
+		o->wait = opt == 'W' ? optarg : o->wait;
 		o->json |= opt == 'j';
 		o->purge |= opt == 'p';
 		o->force |= opt == 'F';

@@ -29,6 +29,7 @@ struct metrics_http;
 struct migration;
 struct nodevip;
 struct peers;
+struct ping;
 struct queues;
 struct workload;
 
@@ -52,6 +53,8 @@ struct overlayd {
 	struct metrics_http *metrics;	/* NULL unless configured */
 	struct workload *workloads;	/* list, written by workload.c alone */
 	struct migration *migrations;	/* list, written by migration.c alone */
+	struct ping *pings;		/* list, ping.c's, with the number of the last one */
+	uint32_t last_ping;
 	struct nodevip *nodevips;	/* array, nodevip.c's */
 	unsigned int n_nodevips;
 

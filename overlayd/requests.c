@@ -24,6 +24,7 @@
 #include "overlayd/migration.h"
 #include "overlayd/netns.h"
 #include "overlayd/overlayd.h"
+#include "overlayd/ping.h"
 #include "overlayd/status.h"
 #include "overlayd/workload.h"
 
@@ -124,6 +125,12 @@ static int requests_stop(void *ctx, struct ctl_request *req)
 	}
 	ctl_reply(req, 0, "", NULL);
 	daemon_stop(ctx, purge);
+	return 0;
+}
+
+static int requests_ping(void *ctx, struct ctl_request *req)
+{
+	ping_start(ctx, req->msg->ping->vip, req->msg->ping->timeout_ms, req);
 	return 0;
 }
 
@@ -505,6 +512,7 @@ static const struct ctl_method requests_table[] = {
 	[OVL__CTL_MSG__BODY_RELOAD] = { "reload", requests_reload },
 	[OVL__CTL_MSG__BODY_STOP] = { "stop", requests_stop },
 	[OVL__CTL_MSG__BODY_WHERE] = { "where", requests_where, .anyone = true },
+	[OVL__CTL_MSG__BODY_PING] = { "ping", requests_ping },
 	[OVL__CTL_MSG__BODY_PIN] = { "pin", requests_pin },
 	[OVL__CTL_MSG__BODY_RELEASE] = { "release", requests_release },
 	[OVL__CTL_MSG__BODY_MIGRATE] = { "migrate", requests_migrate },
