@@ -224,6 +224,22 @@ static void unixpath_add_late(struct unixpath *up, struct scan_sock *k, pid_t ho
 	unixpath_add(up, &s, k, hex);
 }
 
+/* the tasks' network namespace; one that has ended and was not waited for has none any more */
+static int netns_of_tasks(const pid_t *pids, size_t n)
+{
+	int fd = -1, ret = -ESRCH;
+
+	for (size_t i = 0; i < n && fd < 0; i++) {
+		char path[64];
+
+		snprintf(path, sizeof(path), "/proc/%d/ns/net", (int)pids[i]);
+		fd = open(path, O_RDONLY | O_CLOEXEC);
+		if (fd < 0)
+			ret = -errno;
+	}
+	return fd < 0 ? ret : fd;
+}
+
 /**
  * unixpath_refresh() - add names that were bound since the scan; the tasks are frozen
  * @pids: all of them
@@ -232,17 +248,14 @@ static void unixpath_add_late(struct unixpath *up, struct scan_sock *k, pid_t ho
  */
 int unixpath_refresh(struct unixpath *up, const pid_t *pids, size_t n, const char *migration_hex)
 {
-	cleanup_close int netns = -1;
+	cleanup_close int netns = n ? netns_of_tasks(pids, n) : -1;
 	struct scan_sock *socks = NULL;
 	size_t n_socks = 0;
-	char path[64];
 	int ret;
 
 	if (!n)
 		return 0;
-	snprintf(path, sizeof(path), "/proc/%d/ns/net", (int)pids[0]);
-	netns = open(path, O_RDONLY | O_CLOEXEC);
-	ret = netns < 0 ? -errno : scan_sock_names(netns, &socks, &n_socks);
+	ret = netns < 0 ? netns : scan_sock_names(netns, &socks, &n_socks);
 	for (size_t i = 0; i < n_socks; i++) {
 		pid_t holder = 0;
 

@@ -18,6 +18,7 @@
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -367,13 +368,41 @@ static int remove_dir(void **state)
 	return util_remove_tree(dir);
 }
 
+/* a name bound since the scan; a child that has ended is among the tasks, and has no namespace any more */
+static void test_name_late(void **state)
+{
+	struct scan none = { 0 };
+	struct unixpath *up;
+	struct self me;
+	siginfo_t info;
+	pid_t pids[2];
+
+	(void)state;
+	need_syscalls();
+	up = unixpath_new(&none, HEX);
+	self_listen(&me, "late");
+	pids[0] = fork();
+	if (!pids[0])
+		_exit(0);
+	pids[1] = getpid();
+	assert_int_equal(waitid(P_PID, (id_t)pids[0], &info, WEXITED | WNOWAIT), 0);
+	assert_int_equal(unixpath_refresh(up, pids, 2, HEX), 0);
+	assert_int_equal(unixpath_count(up), 1);
+	assert_int_equal(unixpath_refresh(up, pids, 1, HEX), -ENOENT);
+	assert_int_equal(waitpid(pids[0], NULL, 0), pids[0]);
+	close(me.f.fd);
+	unlink(me.path);
+	unixpath_free(up);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_flock),	    cmocka_unit_test(test_flock_refresh),
 		cmocka_unit_test(test_flock_taken), cmocka_unit_test(test_name),
 		cmocka_unit_test(test_name_taken),  cmocka_unit_test(test_name_gone),
-		cmocka_unit_test(test_rubbish), cmocka_unit_test(test_timerfd),
+		cmocka_unit_test(test_name_late),   cmocka_unit_test(test_rubbish),
+		cmocka_unit_test(test_timerfd),
 	};
 
 	return cmocka_run_group_tests(tests, make_dir, remove_dir);
