@@ -362,6 +362,13 @@ static int select_none(int fd)
 	return set_int(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, TCP_NO_QUEUE);
 }
 
+/** sock_repair_rest() - a socket that stays in repair mode for long: no queue selected, so that a timer does not misuse it */
+void sock_repair_rest(int fd)
+{
+	if (is_in_repair(fd))
+		select_none(fd);
+}
+
 static int read_numbers(int fd, struct reading *n)
 {
 	int r, r2;
@@ -468,11 +475,13 @@ static int read_repair(int fd, enum sock_export_mode mode, struct sock_image *im
 {
 	struct tcp_repair_window w = { 0 };
 	socklen_t len = sizeof(w);
-	struct reading a, b;
+	struct reading first = { 0 }, a, b;
 	int clamp = 0, r;
 
 	for (int i = 0;; i++) {
 		r = read_numbers(fd, &a);
+		if (!i || a.write_seq != first.write_seq || a.outq != first.outq)
+			first = a;
 		if (!r)
 			r = read_queues(fd, &a, mode, img);
 		if (!r)
@@ -484,6 +493,9 @@ static int read_repair(int fd, enum sock_export_mode mode, struct sock_image *im
 		if (i == READ_TRIES)
 			return -EAGAIN;
 	}
+	/* sent while its queue was read: it was not, and behind a capture nobody got it */
+	if (b.outq_nsd < first.outq_nsd)
+		b.outq_nsd = first.outq_nsd;
 	take_numbers(img, &b);
 	if (!getsockopt(fd, IPPROTO_TCP, TCP_REPAIR_WINDOW, &w, &len)) {
 		img->snd_wl1 = w.snd_wl1;
@@ -635,10 +647,10 @@ int sock_repair_export_ref(const struct sock_ref *ref, enum sock_export_mode mod
 }
 
 /* has the socket of a frozen process moved since its image was taken? Then a queue or the state
- * is another; no repair mode needed */
+ * is another; no repair mode needed. What it believes to have sent since does not count */
 static bool has_moved(int fd, const struct sock_image *img)
 {
-	int inq = (int)img->rcvq_len, outq = 0, nsd = 0;
+	int inq = (int)img->rcvq_len, outq = 0;
 	struct tcp_info ti = { 0 };
 	socklen_t len = offsetof(struct tcp_info, tcpi_ca_state);
 
@@ -648,12 +660,11 @@ static bool has_moved(int fd, const struct sock_image *img)
 		return true;
 	if (img->state == SOCK_SYN_SENT || img->state == SOCK_SYN_RECV)
 		return false;
-	if (ioctl(fd, SIOCOUTQ, &outq) || ioctl(fd, SIOCOUTQNSD, &nsd))
+	if (ioctl(fd, SIOCOUTQ, &outq))
 		return true;
 	if (!(img->flags & SOCK_F_URGENT) && ioctl(fd, SIOCINQ, &inq))
 		return true;
-	return img->write_seq - (uint32_t)outq != img->snd_una ||
-	       img->write_seq - (uint32_t)nsd != img->snd_nxt || (uint32_t)inq != img->rcvq_len;
+	return img->write_seq - (uint32_t)outq != img->snd_una || (uint32_t)inq != img->rcvq_len;
 }
 
 /* read anew what moved since; 1 something did, 0 nothing, -errno */

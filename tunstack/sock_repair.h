@@ -72,6 +72,7 @@ struct sock_repair_guard {
 int sock_repair_enter(int fd, struct sock_repair_guard *g);
 int sock_repair_leave(int fd, const struct sock_repair_guard *g);
 int sock_repair_seq(int fd, int queue, uint32_t *seq);
+void sock_repair_rest(int fd);
 
 /* what sock_diag knows of a namespace's TCP sockets, those without a descriptor included; @netns_fd -1 = the caller's. In the
  * images: addresses, state, inode, cookie, backlog, accept_queue, queue lengths as the kernel

@@ -31,6 +31,7 @@
 #include "overlayd/agent/sockmatch.h"
 #include "overlayd/agent/taskattr.h"
 #include "overlayd/agent/timerfds.h"
+#include "overlayd/agent/tcpimage.h"
 #include "overlayd/agent/ttyimage.h"
 #include "overlayd/common/cleanup.h"
 #include "overlayd/common/log.h"
@@ -273,12 +274,22 @@ static int copy_restore_tree(struct dst_tree *t, struct oerr *err)
 	struct migrate_dst *m = t->m;
 	cleanup_free struct criu_inherit *inherits = xcalloc(m->n_externals, sizeof(*inherits));
 	struct criu_restore_opts opts = { .netns_key = "workload", .inherits = inherits, .timeout_ms = COPY_RESTORE_MS };
+	int mended = 0;
 
 	for (size_t i = 0; i < m->n_externals; i++)
 		if (m->externals[i].tree == t->index)
 			inherits[opts.n_inherits++] = (struct criu_inherit){ m->externals[i].key, m->externals[i].fd };
 	if (ttyimage_forget_leaders(t->images.fd, err))
 		return err->code;
+	for (size_t i = 0; i < m->n_images; i++) {
+		int ret = tcpimage_set_unsent(t->images.fd, &m->images[i], err);
+
+		if (ret < 0)
+			return ret;
+		mended += ret;
+	}
+	if (mended)
+		log_info("migrate", "%.8s: %d send queues are restored with what was not sent", m->agent.journal.hex, mended);
 	return criu_restore(t->criu, &opts, err);
 }
 
@@ -314,6 +325,8 @@ static int copy_check_socket(struct migrate_dst *m, const struct sockmatch *sm, 
 		return oerr_wrap(err, "%s", label);
 	if (sock_repair_check(fd, img, text, sizeof(text)))
 		return oerr_set(err, -EBADMSG, "%s differs after the restore: %s", label, text);
+	if (img->kind == SOCK_KIND_TCP)
+		sock_repair_rest(fd);
 	if (img->kind == SOCK_KIND_UDP)
 		udproom_add(&m->room, steal_fd(&fd));
 	m->sockets_checked++;

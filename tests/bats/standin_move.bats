@@ -187,7 +187,7 @@ fails() {
 	local point
 	under_traffic
 	for point in src.restore src.fence src.records src.parked src.commit src.swapped src.handed \
-		dst.receive dst.restore dst.stands dst.records dst.commit dst.hand-over dst.kept dst.running; do
+		dst.restore dst.stands dst.records dst.commit dst.hand-over dst.kept dst.running; do
 		fails $point error || return 1
 	done
 	again

@@ -1,0 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+UNIT_TESTS		+= test_tcpimage
+test_tcpimage_SRC	:= tests/unit/test_tcpimage.c overlayd/agent/tcpimage.c tunstack/sock_image.c $(common_SRC)
+test_tcpimage_PB	:= criuimg
+test_tcpimage_LIBS	:= $(LIBS_pb) -lcrypto
