@@ -4,7 +4,7 @@ dirplain_SRC	:= directory/binding.c directory/htab.c
 dircore_SRC	:= $(dirplain_SRC) directory/lease.c directory/store.c directory/store_rules.c directory/store_upkeep.c \
 		   directory/watch.c directory/rpc.c
 dirserver_SRC	:= $(dircore_SRC) directory/server.c directory/backend_sqlite.c
-dirclient_only	:= overlayd/dircache.c overlayd/dirclient.c
+dirclient_only	:= overlayd/dircache.c overlayd/dirclient.c overlayd/dirclient_site.c overlayd/dirclient_request.c
 dirclient_SRC	:= $(dirplain_SRC) $(dirclient_only)
 LIBS_dir	:= -lsqlite3 -lpthread
 

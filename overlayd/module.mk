@@ -14,7 +14,8 @@ path_SRC	:= overlayd/fastpath.c $(forward_SRC) overlayd/tunnel.c overlayd/tunnel
 		   tunstack/offload.c tunstack/tun.c $(confine_SRC) $(seal_SRC)
 
 # the daemon, and the command that starts and asks it
-net_SRC		:= overlayd/netlink.c overlayd/netns.c overlayd/fabric.c
+fabric_SRC	:= $(addprefix overlayd/,fabric.c fabric_workload.c fabric_capture.c fabric_overlap.c fabric_steps.c)
+net_SRC		:= overlayd/netlink.c overlayd/netns.c $(fabric_SRC)
 conf_SRC	:= overlayd/conf.c overlayd/conf_diff.c
 ctlclient_SRC	:= overlayd/ctlclient.c
 
@@ -23,6 +24,6 @@ overlayd_SRC	:= $(addprefix overlayd/,main.c purge.c ping.c ping_cmd.c show.c da
 		   peer.c ctl.c) overlayd/agent/journal.c overlayd/agent/cgroup.c overlayd/agent/ms_init_client.c overlayd/agent/taskattr.c $(path_SRC) $(net_SRC) $(conf_SRC) \
 		   $(ctlclient_SRC) tunstack/stackclient.c tunstack/hold.c directory/lease.c directory/store.c directory/store_rules.c directory/store_upkeep.c directory/watch.c \
 		   directory/rpc.c directory/server.c directory/backend_sqlite.c directory/binding.c \
-		   overlayd/dircache.c overlayd/dirclient.c $(conn_SRC) $(state_SRC) $(common_SRC)
+		   overlayd/dircache.c overlayd/dirclient.c overlayd/dirclient_site.c overlayd/dirclient_request.c $(conn_SRC) $(state_SRC) $(common_SRC)
 overlayd_PB	:= ctl peer dir stack
 overlayd_LIBS	:= $(LIBS_nl) $(LIBS_pb) $(LIBS_tls) $(LIBS_json) $(LIBS_ev) $(LIBS_aead) -lsqlite3 -lpthread -lconfuse -lmicrohttpd

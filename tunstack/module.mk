@@ -24,7 +24,7 @@ standin_SRC	:= $(addprefix tunstack/,standin.c newconn.c segment.c imgstream.c s
 capture_SRC	:= $(addprefix tunstack/,capture.c catchup.c hold.c offload.c) $(standin_SRC)
 
 PROGRAMS	+= tunstack
-tunstack_SRC	:= tunstack/main.c tunstack/server.c tunstack/echo.c $(capture_SRC) $(stack_SRC) $(tun_SRC) overlayd/fabric.c overlayd/netlink.c overlayd/netns.c $(confine_SRC) $(conn_SRC) $(common_SRC)
+tunstack_SRC	:= tunstack/main.c tunstack/server.c tunstack/echo.c $(capture_SRC) $(stack_SRC) $(tun_SRC) overlayd/fabric_capture.c overlayd/fabric_steps.c overlayd/netlink.c overlayd/netns.c $(confine_SRC) $(conn_SRC) $(common_SRC)
 tunstack_PB	:= stack
 tunstack_LIBS	:= $(LIBS_confine) $(LIBS_nl) $(LIBS_pb) $(LIBS_tls) $(LIBS_ev) $(LIBS_lwip)
 

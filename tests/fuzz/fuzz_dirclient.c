@@ -5,6 +5,8 @@
  * Each request must be answered at most once, and what is remembered must never fall back to a lower generation.
  */
 #include "overlayd/dirclient.c"
+#include "overlayd/dirclient_request.c"
+#include "overlayd/dirclient_site.c"
 
 #define CONNS 8
 #define REQUESTS 32

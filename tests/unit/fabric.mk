@@ -5,5 +5,5 @@ test_fabric_SRC		:= tests/unit/test_fabric.c overlayd/netlink.c overlayd/netns.c
 test_fabric_LIBS	:= $(LIBS_nl)
 
 PROGRAMS		+= fabrictool
-fabrictool_SRC		:= tests/lib/fabrictool.c overlayd/fabric.c overlayd/netlink.c overlayd/netns.c $(tun_SRC) $(common_SRC)
+fabrictool_SRC		:= tests/lib/fabrictool.c $(fabric_SRC) overlayd/netlink.c overlayd/netns.c $(tun_SRC) $(common_SRC)
 fabrictool_LIBS		:= $(LIBS_nl)

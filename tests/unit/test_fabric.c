@@ -9,6 +9,10 @@
 
 /* the room itself: the alias and conflict rules are its own business, and worth a test without namespaces */
 #include "overlayd/fabric.c"
+#include "overlayd/fabric_capture.c"
+#include "overlayd/fabric_overlap.c"
+#include "overlayd/fabric_steps.c"
+#include "overlayd/fabric_workload.c"
 
 static vip_t vip(const char *text)
 {
@@ -268,10 +272,10 @@ static void test_workload_check(void **state)
 static void test_tables(void **state)
 {
 	(void)state;
-	assert_int_equal(table_capture(1), 20002);
-	assert_int_equal(table_direct(1), 20003);
-	assert_int_equal(table_capture(FABRIC_SLOT_MAX), 28000);
-	assert_int_equal(mac_of_vip(vip("192.168.5.2")).b[0] & 3, 2);	/* locally administered, unicast */
+	assert_int_equal(fabric_table_capture(1), 20002);
+	assert_int_equal(fabric_table_direct(1), 20003);
+	assert_int_equal(fabric_table_capture(FABRIC_SLOT_MAX), 28000);
+	assert_int_equal(fabric_mac_of_vip(vip("192.168.5.2")).b[0] & 3, 2);	/* locally administered, unicast */
 }
 
 int main(void)
