@@ -39,7 +39,7 @@ tell_sockets() {
 }
 
 @test "stand-in: real migrations under load, one after the other" {
-	local moves=6 i how from answered=0 segments=0 taken=0 gap
+	local moves=${MS_MOVES:-6} i how from answered=0 segments=0 taken=0 gap
 	[ -z "${MS_SOAK:-}" ] || moves=120
 	server n1 app srv 192.168.5.2:2000
 	client n3 far both --mode both 192.168.5.2:2000

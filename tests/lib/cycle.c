@@ -168,6 +168,21 @@ static int node_capture(struct node *n, struct oerr *err)
 	return r;
 }
 
+/* ports that may be used again while the kernel still remembers the connection before */
+static int node_load_closed(struct node *n, struct oerr *err)
+{
+	struct sock_image *imgs = NULL;
+	size_t count = 0;
+	int r = sock_repair_diag(n->netns, 1u << SOCK_TIME_WAIT, &imgs, &count, err);
+
+	for (size_t i = 0; !r && i < count; i++)
+		r = stackclient_standin_socket(n->stack, &imgs[i], err);
+	for (size_t i = 0; i < count; i++)
+		sock_image_fini(&imgs[i]);
+	free(imgs);
+	return r;
+}
+
 /* connections in the accept queue, and handshakes under way, which nobody may answer in another way than the kernel did */
 static int node_load_waiting(struct node *n, struct oerr *err)
 {
@@ -196,6 +211,8 @@ static int node_load(struct node *n, const struct sock_image *imgs, struct oerr 
 			r = stackclient_standin_socket(n->stack, &imgs[i], err);
 	if (!r)
 		r = node_load_waiting(n, err);
+	if (!r)
+		r = node_load_closed(n, err);
 	return r ? r : stackclient_standin(n->stack, &how, &st, err);
 }
 

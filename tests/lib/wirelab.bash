@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# shellcheck shell=bash disable=SC2034
 # wirelab.bash - two nodes, and on request a third, joined by ms-wire; for tests and benchmarks of the stand-in
 #
 #   node here:  ovl-fabric: ve-app -- app 192.168.5.2   overlay0 --.
