@@ -39,7 +39,7 @@ tell_sockets() {
 }
 
 @test "stand-in: real migrations under load, one after the other" {
-	local moves=${MS_MOVES:-6} i how from answered=0 segments=0 taken=0 gap
+	local moves=${MS_MOVES:-6} i how from answered=0 segments=0 taken=0 frozen=0 gap
 	[ -z "${MS_SOAK:-}" ] || moves=120
 	server n1 app srv 192.168.5.2:2000
 	client n3 far both --mode both 192.168.5.2:2000
@@ -61,6 +61,7 @@ tell_sockets() {
 		assert_eq "$(json '"\(.reset_connections) \(.behind)"')" "0 0" "reset and behind in move $i: $output"
 		[ "$(json .answered_by)" != stand-in ] || answered=$((answered + 1))
 		segments=$((segments + $(json '.answered_segments // 0')))
+		frozen=$(jq -n "[$frozen, $(json '.frozen_ms // 0')] | max")
 		taken=$((taken + $(json '.taken_bytes // 0')))
 		mark
 		wait_for 30 went_on || { tell_sockets >&2; return 1; }
@@ -73,5 +74,5 @@ tell_sockets() {
 	done
 	assert_eq "$(query n3 far 192.168.5.2:2000 errors)" 0 "errors of the server"
 	assert_le 1 "$answered" "moves in which lwIP answered"
-	echo "# $moves moves, lwIP answered in $answered: $segments segments, $taken bytes taken in; longest pauses, ms:$gap" >&3
+	echo "# $moves moves, lwIP answered in $answered: $segments segments, $taken bytes taken in; longest freeze $frozen ms; longest pauses, ms:$gap" >&3
 }
