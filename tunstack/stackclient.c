@@ -133,14 +133,14 @@ static int spawn_start(const char *const argv[], int netns_fd, pid_t *child, str
 }
 
 /**
- * tunstack_spawn() - start a workload's tunstack process
- * @pid: its process id; it is nobody's child (its starter has already been reaped)
+ * tunstack_spawn_begin() - start a workload's tunstack process, and do not wait for it
+ * @child: for tunstack_spawn_end(), which must follow
  *
- * Returns once its socket accepts clients. Safe in a process with threads.
+ * Safe in a process with threads.
  *
- * Return: 0; -ETIMEDOUT; -EIO with tunstack's own reason; -errno.
+ * Return: a descriptor that becomes readable when the process serves or has given up; -errno.
  */
-int tunstack_spawn(const struct tunstack_spawn_cfg *cfg, pid_t *pid, struct oerr *err)
+int tunstack_spawn_begin(const struct tunstack_spawn_cfg *cfg, pid_t *child, struct oerr *err)
 {
 	uint64_t hold = cfg->hold_limit_bytes ? cfg->hold_limit_bytes : HOLD_LIMIT_DEFAULT;
 	cleanup_free char *limit = xasprintf("%llu", (unsigned long long)hold);
@@ -148,14 +148,12 @@ int tunstack_spawn(const struct tunstack_spawn_cfg *cfg, pid_t *pid, struct oerr
 	cleanup_free char *slot = xasprintf("%u", cfg->slot);
 	cleanup_free char *mtu = xasprintf("%u", cfg->mtu);
 	cleanup_free char *ready = xasprintf("%d", READY_FD);
-	cleanup_close int rd = -1;
 	char path[4096];
 	const char *argv[20] = {
 		path, "--name", cfg->name, "--slot", slot, "--vips", vips,
 		"--socket", cfg->socket_path, "--ready-fd", ready, "--hold-limit", limit,
 	};
-	int n = 13, r;
-	pid_t child = -1;
+	int n = 13;
 
 	if (cfg->log_path) {
 		argv[n++] = "--log";
@@ -167,13 +165,36 @@ int tunstack_spawn(const struct tunstack_spawn_cfg *cfg, pid_t *pid, struct oerr
 	}
 	if (util_sibling_path("tunstack", path, sizeof(path)))
 		return oerr_set(err, -ENOENT, "%s: no such program", path);
-	rd = spawn_start(argv, cfg->netns_fd, &child, err);
-	if (rd < 0)
-		return rd;
-	r = spawn_result(rd, cfg->timeout_ms ? cfg->timeout_ms : STACKCLIENT_TIMEOUT_MS, pid, err);
+	return spawn_start(argv, cfg->netns_fd, child, err);
+}
+
+/**
+ * tunstack_spawn_end() - what became of it
+ * @rd, @child: from tunstack_spawn_begin(); @rd is closed
+ * @timeout_ms: how long to wait; once @rd is readable there is no waiting
+ * @pid: its process id; it is nobody's child (its starter has been reaped)
+ *
+ * Return: 0, its socket accepts clients; -ETIMEDOUT; -EIO with tunstack's own reason; -errno.
+ */
+int tunstack_spawn_end(int rd, pid_t child, unsigned int timeout_ms, pid_t *pid, struct oerr *err)
+{
+	int r = spawn_result(rd, timeout_ms, pid, err);
+
+	close(rd);
 	while (waitpid(child, NULL, r == -ETIMEDOUT ? WNOHANG : 0) < 0 && errno == EINTR)
 		;
 	return r;
+}
+
+/** tunstack_spawn() - both, with the wait between; Return: as tunstack_spawn_end() */
+int tunstack_spawn(const struct tunstack_spawn_cfg *cfg, pid_t *pid, struct oerr *err)
+{
+	pid_t child = -1;
+	int rd = tunstack_spawn_begin(cfg, &child, err);
+
+	if (rd < 0)
+		return rd;
+	return tunstack_spawn_end(rd, child, cfg->timeout_ms ? cfg->timeout_ms : STACKCLIENT_TIMEOUT_MS, pid, err);
 }
 
 /* ---- the connection ---- */

@@ -68,6 +68,9 @@ struct tunstack_spawn_cfg {
 	unsigned int timeout_ms;	/* until it is ready, 0 = STACKCLIENT_TIMEOUT_MS */
 };
 
+/* the same without waiting: _begin(), and _end() when its descriptor is readable */
+int tunstack_spawn_begin(const struct tunstack_spawn_cfg *cfg, pid_t *child, struct oerr *err);
+int tunstack_spawn_end(int rd, pid_t child, unsigned int timeout_ms, pid_t *pid, struct oerr *err);
 int tunstack_spawn(const struct tunstack_spawn_cfg *cfg, pid_t *pid, struct oerr *err);
 
 /* state of a tunstack, filled by every request; may be NULL in calls */
