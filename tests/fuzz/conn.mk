@@ -7,7 +7,7 @@ fuzz_conf_LIBS	:= -lconfuse
 fuzz_ctl_SRC	:= tests/fuzz/fuzz_ctl.c $(conn_SRC) $(common_SRC)
 fuzz_ctl_PB	:= ctl
 fuzz_ctl_LIBS	:= $(LIBS_tls) $(LIBS_ev) $(LIBS_pb)
-fuzz_peer_SRC	:= tests/fuzz/fuzz_peer.c $(crypto_SRC) $(conn_SRC) $(common_SRC)
+fuzz_peer_SRC	:= tests/fuzz/fuzz_peer.c overlayd/peer.c overlayd/peer_key.c overlayd/peer_req.c $(crypto_SRC) $(conn_SRC) $(common_SRC)
 fuzz_peer_PB	:= peer
 fuzz_peer_LIBS	:= $(LIBS_tls) $(LIBS_aead) $(LIBS_ev) $(LIBS_pb) $(LIBS_json)
 

@@ -3,7 +3,7 @@
  *
  * The input is a list of messages: a length byte, then so many bytes each.
  */
-#include "overlayd/peer.c"
+#include "overlayd/peer_link.c"
 
 #include <sys/socket.h>
 
@@ -51,8 +51,8 @@ static const struct conn_ops certified_ops = { .up = certified_up, .frame = link
 /* an adopted link whose certificate said n2, over a UNIX pair whose other end is @fd */
 static struct peer_link *link_to_n2(struct peers *ps, int *fd)
 {
-	struct peer_link *l = link_new(ps, NULL);
-	struct conn_cfg cfg = link_conn_cfg(l);
+	struct peer_link *l = peer_link_new(ps, NULL);
+	struct conn_cfg cfg = peer_link_conn_cfg(l);
 	int sv[2];
 
 	if (socketpair(AF_UNIX, SOCK_STREAM, 0, sv))
