@@ -41,6 +41,7 @@
 #define BURST 32u		/* segments of data at a time, per socket */
 #define ASK_US 10000u
 #define TRIES 8			/* 2.5 s in all */
+#define TRIES_NEW 4		/* 150 ms: one nobody has accepted must not make all the others wait */
 #define TS_BYTES 12u
 #define TCPIP_BYTES 40u
 
@@ -363,7 +364,7 @@ static void socket_restart(struct socket *s)
 /* its time is over */
 static void socket_late(struct socket *s)
 {
-	if (++s->tries == TRIES)
+	if (++s->tries == (s->rec->flags & SOCK_F_NEW ? TRIES_NEW : TRIES))
 		s->step = STEP_BEHIND;
 	else
 		socket_restart(s);

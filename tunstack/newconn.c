@@ -11,6 +11,7 @@
  *              one hash table by remote and local end. Nothing of a made connection but its number.
  *   Under way  a handshake that the kernel had begun before the capture goes on with the kernel's
  *              numbers or not at all: its packets, a repeated SYN among them, are held for it.
+ *              So is a SYN whose four addresses are still in TIME_WAIT.
  *   Bound      of one listener no more than its kernel would queue: backlog + 1 less what waited at
  *              the capture, made and half-open ones together; of all NEWCONN_MAX. Beyond it a SYN is
  *              not answered, as by a full listener: the client tries again.
@@ -446,10 +447,10 @@ enum newconn_verdict newconn_input(struct newconn *nc, const uint8_t *packet, si
 		return NEWCONN_OTHER;
 	if (*p && (*p)->listener)
 		return half_open_input(nc, p, &seg, now_us);
-	if (*p && !syn)
-		return time_wait_input(nc, &seg);
-	if (*p && listener_find(nc, seg.dst, seg.dport))
-		entry_drop(p);	/* RFC 9293 3.10.7.4: a new SYN ends TIME_WAIT */
+	/* A new SYN ends TIME_WAIT (RFC 9293 3.10.7.4), but the kernel's only the kernel can end: a
+	 * connection made by us would meet the old one there, not the listener. */
+	if (*p)
+		return syn ? NEWCONN_OTHER : time_wait_input(nc, &seg);
 	return syn ? syn_input(nc, &seg, now_us) : NEWCONN_OTHER;
 }
 
