@@ -14,9 +14,10 @@
  *   Window     the stand-in went on announcing; TCP_REPAIR_WINDOW moves the right edge there, so
  *              that the kernel does not drop what the peer was allowed to send. It never shrinks.
  *   Room       the kernel takes in what fits into SO_RCVBUF. It is raised (SO_RCVBUFFORCE) for the
- *              bytes and for all that was announced besides. A buffer the program had set itself
- *              is put back; one that the kernel tunes stays as large, as it does after any burst,
- *              and unlocked (SO_BUF_LOCK), so that tuning goes on.
+ *              push and put back: a window is made from it, so one that stayed would be larger with
+ *              each hand-back. What was announced and comes before the program has read finds room
+ *              where the kernel tunes the buffer (tcp_clamp_window()), which is why that is left
+ *              unlocked (SO_BUF_LOCK) as it was; a buffer the program has set may make the peer repeat it.
  *   States     send(2) fails with EPIPE once our side was closed (FIN_WAIT1, FIN_WAIT2): those
  *              bytes go as packets, for which window and room are made here. After the peer's FIN
  *              nothing can follow.
@@ -91,7 +92,7 @@ struct room {
 	int bytes, lock;
 };
 
-/* room for @more bytes besides what is queued; their book-keeping counts as well */
+/* room for @more bytes besides what is queued, for now; their book-keeping counts as well */
 static int room_make(int fd, uint64_t more, struct room *room)
 {
 	uint32_t mem[SK_MEMINFO_VARS] = { 0 };
@@ -115,8 +116,7 @@ static void room_end(int fd, const struct room *room)
 {
 	if (room->lock < 0)
 		return;
-	if (room->lock & LOCK_RCVBUF)
-		set_int(fd, SOL_SOCKET, SO_RCVBUFFORCE, room->bytes / 2);
+	set_int(fd, SOL_SOCKET, SO_RCVBUFFORCE, room->bytes / 2);
 	set_int(fd, SOL_SOCKET, SO_BUF_LOCK, room->lock);
 }
 
@@ -159,7 +159,7 @@ static void wake_reader(int fd)
 static int push_in_repair(int fd, int state, const struct sock_image *rec, uint32_t *pushed)
 {
 	bool by_packets = state == SOCK_FIN_WAIT1 || state == SOCK_FIN_WAIT2;
-	uint32_t rcv_nxt, have, left, ahead;
+	uint32_t rcv_nxt, have, left;
 	struct room room;
 	int r = sock_repair_seq(fd, TCP_RECV_QUEUE, &rcv_nxt);
 
@@ -172,16 +172,14 @@ static int push_in_repair(int fd, int state, const struct sock_image *rec, uint3
 	left = have < rec->taken_len ? rec->taken_len - have : 0;
 	if (peer_has_closed(state))
 		return left ? -ESHUTDOWN : 0;
-	ahead = seq_after(rec->max_right, rcv_nxt) ? rec->max_right - rcv_nxt : 0;
-	r = room_make(fd, left > ahead ? left : ahead, &room);
-	if (!r && left && !by_packets) {
-		r = push_bytes(fd, rec->taken + have, left);
+	if (left && !by_packets) {
+		r = room_make(fd, left, &room);
+		if (!r)
+			r = push_bytes(fd, rec->taken + have, left);
+		room_end(fd, &room);
 		*pushed = r ? 0 : left;
 	}
-	if (!r)
-		r = open_window(fd, rcv_nxt + *pushed, rec);
-	room_end(fd, &room);
-	return r;
+	return r ? r : open_window(fd, rcv_nxt + *pushed, rec);
 }
 
 static int push_socket(int fd, const struct sock_image *rec, uint32_t *pushed)
