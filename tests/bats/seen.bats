@@ -94,3 +94,18 @@ configure() {
 	run_ok on n1 overlayd reload
 	run_fail on n1 curl -sS -m 5 http://127.0.0.1:7472/metrics
 }
+
+@test "a queue that overflows is counted, shown and logged" {
+	two_workloads
+	pid=$(on n1 cat /run/overlayd/overlayd.pid)
+	kill -STOP "$pid"
+	run_ok on n1 ip netns exec one python3 -c "
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for k in range(9000): s.sendto(b'x', ('$VIP2', 9))"
+	kill -CONT "$pid"
+	dropped() { on n1 overlayd status --json | jq -e '.queues.overlay0_dropped > 0'; }
+	wait_for 10 dropped
+	assert_match "$(on n1 overlayd status)" "queue of overlay0 full: [1-9]"
+	wait_for 20 on n1 grep -q 'overlay0 was full: [1-9][0-9]* packets dropped' /run/overlayd/overlayd.log
+}
