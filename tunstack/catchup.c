@@ -23,7 +23,8 @@
  *   Time       no answer for ASK_US, doubling: from what is known, again; after TRIES without
  *              progress, or when the kernel answers with RST: BEHIND, told, and left to itself.
  *   Egress     the kernel's plain ACKs are answers to us until the socket is DONE: what they say is
- *              old. What carries bytes the peer has not acknowledged is for the peer.
+ *              old. What carries bytes the peer has not acknowledged is for the peer; so is a RST:
+ *              the connection is no more, and the peer might wait for ever.
  *   Order      at most ACTIVE sockets are at it at a time, in the order of the records.
  *   Guarded by tests/unit/test_catchup.c, tests/bats/standin.bats
  */
@@ -444,7 +445,7 @@ enum catchup_verdict catchup_egress(struct catchup *c, const uint8_t *packet, si
 		return CATCHUP_KEEP;
 	if (seg.flags & OFFLOAD_TCP_RST) {
 		s->step = STEP_BEHIND;
-		return CATCHUP_SWALLOW;
+		return CATCHUP_KEEP;
 	}
 	if (s->step != STEP_BEHIND && s->asks)
 		socket_hears(s, &seg);

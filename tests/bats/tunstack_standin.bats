@@ -294,6 +294,24 @@ assert a == b and len(a) == 1, (len(a), len(b))' "$DIR/records" "$DIR/again"
 	assert_eq "$(served big bytes)" 300006
 }
 
+@test "stand-in: a connection that its listener cannot be given is told, and ends for its client at once" {
+	serve
+	talk old fin
+	freeze 0 -syn
+	wait_for 5 live
+	talk new bytes=2000 later
+	touch "$DIR/go"
+	wait_for 10 taken_at_least 2006
+	run_ok stack park "$DIR/records" push "$SERVER" "$DIR/records" handed-back release # nobody told the kernel what to expect
+	assert_eq "$(state behind)" 1
+	kill -CONT "$SERVER"
+	finish new none
+	assert_eq "$status" 1
+	assert_match "$(cat "$DIR/new.err")" "ConnectionResetError"
+	finish old none
+	assert_eq "$status" 0
+}
+
 @test "stand-in: what is no image, and no record, is refused" {
 	serve
 	talk one fin
