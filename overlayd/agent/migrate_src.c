@@ -25,6 +25,7 @@
 #include <unistd.h>
 
 #include "overlayd/agent/fault.h"
+#include "overlayd/agent/lossprobe.h"
 #include "overlayd/agent/migrate.h"
 #include "overlayd/agent/migrate_src_priv.h"
 #include "overlayd/agent/ms_init.h"
@@ -393,6 +394,10 @@ static int src_prepare(void *arg, struct oerr *err)
 	m->flocks = flocks_new(m->scan);
 	m->unixpath = unixpath_new(m->scan, m->agent.journal.hex);
 	src_start_loose(m);
+	if (lossprobe_stop(m->control.w.name, &m->agent.journal, err)) {
+		log_warn("migrate", "%.8s: %s", m->agent.journal.hex, err->text);
+		oerr_clear(err);
+	}
 	if (src_open_stack(m, err) || src_make_fence(m, err) || criu_kdat_prepare(m->agent.conf->criu.path, err) ||
 	    agent_wait(&m->agent, src_is_prepared, m, SRC_PREPARED_MS, "prepare", err) || src_start_criu(m, err))
 		return err->code;
@@ -405,6 +410,8 @@ static void src_prepare_undo(void *arg)
 	struct oerr err = { 0 };
 
 	if (m->fence && (cgroup_fence_restore(m->fence, &err) || cgroup_fence_remove(m->fence, &err)))
+		log_error("migrate", "%.8s: %s", m->agent.journal.hex, err.text);
+	if (lossprobe_restore(m->control.w.name, &m->agent.journal, &err))
 		log_error("migrate", "%.8s: %s", m->agent.journal.hex, err.text);
 }
 

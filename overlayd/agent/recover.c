@@ -29,6 +29,7 @@
 #include "overlayd/agent/fault.h"
 #include "overlayd/agent/flocks.h"
 #include "overlayd/agent/giveback.h"
+#include "overlayd/agent/lossprobe.h"
 #include "overlayd/agent/sockmatch.h"
 #include "overlayd/agent/unixpath.h"
 #include "overlayd/common/cleanup.h"
@@ -266,6 +267,8 @@ static void recover_roll_back(struct recover *r)
 	r->fence = NULL;
 	if (r->have_workload)
 		recover_until_done(r, recover_open_network);
+	if (r->have_workload && lossprobe_restore(r->control.w.name, &r->agent.journal, &err))
+		log_error("recover", "%.8s: %s", r->agent.journal.hex, err.text);
 	flocks_free(fl);
 	unixpath_free(up);
 	log_info("recover", "%.8s: %s goes on running here", r->agent.journal.hex, r->control.w.name);

@@ -17,6 +17,7 @@
 #include <sys/random.h>
 
 #include "overlayd/agent/fault.h"
+#include "overlayd/agent/lossprobe.h"
 #include "overlayd/agent/migrate_src_priv.h"
 #include "overlayd/common/log.h"
 #include "overlayd/common/monotime.h"
@@ -155,7 +156,8 @@ static void after_return(struct migrate_src *m, struct oerr *err)
 	if (cgroup_fence_thaw(m->fence, &back))
 		log_error("migrate", "%.8s: %s", m->agent.journal.hex, back.text);
 	src_thaw(m);
-	if (cgroup_fence_restore(m->fence, &back) || cgroup_fence_remove(m->fence, &back))
+	if (cgroup_fence_restore(m->fence, &back) || cgroup_fence_remove(m->fence, &back) ||
+	    lossprobe_restore(m->control.w.name, &m->agent.journal, &back))
 		log_error("migrate", "%.8s: %s", m->agent.journal.hex, back.text);
 	m->returned = true;
 }
