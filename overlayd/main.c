@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /* main.c - the command overlayd: starts the daemon, and asks it everything else
  *
- * Each word is a line of the table at the end. Apart from start and check-config a command sends one request to the daemon's
- * socket and shows the answer; --json shows it as it came.
+ * Each word is a line of the table at the end. Most commands are one request to the daemon's socket, which their line describes, and
+ * the answer shown; --json shows it as it came. The others have a function of their own.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -46,13 +46,31 @@ struct main_options {
 	int n_args;
 };
 
+/* the body of a request; which one, the command's line says */
+union main_body {
+	ProtobufCMessage base;
+	Ovl__CtlReload reload;
+	Ovl__CtlStatus status;
+	Ovl__CtlNetnsAdd netns_add;
+	Ovl__CtlNetnsDel netns_del;
+	Ovl__CtlNetnsList netns_list;
+	Ovl__CtlWhere where;
+	Ovl__CtlPin pin;
+	Ovl__CtlRelease release;
+	Ovl__CtlMigrationGiveUp give_up;
+};
+
 struct main_command {
 	const char *word, *sub;	/* "netns", "add"; sub NULL for one-word commands */
 	const char *usage;	/* behind the words */
 	const char *help;
-	const char *options;	/* of "cfjpFGiW": which are allowed */
+	const char *options;	/* short names of those allowed */
 	int min_args, max_args;	/* -1 = any */
-	int (*run)(const struct main_options *o);
+	int (*run)(const struct main_options *o);	/* NULL: one request, which the rest describes */
+	Ovl__CtlMsg__BodyCase body;
+	const ProtobufCMessageDescriptor *type;		/* of its body */
+	int (*fill)(const struct main_options *o, union main_body *body);	/* from the arguments; exit status, 0 = go on; may be NULL */
+	void (*show)(const json_t *v);			/* the answer; NULL: nothing is shown */
 };
 
 static int main_fail(const struct oerr *err, int status)
@@ -110,6 +128,14 @@ static int main_ask_show(Ovl__CtlMsg *req, bool json, void (*show)(const json_t 
 	json_decref(v);
 	ovl__ctl_msg__free_unpacked(msg, NULL);
 	return 0;
+}
+
+static int main_parse_vip(const char *text, vip_t *vip)
+{
+	if (!vip_parse(text, vip))
+		return 0;
+	fprintf(stderr, "overlayd: \"%s\" is no IPv4 address\n", text);
+	return EXIT_USAGE;
 }
 
 static int main_start(const struct main_options *o)
@@ -191,99 +217,6 @@ static int main_check_config(const struct main_options *o)
 	return 0;
 }
 
-static int main_reload(const struct main_options *o)
-{
-	Ovl__CtlMsg req = OVL__CTL_MSG__INIT;
-	Ovl__CtlReload reload = OVL__CTL_RELOAD__INIT;
-
-	(void)o;
-	req.body_case = OVL__CTL_MSG__BODY_RELOAD;
-	req.reload = &reload;
-	return main_ask_silent(&req);
-}
-
-static int main_status(const struct main_options *o)
-{
-	Ovl__CtlMsg req = OVL__CTL_MSG__INIT;
-	Ovl__CtlStatus status = OVL__CTL_STATUS__INIT;
-
-	req.body_case = OVL__CTL_MSG__BODY_STATUS;
-	req.status = &status;
-	return main_ask_show(&req, o->json, show_status);
-}
-
-static int main_netns_add(const struct main_options *o)
-{
-	Ovl__CtlMsg req = OVL__CTL_MSG__INIT;
-	Ovl__CtlNetnsAdd add = OVL__CTL_NETNS_ADD__INIT;
-	vip_t vips[FABRIC_VIPS_MAX];
-	int n = vip_parse_list(o->args[1], vips, FABRIC_VIPS_MAX);
-
-	if (n < 0) {
-		fprintf(stderr, "overlayd: \"%s\": 1 to %d different IPv4 addresses, separated by commas\n", o->args[1],
-			FABRIC_VIPS_MAX);
-		return EXIT_USAGE;
-	}
-	add.name = o->args[0];
-	add.vips = vips;
-	add.n_vips = (size_t)n;
-	req.body_case = OVL__CTL_MSG__BODY_NETNS_ADD;
-	req.netns_add = &add;
-	return main_ask_silent(&req);
-}
-
-static int main_netns_del(const struct main_options *o)
-{
-	Ovl__CtlMsg req = OVL__CTL_MSG__INIT;
-	Ovl__CtlNetnsDel del = OVL__CTL_NETNS_DEL__INIT;
-
-	del.name = o->args[0];
-	del.force = o->force;
-	req.body_case = OVL__CTL_MSG__BODY_NETNS_DEL;
-	req.netns_del = &del;
-	return main_ask_silent(&req);
-}
-
-static int main_netns_list(const struct main_options *o)
-{
-	Ovl__CtlMsg req = OVL__CTL_MSG__INIT;
-	Ovl__CtlNetnsList list = OVL__CTL_NETNS_LIST__INIT;
-
-	req.body_case = OVL__CTL_MSG__BODY_NETNS_LIST;
-	req.netns_list = &list;
-	return main_ask_show(&req, o->json, show_workloads);
-}
-
-static int main_where(const struct main_options *o)
-{
-	Ovl__CtlMsg req = OVL__CTL_MSG__INIT;
-	Ovl__CtlWhere where = OVL__CTL_WHERE__INIT;
-
-	where.name = o->args[0];
-	req.body_case = OVL__CTL_MSG__BODY_WHERE;
-	req.where = &where;
-	return main_ask_show(&req, o->json, show_bindings);
-}
-
-static int main_parse_vip(const char *text, vip_t *vip)
-{
-	if (!vip_parse(text, vip))
-		return 0;
-	fprintf(stderr, "overlayd: \"%s\" is no IPv4 address\n", text);
-	return EXIT_USAGE;
-}
-
-static int main_resolve(const struct main_options *o)
-{
-	Ovl__CtlMsg req = OVL__CTL_MSG__INIT;
-	Ovl__CtlWhere where = OVL__CTL_WHERE__INIT;
-	int ret = main_parse_vip(o->args[0], &where.vip);
-
-	req.body_case = OVL__CTL_MSG__BODY_WHERE;
-	req.where = &where;
-	return ret ? ret : main_ask_show(&req, o->json, show_bindings);
-}
-
 /* seconds, with a fraction if need be; Return: 0, EXIT_USAGE */
 static int main_parse_seconds(const char *text, unsigned int *ms)
 {
@@ -316,53 +249,67 @@ static int main_ping(const struct main_options *o)
 	return ret ? ret : ping_cmd_run(&c);
 }
 
-static int main_release(const struct main_options *o)
+static int main_fill_netns_add(const struct main_options *o, union main_body *body)
 {
-	Ovl__CtlMsg req = OVL__CTL_MSG__INIT;
-	Ovl__CtlRelease release = OVL__CTL_RELEASE__INIT;
-	int ret = main_parse_vip(o->args[0], &release.vip);
+	static vip_t vips[FABRIC_VIPS_MAX];
+	int n = vip_parse_list(o->args[1], vips, FABRIC_VIPS_MAX);
 
-	req.body_case = OVL__CTL_MSG__BODY_RELEASE;
-	req.release = &release;
-	return ret ? ret : main_ask_silent(&req);
+	if (n < 0) {
+		fprintf(stderr, "overlayd: \"%s\": 1 to %d different IPv4 addresses, separated by commas\n", o->args[1],
+			FABRIC_VIPS_MAX);
+		return EXIT_USAGE;
+	}
+	body->netns_add.name = o->args[0];
+	body->netns_add.vips = vips;
+	body->netns_add.n_vips = (size_t)n;
+	return 0;
 }
 
-static int main_migration_resolve(const struct main_options *o)
+static int main_fill_netns_del(const struct main_options *o, union main_body *body)
 {
-	Ovl__CtlMsg req = OVL__CTL_MSG__INIT;
-	Ovl__CtlMigrationGiveUp give_up = OVL__CTL_MIGRATION_GIVE_UP__INIT;
+	body->netns_del.name = o->args[0];
+	body->netns_del.force = o->force;
+	return 0;
+}
 
+static int main_fill_where(const struct main_options *o, union main_body *body)
+{
+	body->where.name = o->args[0];
+	return 0;
+}
+
+static int main_fill_resolve(const struct main_options *o, union main_body *body)
+{
+	return main_parse_vip(o->args[0], &body->where.vip);
+}
+
+static int main_fill_release(const struct main_options *o, union main_body *body)
+{
+	return main_parse_vip(o->args[0], &body->release.vip);
+}
+
+static int main_fill_pin(const struct main_options *o, union main_body *body)
+{
+	body->pin.name = o->args[0];
+	body->pin.on = true;
+	return 0;
+}
+
+static int main_fill_unpin(const struct main_options *o, union main_body *body)
+{
+	body->pin.name = o->args[0];
+	return 0;
+}
+
+static int main_fill_give_up(const struct main_options *o, union main_body *body)
+{
 	if (!o->give_up) {
 		fputs("overlayd: the destination is committed to run the workload. Only if it is gone for good, with whatever its copy\n"
 		      "has done, may the source go on from where it stood. Confirm that with --give-up-destination\n", stderr);
 		return EXIT_USAGE;
 	}
-	give_up.id = o->args[0];
-	req.body_case = OVL__CTL_MSG__BODY_MIGRATION_GIVE_UP;
-	req.migration_give_up = &give_up;
-	return main_ask_silent(&req);
-}
-
-static int main_set_pin(const char *name, bool on)
-{
-	Ovl__CtlMsg req = OVL__CTL_MSG__INIT;
-	Ovl__CtlPin pin = OVL__CTL_PIN__INIT;
-
-	pin.name = (char *)name;
-	pin.on = on;
-	req.body_case = OVL__CTL_MSG__BODY_PIN;
-	req.pin = &pin;
-	return main_ask_silent(&req);
-}
-
-static int main_pin(const struct main_options *o)
-{
-	return main_set_pin(o->args[0], true);
-}
-
-static int main_unpin(const struct main_options *o)
-{
-	return main_set_pin(o->args[0], false);
+	body->give_up.id = o->args[0];
+	return 0;
 }
 
 /* may something be started in workload @name? While it moves it may not: CRIU has counted its processes, a later one would be lost.
@@ -456,26 +403,54 @@ static int main_exec(const struct main_options *o)
 }
 
 static const struct main_command main_commands[] = {
-	{ "start", NULL, "[-c FILE] [--foreground]", "bring this node up", "cf", 0, 0, main_start },
-	{ "stop", NULL, "[--purge] [--force]", "stop the daemon; workloads stay, unless --purge takes everything down", "pF", 0, 0, main_stop },
-	{ "status", NULL, "[--json]", "this node, its workloads, peers and migrations", "j", 0, 0, main_status },
-	{ "check-config", NULL, "[-c FILE]", "read the configuration and say what is wrong with it", "c", 0, 0, main_check_config },
-	{ "reload", NULL, "", "take over a changed configuration", "", 0, 0, main_reload },
+	{ "start", NULL, "[-c FILE] [--foreground]", "bring this node up", "cf", 0, 0, .run = main_start },
+	{ "stop", NULL, "[--purge] [--force]", "stop the daemon; workloads stay, unless --purge takes everything down", "pF", 0, 0, .run = main_stop },
+	{ "status", NULL, "[--json]", "this node, its workloads, peers and migrations", "j", 0, 0,
+	  .body = OVL__CTL_MSG__BODY_STATUS, .type = &ovl__ctl_status__descriptor, .show = show_status },
+	{ "check-config", NULL, "[-c FILE]", "read the configuration and say what is wrong with it", "c", 0, 0, .run = main_check_config },
+	{ "reload", NULL, "", "take over a changed configuration", "", 0, 0,
+	  .body = OVL__CTL_MSG__BODY_RELOAD, .type = &ovl__ctl_reload__descriptor },
 	{ "netns", "add", "NAME VIP[,VIP...]", "make a workload: a migratable network namespace with its addresses", "", 2, 2,
-	  main_netns_add },
-	{ "netns", "del", "NAME [--force]", "remove it; --force kills what runs in it", "F", 1, 1, main_netns_del },
-	{ "netns", "list", "[--json]", "the workloads of this node", "j", 0, 0, main_netns_list },
-	{ "exec", NULL, "NAME -- CMD [ARG...]", "run CMD in it, in PID and IPC namespaces of its own", "", 2, -1, main_exec },
-	{ "where", NULL, "NAME [--json]", "on which node a workload is", "j", 1, 1, main_where },
-	{ "resolve", NULL, "VIP [--json]", "on which node a virtual address is", "j", 1, 1, main_resolve },
+	  .body = OVL__CTL_MSG__BODY_NETNS_ADD, .type = &ovl__ctl_netns_add__descriptor, .fill = main_fill_netns_add },
+	{ "netns", "del", "NAME [--force]", "remove it; --force kills what runs in it", "F", 1, 1,
+	  .body = OVL__CTL_MSG__BODY_NETNS_DEL, .type = &ovl__ctl_netns_del__descriptor, .fill = main_fill_netns_del },
+	{ "netns", "list", "[--json]", "the workloads of this node", "j", 0, 0,
+	  .body = OVL__CTL_MSG__BODY_NETNS_LIST, .type = &ovl__ctl_netns_list__descriptor, .show = show_workloads },
+	{ "exec", NULL, "NAME -- CMD [ARG...]", "run CMD in it, in PID and IPC namespaces of its own", "", 2, -1, .run = main_exec },
+	{ "where", NULL, "NAME [--json]", "on which node a workload is", "j", 1, 1,
+	  .body = OVL__CTL_MSG__BODY_WHERE, .type = &ovl__ctl_where__descriptor, .fill = main_fill_where, .show = show_bindings },
+	{ "resolve", NULL, "VIP [--json]", "on which node a virtual address is", "j", 1, 1,
+	  .body = OVL__CTL_MSG__BODY_WHERE, .type = &ovl__ctl_where__descriptor, .fill = main_fill_resolve, .show = show_bindings },
 	{ "ping", NULL, "VIP [-c N] [-i S] [-W S] [--json]", "which way packets for it go, and how long that takes", "ciWj", 1, 1,
-	  main_ping },
-	{ "pin", NULL, "NAME", "it refuses to move from now on", "", 1, 1, main_pin },
-	{ "unpin", NULL, "NAME", "it may move again", "", 1, 1, main_unpin },
-	{ "release", NULL, "VIP", "free the address of a node that is gone for good", "", 1, 1, main_release },
+	  .run = main_ping },
+	{ "pin", NULL, "NAME", "it refuses to move from now on", "", 1, 1,
+	  .body = OVL__CTL_MSG__BODY_PIN, .type = &ovl__ctl_pin__descriptor, .fill = main_fill_pin },
+	{ "unpin", NULL, "NAME", "it may move again", "", 1, 1,
+	  .body = OVL__CTL_MSG__BODY_PIN, .type = &ovl__ctl_pin__descriptor, .fill = main_fill_unpin },
+	{ "release", NULL, "VIP", "free the address of a node that is gone for good", "", 1, 1,
+	  .body = OVL__CTL_MSG__BODY_RELEASE, .type = &ovl__ctl_release__descriptor, .fill = main_fill_release },
 	{ "migration", "resolve", "ID --give-up-destination", "after the commit, its destination gone for good: run here again", "G", 1, 1,
-	  main_migration_resolve },
+	  .body = OVL__CTL_MSG__BODY_MIGRATION_GIVE_UP, .type = &ovl__ctl_migration_give_up__descriptor, .fill = main_fill_give_up },
 };
+
+/* a command that is one request: its line says all about it */
+static int main_run(const struct main_command *c, const struct main_options *o)
+{
+	Ovl__CtlMsg req = OVL__CTL_MSG__INIT;
+	union main_body body;
+	int ret = 0;
+
+	if (c->run)
+		return c->run(o);
+	protobuf_c_message_init(c->type, &body.base);
+	if (c->fill)
+		ret = c->fill(o, &body);
+	if (ret)
+		return ret;
+	req.body_case = c->body;
+	req.status = &body.status; /* any member will do: they are one pointer */
+	return c->show ? main_ask_show(&req, o->json, c->show) : main_ask_silent(&req);
+}
 
 static int main_usage(FILE *f)
 {
@@ -559,5 +534,5 @@ int main(int argc, char **argv)
 	argv[skip] = argv[0];
 	if (main_parse(c, argc - skip, argv + skip, &o))
 		return EXIT_USAGE;
-	return c->run(&o);
+	return main_run(c, &o);
 }
