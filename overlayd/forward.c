@@ -487,6 +487,10 @@ static bool source_is_there(struct forward *fw, const struct flight *f)
 		*p = (struct proven){ f->pkt.src, f->from, fib_version(fw->fib) };
 		return true;
 	}
+	/* nobody had it a moment ago, and now it speaks: what we know is old, and the answer would be
+	 * refused */
+	if (e && e->state == FIB_UNREACHABLE)
+		return false;
 	return source_may(fw->source, f->pkt.src, &f->from, SOURCE_SENDS, f->now_us);
 }
 

@@ -330,6 +330,24 @@ static void test_redirected(void **state)
 	assert_int_equal(fib_held_packets(forward_fib(r->fw)), 1);
 }
 
+/* freed, and registered again at the same node: what it says waits for the news, or the answer to it would be refused */
+static void test_registered_again(void **state)
+{
+	struct rig *r = *state;
+
+	forward_set_local(r->fw, PACKET_DST, 1, r->now_us);
+	lives_at(r, PACKET_SRC, 1, &r->peer);
+	numbered(r, &r->peer, 1);
+	forward_set_unreachable(r->fw, PACKET_SRC, 0, r->now_us);
+	numbered(r, &r->peer, 2);
+	assert_int_equal(r->writes, 1);
+	assert_int_equal(r->verifies, 1);
+	lives_at(r, PACKET_SRC, 2, &r->peer);
+	assert_int_equal(r->writes, 2);
+	from_tun(r, &own);
+	assert_int_equal(peer_gets(r, NULL, NULL), TUNNEL_DATA);
+}
+
 /* what was found true is found true again without looking, until anything changes */
 static void test_run(void **state)
 {
@@ -370,6 +388,7 @@ int main(void)
 		RIG_TEST(test_forwarders),
 		RIG_TEST(test_forwarded_goes_no_further),
 		RIG_TEST(test_redirected),
+		RIG_TEST(test_registered_again),
 		RIG_TEST(test_run),
 	};
 
