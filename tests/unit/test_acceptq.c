@@ -513,6 +513,7 @@ static void test_a_full_window(void **state)
 	sockpeek_found_fini(&f);
 	wire_to(t.dest);
 	fd = MUST(accept(dest, NULL, NULL));
+	send_ramp(fd, 1);	/* tells the client that there is room: it had been told of none, and asks again ever more seldom */
 	expect_ramp(fd, 0, there + 10000);
 	close(fd);
 	close(c.fd);
