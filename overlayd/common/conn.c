@@ -5,7 +5,8 @@
  *   Purpose    one object for every stream of the system: frames in, frames out, one word when it
  *              ends. Never blocks.
  *   Not here   what frames mean; reconnecting (peer.c, dirclient.c); accepting (conn_listen.c);
- *              bytes to frames (conn_frame.c).
+ *              bytes to frames (conn_frame.c); the TLS' buffers (conn_bio.c); the send queue's
+ *              memory (conn_queue.c).
  *   States     CONNECT -> HANDSHAKE -> UP -> OVER. An accepted one begins in HANDSHAKE, a UNIX one
  *              in START, which lasts until the loop's next turn. A conn_finish()ed one is LINGER:
  *              sends its queue, shuts down its side, reads and discards until the other end closes.
@@ -34,8 +35,6 @@
  *              runs.
  *   Guarded by tests/unit/test_conn.c
  */
-#include "overlayd/common/conn.h"
-
 #include <errno.h>
 #include <netinet/tcp.h>
 #include <openssl/err.h>
@@ -47,200 +46,23 @@
 #include <unistd.h>
 
 #include "overlayd/common/cleanup.h"
+#include "overlayd/common/conn_priv.h"
 #include "overlayd/common/util.h"
 
 #define HANDSHAKE_DEFAULT_MS 5000
 #define LINGER_MS 2000
 #define READ_BATCH 16			/* recv() calls per wakeup */
-#define IO_BUF (64u << 10)		/* below malloc's mmap threshold, as CHUNK_MAX is */
-#define CHUNK_MIN (4u << 10)
-#define CHUNK_MAX (64u << 10)
-#define SPARES_MAX 16			/* chunks of that size kept for the next bytes */
-#define WHY_MAX 256
-
-enum conn_state { CONN_CONNECT, CONN_HANDSHAKE, CONN_START, CONN_UP, CONN_LINGER, CONN_OVER };
-
-/* encrypted bytes between the socket and OpenSSL: buf[start .. start + len) */
-struct conn_buf {
-	uint8_t *buf;		/* IO_BUF bytes, allocated when first needed */
-	size_t start, len;
-};
-
-/* a piece of the send queue: whole frames one after the other, never moved */
-struct conn_chunk {
-	struct conn_chunk *next;
-	size_t cap, fill, off;	/* allocated, written, already sent */
-	uint8_t data[];
-};
-
-struct conn {
-	struct conn_cfg cfg;
-	enum conn_state state;
-	int fd;
-	SSL *ssl;		/* NULL on a UNIX socket */
-	struct tls_user user;	/* of cfg.tls, as long as there is ssl */
-	struct conn_buf in, out;	/* TLS only */
-	unsigned int reads_left;	/* recv() calls the TLS may still make in this callback */
-	ev_io io;
-	ev_timer timer;
-	ev_prepare flush;	/* end of a turn that queued something; starts a UNIX conn, too */
-	struct conn_framer rx;
-	struct conn_chunk *q_head, *q_tail;
-	struct conn_chunk *spares;	/* sent ones: memory given back and got again has to be paged in anew */
-	unsigned int n_spares;
-	size_t q_bytes;
-	short wants;		/* EV_READ or EV_WRITE that handshake or sending waits for, or 0 */
-	bool above_high;	/* drained() is due once below the low mark */
-	bool broken;		/* a write failed: nothing is sent any more, reading finds out why */
-	bool paused;		/* owner wants no frames */
-	bool delivering;	/* frame() is on the stack: rx may not be touched */
-	bool shut;		/* LINGER: our side has been shut down */
-	bool dead;		/* freed by its owner while busy */
-	unsigned int busy;	/* callbacks of ours on the stack */
-	ev_tstamp last_rx;
-	struct conn_preface_wire preface;
-	size_t preface_left;	/* bytes of it still to send, 0 when accepted */
-	struct sockaddr_in addr;
-	char name[TLS_NODE_NAME_MAX];
-	struct ucred cred;	/* UNIX only */
-	char why[WHY_MAX];
-};
-
-/* ---- a BIO over a socket that never raises SIGPIPE ---- */
-
-static struct conn *bio_conn(BIO *b)
-{
-	return BIO_get_data(b);
-}
-
-static int bio_later(BIO *b, int flag)
-{
-	BIO_set_flags(b, flag | BIO_FLAGS_SHOULD_RETRY);
-	return -1;
-}
-
-/* send what is buffered; Return: 0 all gone, -EAGAIN some left, -EPIPE never again */
-static int conn_out_flush(struct conn *c)
-{
-	while (c->out.len && !c->broken) {
-		ssize_t r = send(c->fd, c->out.buf + c->out.start, c->out.len, MSG_NOSIGNAL);
-
-		if (r < 0 && (errno == EAGAIN || errno == EINTR))
-			return -EAGAIN;
-		c->broken = r < 0;
-		c->out.start += r > 0 ? (size_t)r : 0;
-		c->out.len -= r > 0 ? (size_t)r : 0;
-	}
-	c->out.start = 0;
-	return c->broken ? -EPIPE : 0;
-}
-
-static int bio_write(BIO *b, const char *data, int len)
-{
-	struct conn *c = bio_conn(b);
-	size_t n = (size_t)len;
-
-	BIO_clear_retry_flags(b);
-	if (c->out.start + c->out.len == IO_BUF && conn_out_flush(c) == -EAGAIN)
-		return bio_later(b, BIO_FLAGS_WRITE);
-	if (c->broken)
-		return -1;
-	if (!c->out.buf)
-		c->out.buf = xmalloc(IO_BUF);
-	n = n < IO_BUF - c->out.start - c->out.len ? n : IO_BUF - c->out.start - c->out.len;
-	memcpy(c->out.buf + c->out.start + c->out.len, data, n);
-	c->out.len += n;
-	return (int)n;
-}
-
-/* Return: as recv() */
-static ssize_t conn_in_fill(struct conn *c)
-{
-	ssize_t r;
-
-	if (!c->in.buf)
-		c->in.buf = xmalloc(IO_BUF);
-	c->reads_left--;
-	r = recv(c->fd, c->in.buf, IO_BUF, 0);
-	c->in.start = 0;
-	c->in.len = r > 0 ? (size_t)r : 0;
-	return r;
-}
-
-static int bio_read(BIO *b, char *data, int len)
-{
-	struct conn *c = bio_conn(b);
-	size_t n = (size_t)len;
-	ssize_t r;
-
-	BIO_clear_retry_flags(b);
-	if (!c->in.len) {
-		if (!c->reads_left)
-			return bio_later(b, BIO_FLAGS_READ);
-		r = conn_in_fill(c);
-		if (r < 0 && (errno == EAGAIN || errno == EINTR))
-			return bio_later(b, BIO_FLAGS_READ);
-		if (r == 0)
-			BIO_set_flags(b, BIO_FLAGS_IN_EOF);
-		if (r <= 0)
-			return (int)r;
-	}
-	n = n < c->in.len ? n : c->in.len;
-	memcpy(data, c->in.buf + c->in.start, n);
-	c->in.start += n;
-	c->in.len -= n;
-	return (int)n;
-}
-
-static long bio_ctrl(BIO *b, int cmd, long num, void *ptr)
-{
-	(void)num;
-	(void)ptr;
-	if (cmd == BIO_CTRL_EOF)
-		return BIO_test_flags(b, BIO_FLAGS_IN_EOF) != 0;
-	if (cmd != BIO_CTRL_FLUSH)
-		return 0;
-	BIO_clear_retry_flags(b);
-	return conn_out_flush(bio_conn(b)) == -EAGAIN ? bio_later(b, BIO_FLAGS_WRITE) : 1;
-}
-
-/* made once per process and never freed: every conn's BIO refers to it */
-static const BIO_METHOD *bio_method(void)
-{
-	static BIO_METHOD *m;
-
-	if (m)
-		return m;
-	m = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "overlayd conn");
-	if (!m)
-		abort();
-	BIO_meth_set_write(m, bio_write);
-	BIO_meth_set_read(m, bio_read);
-	BIO_meth_set_ctrl(m, bio_ctrl);
-	return m;
-}
 
 /* ---- life and death ---- */
 
 static void conn_destroy(struct conn *c)
 {
-	while (c->q_head) {
-		struct conn_chunk *next = c->q_head->next;
-
-		free(c->q_head);
-		c->q_head = next;
-	}
+	conn_queue_free(c);
 	if (c->ssl)
 		tls_user_del(&c->user);
 	SSL_free(c->ssl);
 	free(c->in.buf);
 	free(c->out.buf);
-	while (c->spares) {
-		struct conn_chunk *next = c->spares->next;
-
-		free(c->spares);
-		c->spares = next;
-	}
 	if (c->fd >= 0)
 		close(c->fd);
 	conn_framer_fini(&c->rx);
@@ -413,27 +235,6 @@ static size_t conn_write_some(struct conn *c, const void *buf, size_t len)
 		return (size_t)r;
 	c->broken = !c->wants;
 	return 0;
-}
-
-/* drop @n sent bytes from the front of the queue */
-static void conn_queue_sent(struct conn *c, size_t n)
-{
-	struct conn_chunk *k = c->q_head;
-
-	k->off += n;
-	c->q_bytes -= n;
-	if (k->off < k->fill)
-		return;
-	c->q_head = k->next;
-	if (!c->q_head)
-		c->q_tail = NULL;
-	if (k->cap < CHUNK_MAX || c->n_spares == SPARES_MAX) {
-		free(k);
-		return;
-	}
-	k->next = c->spares;
-	c->spares = k;
-	c->n_spares++;
 }
 
 /* send what the socket takes; the queue keeps the rest */
@@ -749,7 +550,7 @@ static void conn_recheck_cb(struct tls_user *user)
 
 static int conn_add_tls(struct conn *c, bool server, struct oerr *err)
 {
-	BIO *bio = BIO_new(bio_method());
+	BIO *bio = BIO_new(conn_bio_method());
 
 	c->ssl = SSL_new(c->cfg.tls);
 	if (c->ssl) {
@@ -925,49 +726,6 @@ int conn_detach_fd(struct conn *c)
 	return fd;
 }
 
-/* an empty one for at least one byte more than nothing, at most CHUNK_MAX of @len */
-static struct conn_chunk *conn_chunk_new(struct conn *c, size_t len)
-{
-	/* a queue that has formed is going to grow: fewer, larger chunks */
-	size_t cap = c->q_tail ? c->q_tail->cap * 2 : CHUNK_MIN;
-	struct conn_chunk *k = c->spares;
-
-	cap = cap < len ? len : cap;
-	if (cap >= CHUNK_MAX && k) {
-		c->spares = k->next;
-		c->n_spares--;
-		cap = k->cap;
-	} else {
-		cap = cap > CHUNK_MAX ? CHUNK_MAX : cap;
-		k = xmalloc(sizeof(*k) + cap);
-	}
-	*k = (struct conn_chunk){ .cap = cap };
-	return k;
-}
-
-static void conn_enqueue(struct conn *c, const uint8_t *p, size_t len)
-{
-	while (len) {
-		struct conn_chunk *k = c->q_tail;
-		size_t n;
-
-		if (!k || k->fill == k->cap) {
-			k = conn_chunk_new(c, len);
-			if (c->q_tail)
-				c->q_tail->next = k;
-			else
-				c->q_head = k;
-			c->q_tail = k;
-		}
-		n = k->cap - k->fill < len ? k->cap - k->fill : len;
-		memcpy(k->data + k->fill, p, n);
-		k->fill += n;
-		c->q_bytes += n;
-		p += n;
-		len -= n;
-	}
-}
-
 /**
  * conn_send() - queue one frame
  * @data: copied; @len 0..CONN_FRAME_MAX
@@ -988,8 +746,8 @@ int conn_send(struct conn *c, uint8_t channel, const void *data, size_t len)
 	if (c->q_bytes + sizeof(head) + len > CONN_QUEUE_MAX)
 		return -ENOBUFS;
 	conn_frame_encode(&head, channel, len);
-	conn_enqueue(c, (const uint8_t *)&head, sizeof(head));
-	conn_enqueue(c, data, len);
+	conn_queue_add(c, (const uint8_t *)&head, sizeof(head));
+	conn_queue_add(c, data, len);
 	if (c->q_bytes > CONN_QUEUE_HIGH)
 		c->above_high = true;
 	if (c->state == CONN_UP && !c->wants)
