@@ -8,7 +8,8 @@
  *              the first time.
  *   Probes     a segment without data whose number is the last one acknowledged (keepalive, window probe) asks for any segment at
  *              all in return.
- *   Ends       a reset, either way, ends the waiting: whoever resets wants no answer, whoever is reset has one. A SYN begins anew.
+ *   Ends       a reset, either way, ends the waiting: whoever resets wants no answer (how long it had waited by then counts, it may
+ *              have been why), whoever is reset has one. A SYN begins anew.
  *   Mark       from a mark on only what happens later counts; what is unanswered then goes on with its own time.
  *   Invariants ring ends ascend; the last is max_end while anything waits.
  *   Guarded by tests/unit/test_wire.c
@@ -151,6 +152,14 @@ static void flow_answered(struct wire_flows *t, struct flow *f, uint64_t since_u
 	}
 }
 
+/* how long the oldest unanswered question has waited */
+static uint64_t flow_waits_us(const struct flow *f, uint64_t now_us)
+{
+	uint64_t us = f->n ? now_us - f->ring[f->first].us : 0;
+
+	return f->probe_us && now_us - f->probe_us > us ? now_us - f->probe_us : us;
+}
+
 struct wire_flows *wire_flows_new(void)
 {
 	return xcalloc(1, sizeof(struct wire_flows));
@@ -181,6 +190,7 @@ void wire_flows_said(struct wire_flows *t, const uint8_t *packet, size_t len, ui
 	f = flow_find(t, &s.key);
 	if (s.rst) {
 		t->sum.resets_said++;
+		flow_answered(t, f, now_us - flow_waits_us(f, now_us), now_us);
 		flow_quiet(f);
 		return;
 	}
@@ -256,14 +266,6 @@ void wire_flows_mark(struct wire_flows *t)
 	for (unsigned int i = 0; i < BUCKETS; i++)
 		for (struct flow *f = t->buckets[i]; f; f = f->next)
 			f->silence_us = f->acked_bytes = f->heard_bytes = 0;
-}
-
-/* how long the oldest unanswered question has waited */
-static uint64_t flow_waits_us(const struct flow *f, uint64_t now_us)
-{
-	uint64_t us = f->n ? now_us - f->ring[f->first].us : 0;
-
-	return f->probe_us && now_us - f->probe_us > us ? now_us - f->probe_us : us;
 }
 
 static void flow_name(const struct flow *f, char *text, size_t size)

@@ -234,8 +234,8 @@ static void test_flow_resets(void **state)
 		{ 0, SAID, SYN, 1000, 0, 0, 0 },
 		{ 50, HEARD, SYN | ACK, 5000, 1001, 0, 50 },
 		{ 100, SAID, ACK, 1001, 5001, 100, 50 },
-		{ 120, SAID, RST, 1101, 0, 0, 50 },		/* it wants no answer any more */
-		{ 9000, SAID, SYN, 777000, 0, 0, 50 },		/* the same port again */
+		{ 155, SAID, RST, 1101, 0, 0, 55 },		/* it has waited so long, and wants no answer any more */
+		{ 9000, SAID, SYN, 777000, 0, 0, 55 },		/* the same port again */
 		{ 9060, HEARD, SYN | ACK, 900000, 777001, 0, 60 },
 		{ 9100, SAID, ACK, 777001, 900001, 10, 60 },
 		{ 9150, HEARD, RST, 900001, 0, 0, 60 },
