@@ -315,7 +315,6 @@ static int hop(struct node *n, bool away, bool resume, struct oerr *err)
 		r = stackclient_handed_back(from, NULL, err);	/* none of its business any more */
 	if (!r && resume)
 		r = stackclient_resume(to, NULL, err);
-	cyc.answered += st.answered_segments;
 	cyc.hopped++;
 	return r;
 }
