@@ -585,7 +585,8 @@ static void export_undo(struct conn *c, struct sock_image *rec)
  * stack_export() - every socket leaves as a record, in the order they were loaded
  * @fn: is given each; see stack_record_fn
  *
- * Acknowledgements that are due go out first, nothing afterwards. Return: 0, the stack is empty; or
+ * Acknowledgements that are due go out first, and the first of what has been in flight for long (stack_out_last()); nothing
+ * afterwards. Return: 0, the stack is empty; or
  * what @fn returned, the rest is still loaded.
  */
 int stack_export(struct stack *s, stack_record_fn fn, void *arg, uint64_t now_us)
@@ -595,6 +596,8 @@ int stack_export(struct stack *s, stack_record_fn fn, void *arg, uint64_t now_us
 	int r;
 
 	stack_flush(s, now_us);
+	TAILQ_FOREACH(c, &s->timed, timed)
+		stack_out_last(c, now_us);
 	while ((c = TAILQ_FIRST(&s->all))) {
 		export_one(c, &rec);
 		r = fn(&rec, arg);

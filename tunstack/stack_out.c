@@ -13,6 +13,7 @@
  *              round trip, if longer); fast after three duplicate acknowledgements. Then
  *              slow start from una, leaving out what the peer's last SACK blocks name. No
  *              congestion control beyond that: no byte is sent that the kernel has not sent before.
+ *              Once more when the connection is given away.
  *              Nothing gives up: what the peer does not answer, the kernel goes on with.
  *   Invariants has_timer <=> pcb and una != snd_nxt; conn in s->timed <=> has_timer.
  */
@@ -23,6 +24,7 @@
 
 #define CWND_MAX (64u << 10)	/* bytes repeated ahead of una */
 #define DUPACKS 3
+#define LAST_QUIET_US 30000u	/* nothing acknowledged for so long: more than most round trips */
 
 /* ---- packets ---- */
 
@@ -242,6 +244,21 @@ void stack_out_timeout(struct conn *c, uint64_t now_us)
 	recover(c, c->mss);
 	c->rto_us = c->rto_us < STACK_RTO_MAX_US / 2 ? 2 * c->rto_us : STACK_RTO_MAX_US;
 	stack_out_arm(c, now_us);
+}
+
+/**
+ * stack_out_last() - the connection is being given away: the first of what is in flight is repeated, unless it is young
+ *
+ * If it was lost, a kernel that has just been restored would find out by its first timeout, which is a
+ * second; the answer to this one reaches it with the packets that are held.
+ */
+void stack_out_last(struct conn *c, uint64_t now_us)
+{
+	if (!c->has_timer || now_us + c->rto_us < c->deadline_us + LAST_QUIET_US)
+		return;
+	c->rex = c->una;
+	c->cwnd = c->mss;
+	repeat(c);
 }
 
 /* blocks that lie within what is in flight */

@@ -139,5 +139,6 @@ void stack_out_acked(struct conn *c, const struct stack_segment *seg, uint32_t u
 void stack_out_arm(struct conn *c, uint64_t now_us);
 void stack_out_disarm(struct conn *c);
 void stack_out_timeout(struct conn *c, uint64_t now_us);
+void stack_out_last(struct conn *c, uint64_t now_us);
 
 #endif

@@ -843,6 +843,38 @@ static void test_export_refused(void **state)
 	rig_close(&rig);
 }
 
+/* what is in flight when a connection is given away is repeated, once, when it is not young */
+static void test_last_words(void **state)
+{
+	static const struct {
+		uint32_t in_flight, after_us;
+		unsigned int want;
+	} t[] = {
+		{ 2000, 0, 0 }, { 2000, 20000, 0 }, { 2000, 50000, 1 }, { 100, 50000, 1 }, { 0, 50000, 0 },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(t); i++) {
+		struct sock_image img, rec;
+		struct rig rig;
+
+		rig_open(&rig, 1000, 5000, 0, 0);
+		rig_image(&rig, &img, SOCK_ESTABLISHED, t[i].in_flight);
+		assert_int_equal(rig_load(&rig, &img), 0);
+		rig.n_out = 0;
+		rig.now_us += t[i].after_us;
+		rig_export(&rig, &rec);
+		assert_int_equal(rig.n_out, t[i].want);
+		if (t[i].want) {
+			assert_int_equal(rig.outs[0].seq, 0);
+			assert_int_equal(rig.outs[0].len, t[i].in_flight < 1448 ? t[i].in_flight : 1448);
+		}
+		sock_image_fini(&rec);
+		sock_image_fini(&img);
+		rig_close(&rig);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -860,6 +892,7 @@ int main(void)
 		cmocka_unit_test(test_silence),
 		cmocka_unit_test(test_mapped),
 		cmocka_unit_test(test_not_ours),
+		cmocka_unit_test(test_last_words),
 		cmocka_unit_test(test_export_refused),
 	};
 
