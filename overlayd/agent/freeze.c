@@ -45,6 +45,7 @@
 #define FREEZE_READY_MS 20000
 #define FREEZE_STOP_MS 15000
 #define FREEZE_RESUME_MS 30000
+#define FREEZE_FENCE_MS 2000
 #define FREEZE_OPEN_MS 10000		/* for a tunstack that died to be replaced */
 #define FREEZE_IMAGE_SLACK (512ull << 20)
 
@@ -511,17 +512,40 @@ int src_freeze(struct migrate_src *m, struct oerr *err)
 			FREEZE_ATTEMPTS);
 }
 
+/* The stand-in's bytes must be in the sockets before the processes use them. As long as all of them are stopped by CRIU the fence takes
+ * them over; frozen while they run, they would see their system calls interrupted. While a dump is under way CRIU runs code in them. */
+static bool src_fence_early(struct migrate_src *m)
+{
+	struct oerr err = { 0 };
+	bool waiting = false;
+
+	if (!m->standin.pid || !m->captured || cgroup_fence_frozen(m->fence))
+		return false;
+	for (size_t i = 0; i < m->n_trees; i++) {
+		if (!m->trees[i].asked || m->trees[i].ended || !criu_waiting(m->trees[i].criu))
+			return false;
+		waiting = true;
+	}
+	if (waiting && cgroup_fence_freeze(m->fence, FREEZE_FENCE_MS, &err))
+		log_warn("migrate", "%.8s: %s", m->agent.journal.hex, err.text);
+	return waiting;
+}
+
 /** src_thaw() - back to running, from wherever src_freeze() and what follows it got to; the tasks must not be fenced any more */
 void src_thaw(struct migrate_src *m)
 {
 	struct oerr err = { 0 };
+	bool fenced;
 
 	if (m->unixpath && unixpath_put_back(m->unixpath, &err))
 		log_error("migrate", "%.8s: %s", m->agent.journal.hex, err.text);
 	if (m->flocks && flocks_relock(m->flocks, 2000, &err))
 		log_error("migrate", "%.8s: %s", m->agent.journal.hex, err.text);
+	fenced = src_fence_early(m);
 	src_resume(m);
 	src_release(m);
+	if (fenced && cgroup_fence_thaw(m->fence, &err))
+		log_error("migrate", "%.8s: %s", m->agent.journal.hex, err.text);
 	for (size_t i = 0; i < m->n_trees; i++)
 		src_tree_stop(&m->trees[i]);
 }

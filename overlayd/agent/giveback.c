@@ -5,8 +5,9 @@
  *   Purpose    every way by which captured processes come to run again where they were: a roll-back, a return after the commit, a
  *              recovery. Whoever opens the network goes through giveback_open_network().
  *   Why        what was acknowledged in a socket's name must be in it before a packet reaches it: the peer sends it no more.
- *   Order      the tunstack is parked: it answers no more, and tells what it took. The processes are frozen by their cgroup: CRIU may
- *              have let them go already, and a socket must not be used while it is in repair mode. Bytes are pushed; the tunstack
+ *   Order      the tunstack is parked: it answers no more, and tells what it took. The processes are frozen by their cgroup, mostly
+ *              since before CRIU let them go (src_thaw()): a socket must not be used while it is in repair mode. If they run already,
+ *              they are frozen only when bytes were taken in, for they notice: epoll_wait(2) ends with EINTR. Bytes are pushed; the tunstack
  *              is told; fence and capture end (ACK, FIN, RST and held packets follow); the processes run.
  *   Repeatable at every step: parking gives the same records, pushing knows what is there (tunstack/handback.h).
  *   Dead       a tunstack that may have answered and died took its knowledge along: which connections it took bytes for nobody knows.
@@ -184,15 +185,30 @@ static void giveback_open_handshakes(struct control *c, struct loose_in *in)
 		loose_in_go(in, ns);
 }
 
-static int giveback_parked(struct control *c, struct stackclient *stack, struct loose_in *in, struct giveback_result *res,
-			   struct oerr *err)
+/* running processes that are frozen notice: only if it must be; Return: whether they are to be thawed again */
+static bool giveback_freeze(struct control *c, struct cgroup_fence *fence)
 {
+	struct oerr err = { 0 };
+
+	if (!fence || cgroup_fence_frozen(fence))
+		return false;
+	if (cgroup_fence_freeze(fence, GIVEBACK_FREEZE_MS, &err))
+		log_warn("standin", "%s: %s", c->w.name, err.text);
+	return true;
+}
+
+static int giveback_parked(struct control *c, struct cgroup_fence *fence, struct stackclient *stack, struct loose_in *in, bool *frozen,
+			   struct giveback_result *res, struct oerr *err)
+{
+	bool stand = fence && cgroup_fence_frozen(fence);
 	struct records r = { 0 };
 	int ret = stackclient_park(stack, giveback_add, &r, &res->state, err);
 
 	if (!ret && r.broken)
 		ret = oerr_set(err, r.broken, "the stand-in of %s has a record that cannot be read", c->w.name);
-	if (!ret && r.n)
+	if (!ret && r.n && !stand && res->state.taken_bytes)
+		stand = *frozen = giveback_freeze(c, fence);
+	if (!ret && r.n && stand)
 		ret = giveback_push(c, &r, res, err);
 	if (!ret && r.n)
 		ret = fault_point("give.pushed", err);
@@ -209,15 +225,9 @@ static int giveback_with(struct control *c, struct cgroup_fence *fence, struct s
 	struct oerr why = { 0 };
 	struct loose_in in = { 0 };
 	int ret = stackclient_status(stack, &res->state, err);
-	bool stood_in = !ret && res->state.standin >= STACK_STANDIN_LIVE;
 
-	if (stood_in && fence && !cgroup_fence_frozen(fence)) {
-		frozen = true;
-		if (cgroup_fence_freeze(fence, GIVEBACK_FREEZE_MS, &why))
-			log_warn("standin", "%s: %s", c->w.name, why.text);
-	}
-	if (stood_in)
-		ret = giveback_parked(c, stack, &in, res, err);
+	if (!ret && res->state.standin >= STACK_STANDIN_LIVE)
+		ret = giveback_parked(c, fence, stack, &in, &frozen, res, err);
 	if (!ret)
 		ret = stackclient_fence(stack, false, NULL, err);
 	if (!ret)
