@@ -21,7 +21,7 @@
  *   lower one. An equal one is
  *              accepted: it repeats, or corrects an address. PENDING keeps the number; only
  *              fib_del() forgets it.
- *   Held       a FIFO per entry, within four bounds (struct fib_limits); a packet beyond is
+ *   Held       a FIFO per entry, within bounds (struct fib_limits); a packet beyond is
  *              refused, so order is kept.
  *   Invariants a slot is reachable from its hash without passing a free one; count[] = entries by
  *   state; held_* = sums over entries;
@@ -373,6 +373,17 @@ const struct sockaddr_in *fib_hop(const struct fib *f, const struct fib_entry *e
 	return &f->hops[e->hop].node;
 }
 
+static bool has_room(const struct fib *f, const struct fib_entry *e, size_t size)
+{
+	const struct fib_limits *l = &f->limits;
+	bool moving = e->arriving || e->state == FIB_HOLD || e->state == FIB_LOCAL || e->state == FIB_REMOTE;
+	size_t packets = moving ? l->moving_packets : l->vip_packets, bytes = moving ? l->moving_bytes : l->vip_bytes;
+
+	if (f->held_bytes + size > (moving ? l->moving_total : l->total_bytes))
+		return false;
+	return !e->held || (e->held->packets < packets && e->held->bytes + size <= bytes);
+}
+
 /**
  * fib_hold_packet() - append a packet to what waits for @e
  * @meta:   how it came: all fields but next and packet
@@ -387,9 +398,7 @@ int fib_hold_packet(struct fib *f, struct fib_entry *e, const struct fib_held *m
 	struct fib_queue *q = e->held;
 	struct fib_held *h;
 
-	if (f->held_bytes + size > f->limits.total_bytes)
-		return -ENOBUFS;
-	if (q && (q->packets >= f->limits.vip_packets || q->bytes + size > f->limits.vip_bytes))
+	if (!has_room(f, e, size))
 		return -ENOBUFS;
 	if (!q)
 		q = e->held = xcalloc(1, sizeof(*q));

@@ -22,15 +22,21 @@ enum fib_state {
 };
 
 /* bounds; what comes beyond is refused, so the newest is dropped */
+/* of what is held for a vIP that may not exist; and, wider, for one that does and is being moved: what is dropped there costs
+ * a live connection its peer's retransmission timer */
 struct fib_limits {
 	unsigned int vip_packets;	/* held for one vIP */
 	size_t vip_bytes;		/* held for one vIP */
 	size_t total_bytes;		/* held for all together */
+	unsigned int moving_packets;	/* the same three */
+	size_t moving_bytes;
+	size_t moving_total;
 	unsigned int pending;		/* entries in state PENDING */
 };
 #define FIB_LIMITS_DEFAULT \
 	((struct fib_limits){ \
-		.vip_packets = 64, .vip_bytes = 2u << 20, .total_bytes = 4u << 20, .pending = 4096 })
+		.vip_packets = 64, .vip_bytes = 2u << 20, .total_bytes = 4u << 20, .moving_packets = 16384, \
+		.moving_bytes = 32u << 20, .moving_total = 64u << 20, .pending = 4096 })
 
 /* one held packet: how it came, and what was read */
 struct fib_held {

@@ -19,7 +19,8 @@
 #define MANY 20000u
 
 static const struct fib_limits limits = {
-	.vip_packets = 4, .vip_bytes = 2000, .total_bytes = 3000, .pending = 3
+	.vip_packets = 4, .vip_bytes = 2000, .total_bytes = 3000, .moving_packets = 10, .moving_bytes = 5000, .moving_total = 9000,
+	.pending = 3
 };
 
 static struct sockaddr_in node(unsigned int n)
@@ -173,6 +174,27 @@ static void test_hold_bounds_and_order(void **state)
 	fib_free(f);
 }
 
+/* a vIP that is being moved has more room, also while strangers fill theirs; and they do not get what it has */
+static void test_hold_moving(void **state)
+{
+	struct fib *f = fib_new(&limits);
+
+	(void)state;
+	fib_set_pending(f, VIP + 1, 1);
+	assert_int_equal(hold(f, VIP + 1, 1, 1500), 0);
+	assert_int_equal(fib_set_local(f, VIP, 1), 0);
+	assert_int_equal(fib_set_hold(f, VIP, 1, false, 1), 0);
+	for (unsigned int i = 0; i < 10; i++)
+		assert_int_equal(hold(f, VIP, i, 200), 0);
+	assert_int_equal(hold(f, VIP, 10, 10), -ENOBUFS);	/* packets */
+	assert_int_equal(hold(f, VIP + 1, 1, 10), -ENOBUFS);	/* all together, for a stranger */
+	fib_set_pending(f, VIP + 2, 1);
+	fib_set_arriving(f, VIP + 2, true);
+	assert_int_equal(hold(f, VIP + 2, 1, 2500), 0);
+	assert_int_equal(hold(f, VIP + 2, 1, 2500), -ENOBUFS);	/* bytes */
+	fib_free(f);
+}
+
 static void test_hold_expires_from_the_front(void **state)
 {
 	struct fib *f = fib_new(&limits);
@@ -290,6 +312,7 @@ int main(void)
 		cmocka_unit_test(test_pending_keeps_generation),
 		cmocka_unit_test(test_pending_limit),
 		cmocka_unit_test(test_hold_bounds_and_order),
+		cmocka_unit_test(test_hold_moving),
 		cmocka_unit_test(test_hold_expires_from_the_front),
 		cmocka_unit_test(test_hops),
 		cmocka_unit_test(test_table),
