@@ -47,7 +47,7 @@
 #define DEFAULT_TIMEOUT_MS 60000
 #define DEFAULT_STANDIN_AFTER_MS 50
 #define DEFAULT_STANDIN_LIMIT (256u << 20)
-#define DEFAULT_STANDIN_SOCKET_LIMIT (4u << 20)
+#define DEFAULT_STANDIN_SOCKET_LIMIT (16u << 20)	/* a megabyte a second for ten seconds, and more */
 #define DEFAULT_HOLD_LIMIT (16u << 20)
 #define DEFAULT_KEEPALIVE_MS 5000
 #define DEFAULT_REKEY_MS 120000

@@ -34,7 +34,7 @@
 #include "overlayd/common/err.h"
 #include "tunstack/sock_image.h"
 
-#define STACK_SOCKET_LIMIT (4u << 20)	/* defaults for 0 in struct stack_cfg */
+#define STACK_SOCKET_LIMIT (16u << 20)	/* defaults for 0 in struct stack_cfg */
 #define STACK_TOTAL_LIMIT (256u << 20)
 #define STACK_SOCKET_LIMIT_MAX (240u << 20)	/* above it, this: a record holds 256 MiB */
 #define STACK_MTU 1500

@@ -100,7 +100,7 @@ struct stackclient_state {
 struct stackclient_standin {
 	unsigned int after_ms;		/* since the capture; 0: at once */
 	uint64_t socket_limit;		/* bytes taken in for one socket, or what its kernel had promised
-					 * if that is more; 0: 4 MiB */
+					 * if that is more; 0: 16 MiB */
 	uint64_t total_limit;		/* for all of them; 0: 256 MiB */
 	bool answer_syn;		/* connections made meanwhile can be put into the listener's accept
 					 * queue at the release (tunstack/acceptq.h); else SYNs are held */

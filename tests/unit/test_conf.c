@@ -51,7 +51,7 @@ static void test_defaults(void **state)
 	assert_int_equal(c->metrics.listen.sin_family, 0);
 	assert_int_equal(c->migration.standin_after_ms, 50);
 	assert_int_equal(c->migration.standin_limit_bytes, 256 << 20);
-	assert_int_equal(c->migration.standin_socket_limit_bytes, 4 << 20);
+	assert_int_equal(c->migration.standin_socket_limit_bytes, 16 << 20);
 	assert_int_equal(c->migration.hold_limit_bytes, 16 << 20);
 	assert_int_equal(c->n_subnets, 0);
 	assert_true(conf_is_operator(c, 0));
