@@ -484,6 +484,9 @@ static void test_all(void **state)
 	char text[256];
 
 	(void)state;
+	if (sock_repair_list(&self, 1, &list, &err) == -ENOSYS)
+		skip();		/* valgrind does not know pidfd_open() */
+	sock_list_fini(&list);
 	for (int i = 0; i < MANY; i++) {
 		p[i] = i % 3 ? pair_of(AF_INET6, i % 3 == 1 ? AF_INET : AF_INET6) : pair_new();
 		recs[i] = record(&p[i], 100 + (size_t)i * 1000);
