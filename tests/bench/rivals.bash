@@ -187,6 +187,7 @@ rivals_up() {
 	WAYS=("$@")
 	WORK=$(mktemp -d /tmp/ms-bench.XXXXXX)
 	trap rivals_down EXIT
+	trap "exit 143" TERM INT
 	lab_two encrypted
 	! wanted plain || lab_two plain
 	! wanted vxlan || vxlan_up
