@@ -26,7 +26,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "overlayd/common/cleanup.h"
 #include "overlayd/common/util.h"
+#include "tunstack/segment.h"
 
 #define OPT_END 0
 #define OPT_NOP 1
@@ -423,35 +425,20 @@ bool stack_in_segment(struct conn *c, struct stack_segment *seg, uint64_t now_us
 
 /* ---- out-of-order segments of a record ---- */
 
-/* as if the peer had sent it: a minimal packet with good checksums */
+/* as if the peer had sent it: without options, so that it changes nothing else */
 static void feed_made_up(struct conn *c, uint32_t seq, const uint8_t *bytes, uint32_t len)
 {
-	unsigned int scale = c->img.flags & SOCK_F_WS ? c->img.snd_wscale : 0;
-	uint32_t total = IP_HLEN + TCP_HLEN + len, wnd = c->peer_wnd >> scale;
-	uint8_t *b = xcalloc(1, total), *t = b + IP_HLEN;
-	uint16_t sum;
+	uint32_t wnd = c->peer_wnd >> (c->img.flags & SOCK_F_WS ? c->img.snd_wscale : 0);
+	const struct segment seg = {
+		.src = c->raddr, .dst = c->laddr, .sport = c->img.rport, .dport = c->img.lport,
+		.seq = seq, .ack = c->una, .flags = OFFLOAD_TCP_ACK,
+		.window = (uint16_t)(wnd < 65535 ? wnd : 65535), .data = bytes, .len = len,
+	};
+	cleanup_free uint8_t *packet = xmalloc(SEGMENT_HDR_MAX + len);
+	size_t n = segment_build(&seg, 0, packet, SEGMENT_HDR_MAX + len);
 
-	b[0] = 0x45;
-	stack_put_be16(b + 2, total);
-	b[8] = 64;
-	b[9] = IPPROTO_TCP;
-	stack_put_be32(b + 12, c->raddr);
-	stack_put_be32(b + 16, c->laddr);
-	sum = (uint16_t)~offload_csum(b, IP_HLEN, 0);
-	memcpy(b + 10, &sum, 2);
-	stack_put_be16(t, c->img.rport);
-	stack_put_be16(t + 2, c->img.lport);
-	stack_put_be32(t + 4, seq);
-	stack_put_be32(t + 8, c->una);
-	t[12] = TCP_HLEN / 4 << 4;
-	t[13] = OFFLOAD_TCP_ACK;
-	stack_put_be16(t + 14, wnd < 65535 ? wnd : 65535);
-	memcpy(t + TCP_HLEN, bytes, len);
-	sum = offload_csum(b + 12, 8, (uint32_t)htons(IPPROTO_TCP) + htons((uint16_t)(TCP_HLEN + len)));
-	sum = (uint16_t)~offload_csum(t, TCP_HLEN + len, sum);
-	memcpy(t + 16, &sum, 2);
-	feed(c, b, total);
-	free(b);
+	if (n)
+		feed(c, packet, n);
 }
 
 /**

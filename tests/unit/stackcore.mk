@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # lwIP as stand-in, alone
 UNIT_TESTS		+= test_stack test_stack_flow
-stackrig_SRC		:= tests/unit/stackrig.c $(stack_SRC) tunstack/sock_image.c tunstack/offload.c $(common_SRC)
+stackrig_SRC		:= tests/unit/stackrig.c $(stack_SRC) tunstack/segment.c tunstack/sock_image.c tunstack/offload.c $(common_SRC)
 test_stack_SRC		:= tests/unit/test_stack.c $(stackrig_SRC)
 test_stack_LIBS		:= $(LIBS_lwip) -lcrypto
 test_stack_flow_SRC	:= tests/unit/test_stack_flow.c $(stackrig_SRC)
