@@ -452,7 +452,7 @@ static bool same_connection(const struct sock_image *a, const struct sock_image 
 
 /**
  * acceptq_check() - are injected connections there, with everything?
- * @imgs: @n images; those without SOCK_F_NEW, half open or reset by their peer, are passed over
+ * @imgs: @n images; those without SOCK_F_NEW, or half open, are passed over
  * @text: the first one that is not there, "" = none
  *
  * Before anything can be accepted. Return: how many are missing or have less than their record; -errno.
@@ -469,7 +469,7 @@ int acceptq_check(int netns_fd, const struct sock_image *imgs, size_t n, char *t
 		char label[160];
 		size_t k = 0;
 
-		if (!(imgs[i].flags & SOCK_F_NEW) || (imgs[i].flags & SOCK_F_RST_RCVD) || imgs[i].state == SOCK_SYN_RECV)
+		if (!(imgs[i].flags & SOCK_F_NEW) || imgs[i].state == SOCK_SYN_RECV)
 			continue;
 		while (k < n_have && !same_connection(&imgs[i], &have[k]))
 			k++;

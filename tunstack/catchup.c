@@ -17,11 +17,13 @@
  *              missing before them, the segments out of order, the FIN, and again the byte that is
  *              answered. When the kernel has acknowledged all: the RST, if there was one. DONE.
  *              A connection nobody has accepted begins with the plain ACK that ends a handshake:
- *              the workload's side makes a socket of it (acceptq.c).
+ *              the workload's side makes a socket of it (acceptq.c), or has it already. One that was
+ *              reset is no exception: its program reads what was acknowledged, then ECONNRESET.
  *              A socket that lacks an acknowledgement or a window only gets one ACK. It answers to
  *              nothing that could be seen from here, and nothing is asked.
  *   Time       no answer for ASK_US, doubling: from what is known, again; after TRIES without
- *              progress, or when the kernel answers with RST: BEHIND, told, and left to itself.
+ *              progress, or when the kernel answers with RST: BEHIND, told, and left to itself; one
+ *              that was reset gets its RST all the same.
  *   Egress     the kernel's plain ACKs are answers to us until the socket is DONE: what they say is
  *              old. What carries bytes the peer has not acknowledged is for the peer; so is a RST:
  *              the connection is no more, and the peer might wait for ever.
@@ -123,8 +125,8 @@ static void socket_init(struct socket *s, const struct sock_image *rec)
 	if (!segment_addr(rec, true, &s->laddr) || !segment_addr(rec, false, &s->raddr) ||
 	    !(rec->flags & SOCK_F_STANDIN))
 		s->step = STEP_DONE;
-	else if (rec->flags & SOCK_F_NEW)	/* one reset before it was accepted never was; a half-open one is its peer's to end */
-		s->step = (rec->flags & SOCK_F_RST_RCVD) || rec->state == SOCK_SYN_RECV ? STEP_DONE : STEP_OPEN;
+	else if (rec->flags & SOCK_F_NEW)	/* a half-open one is its peer's to end */
+		s->step = rec->state == SOCK_SYN_RECV ? STEP_DONE : STEP_OPEN;
 	else if (s->asks)
 		s->step = STEP_ASK;
 	else if (rec->snd_una != rec->k_snd_una || rec->peer_wnd != rec->snd_wnd)
@@ -338,8 +340,7 @@ static bool socket_step(struct catchup *c, struct socket *s, struct segment *seg
 		return s->step == STEP_WAIT;
 	case STEP_RST:
 		seg->flags = OFFLOAD_TCP_RST | OFFLOAD_TCP_ACK;
-		seg->seq = rec->rcv_nxt;
-		s->step = STEP_DONE;
+		s->step = seq_before(s->known, rec->rcv_nxt) ? STEP_BEHIND : STEP_DONE;
 		return true;
 	case STEP_WAIT:
 	case STEP_DONE:
@@ -362,11 +363,11 @@ static void socket_restart(struct socket *s)
 		s->step = s->rec->flags & SOCK_F_NEW ? STEP_OPEN : STEP_ASK;
 }
 
-/* its time is over */
+/* its time is over; one whose peer is gone must not wait for what nobody will send again */
 static void socket_late(struct socket *s)
 {
 	if (++s->tries == (s->rec->flags & SOCK_F_NEW ? TRIES_NEW : TRIES))
-		s->step = STEP_BEHIND;
+		s->step = s->rec->flags & SOCK_F_RST_RCVD ? STEP_RST : STEP_BEHIND;
 	else
 		socket_restart(s);
 }

@@ -144,19 +144,13 @@ static int loose_put_one(struct loose_in *in, const struct sock_image *img, loos
 	return acceptq_inject(in->q, img, fd, err);
 }
 
-/* reset by its peer before anybody accepted it: as if it had not been */
-static bool loose_never_was(const struct sock_image *img)
-{
-	return img->flags & SOCK_F_RST_RCVD;
-}
-
 static int loose_put_all(struct loose_in *in, const struct sock_image *imgs, size_t n, loose_listener_fn listener, void *arg,
 			 struct oerr *err)
 {
 	int ret = 0;
 
 	for (size_t i = 0; i < n && !ret; i++)
-		if ((imgs[i].flags & SOCK_F_NEW || imgs[i].state == SOCK_SYN_RECV) && !loose_never_was(&imgs[i]))
+		if (imgs[i].flags & SOCK_F_NEW || imgs[i].state == SOCK_SYN_RECV)
 			ret = loose_put_one(in, &imgs[i], listener, arg, err);
 	return ret;
 }

@@ -356,7 +356,7 @@ static int node_put_new(struct node *n, const struct sock_image *recs, struct oe
 	int r = 0;
 
 	for (size_t i = 0; !r && i < n->records.n; i++) {
-		if (!(recs[i].flags & SOCK_F_NEW) || (recs[i].flags & SOCK_F_RST_RCVD))
+		if (!(recs[i].flags & SOCK_F_NEW))
 			continue;
 		r = acceptq_expect(n->queue, &recs[i], err);
 		if (!r && recs[i].state != SOCK_SYN_RECV)

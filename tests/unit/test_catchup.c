@@ -51,6 +51,7 @@ struct scenario {
 	uint32_t taken, pushed;		/* bytes in the record, of which the kernel has so many */
 	uint32_t acked;			/* by the peer since the capture */
 	bool fin, had_fin, rst, is_new;
+	bool waited;			/* nobody has accepted it, but the kernel has it */
 	unsigned int oos;		/* bytes of a segment out of order */
 	uint32_t window, reads;		/* of the kernel; 0 window = 64 KiB */
 	unsigned int lose;
@@ -109,8 +110,8 @@ static void record_make(const struct scenario *sc, struct sock_image *rec)
 static void kernel_make(const struct scenario *sc)
 {
 	kernel = (struct kernel){
-		.exists = !sc->gone && !sc->is_new,
-		.wants_open = sc->is_new && !sc->gone,
+		.exists = !sc->gone && (!sc->is_new || sc->waited),
+		.wants_open = sc->is_new && !sc->gone && !sc->waited,
 		.rcv_nxt = K_RCV + sc->pushed,
 		.rcv_wup = K_RCV + sc->pushed,
 		.una = K_UNA,
@@ -242,7 +243,16 @@ static const struct scenario scenarios[] = {
 	{ "a new connection with bytes", .is_new = true, .taken = 48 << 10 },
 	{ "a new connection with bytes and FIN", .is_new = true, .taken = 100, .fin = true },
 	{ "a new connection, not accepted here", .is_new = true, .gone = true, .taken = 5, .behind = 1 },
-	{ "a new connection that was reset", .is_new = true, .rst = true, .silent = true },
+	{ "a new connection that was reset", .is_new = true, .rst = true },
+	{ "a new connection with bytes that was reset", .is_new = true, .taken = 48 << 10, .rst = true },
+	{ "one with bytes, FIN and RST", .is_new = true, .taken = 3000, .fin = true, .rst = true },
+	{ "one that waited, with some of its bytes, and was reset", .is_new = true, .waited = true, .taken = 30000, .pushed = 7000,
+	  .rst = true },
+	{ "one that waited, with all of its bytes, and was reset", .is_new = true, .waited = true, .taken = 300, .pushed = 300,
+	  .rst = true },
+	{ "one that waited, and one in three packets lost", .is_new = true, .waited = true, .taken = 30000, .rst = true, .lose = 3 },
+	{ "one that cannot take its bytes, and was reset", .is_new = true, .waited = true, .taken = 20000, .window = 3000, .rst = true,
+	  .behind = 1 },
 	{ "a half-open connection", .is_new = true, .half_open = true, .silent = true },
 	{ "no such socket", .gone = true, .fin = true, .behind = 1 },
 	{ "a silent kernel", .mute = true, .fin = true, .behind = 1 },
@@ -260,6 +270,8 @@ static void check(const struct scenario *sc, const struct sock_image *rec, struc
 		fail_msg("%s: %s", sc->what, first[0] ? first : "none is behind");
 	if (!sent != sc->silent)
 		fail_msg("%s: %u packets were sent", sc->what, sent);
+	if (sc->behind && kernel.reset != sc->rst)	/* nobody is left waiting */
+		fail_msg("%s: reset %d", sc->what, kernel.reset);
 	if (sc->behind || sc->silent)
 		return;
 	if (kernel.rcv_nxt != rec->rcv_nxt || kernel.una != rec->snd_una || kernel.fin != sc->fin || kernel.reset != sc->rst)
