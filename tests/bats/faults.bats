@@ -29,7 +29,7 @@ one_case() {
 	spawn mover on "$from" ms-migrate app "$to"
 	wait_for 30 disarmed "$at" || { tell; fail "$1 was not come by"; return 1; }
 	[[ $2 != kill*[dl] ]] || wait_for 5 daemon_dead "$at" || return 1
-	[[ $2 != killd ]] || wait_for 1 mover_ended 2>/dev/null || true
+	[[ $2 != killd ]] || within 1 mover_ended || true
 	[[ $2 != kill*[dl] ]] || daemon_back "$at"
 	settled "$*" || return 1
 	TIMEOUT=20 finish mover none || return 1

@@ -5,9 +5,11 @@
 #   run_ok CMD...             run it; the test fails with its output unless it exits 0        -> $output, $status
 #   run_rc RC CMD...          the same with another exit status expected
 #   run_fail CMD...           the same, any failure but a timeout expected
-#                             TIMEOUT=SECONDS before them bounds the run (30); a run out of time always fails
+#                             TIMEOUT=SECONDS before them bounds the run (120, at least 60); a run out of time always fails
 #   assert_eq GOT WANT [WHAT] assert_match TEXT REGEX [WHAT]   refute_match TEXT REGEX [WHAT]   assert_le A B [WHAT]
-#   wait_for SECONDS CMD...   until CMD succeeds; fails telling what was awaited
+#   wait_for SECONDS CMD...   until CMD succeeds; fails telling what was awaited. SECONDS is what an unhurried machine needs at most;
+#                             a slow one gets at least a minute: who waits for a thing does not claim that it is fast
+#   within SECONDS CMD...      the same with exactly that limit, and silent: for what may as well not come
 #   spawn NAME CMD...         in the background: output in $BATS_TEST_TMPDIR/NAME.out and .err, pid in $SPAWNED
 #   spawned NAME              its pid
 #   finish NAME [SIGNAL]      send SIGNAL (TERM; "none": send nothing), await the end -> $status, $output (its standard output)
@@ -36,6 +38,7 @@ export TOP BUILD
 export PATH=$BUILD/bin:$TOP/scripts:$PATH:/usr/sbin:/sbin
 TAG=${TAG:-t$$}
 export TAG LAB_NAME=${TEST_LAB_NAME:-$TAG}
+export LAB_READY_S=${LAB_READY_S:-60}
 
 fail() {
 	printf '%s\n' "$*" >&2
@@ -48,7 +51,8 @@ need_root() {
 }
 
 _run() { # CMD...: $output (both streams) and $status
-	local limit=${TIMEOUT:-30}
+	local limit
+	limit=$(_patience "${TIMEOUT:-120}")
 	if output=$(_limited "$limit" "$@" 2>&1 </dev/null 3>&-); then status=0; else status=$?; fi
 	mapfile -t lines <<<"$output"
 	[ $status -ne 124 ] || fail "no end after $limit s: $*" "$output"
@@ -86,14 +90,22 @@ assert_le() { awk -v a="$1" -v b="$2" 'BEGIN { exit !(a <= b) }' || fail "${3:-v
 assert_match() { [[ $1 =~ $2 ]] || fail "${3:-text}: no match for '$2' in:" "$1"; }
 refute_match() { ! [[ $1 =~ $2 ]] || fail "${3:-text}: '$2' should not be in:" "$1"; }
 
-wait_for() {
-	local limit=$1 end
+_patience() { [ "$1" -ge 60 ] && echo "$1" || echo 60; } # a limit that only a test that fails gets to see
+
+within() {
+	local end=$((SECONDS + $1 + 1))
 	shift
-	end=$((SECONDS + limit + 1))
 	until "$@" >/dev/null 2>&1; do
-		[ $SECONDS -lt $end ] || { fail "not within $limit s: $*"; return 1; }
+		[ $SECONDS -lt $end ] || return 1
 		sleep 0.05
 	done
+}
+
+wait_for() {
+	local limit
+	limit=$(_patience "$1")
+	shift
+	within "$limit" "$@" || fail "not within $limit s: $*"
 }
 
 json() { # FILTER [FILE]
@@ -143,7 +155,7 @@ finish() { # NAME [SIGNAL]
 	local pid start
 	read -r pid start <"$BATS_TEST_TMPDIR/$1.pid"
 	[ "${2:-TERM}" = none ] || ! _lives "$pid" "$start" || kill -"${2:-TERM}" "$pid"
-	if ! wait_for "${TIMEOUT:-30}" _ended "$pid" "$start"; then
+	if ! wait_for "${TIMEOUT:-120}" _ended "$pid" "$start"; then
 		fail "$1 (pid $pid) does not end" "$(cat "$BATS_TEST_TMPDIR/$1.err")"
 		return 1
 	fi
@@ -241,7 +253,7 @@ _beyond() { [ "$(jq .bytes_received "$BATS_TEST_TMPDIR/$1.json")" -gt $(($2 + 1)
 move() { # from who to [args]
 	local from=$1 out=$BATS_TEST_TMPDIR/move.json err=$BATS_TEST_TMPDIR/move.err
 	shift
-	if timeout --kill-after=5 "${TIMEOUT:-60}" "$TOP/scripts/lab" exec "$from" ms-migrate "$@" --json >"$out" 2>"$err" </dev/null 3>&-; then
+	if timeout --kill-after=5 "$(_patience "${TIMEOUT:-120}")" "$TOP/scripts/lab" exec "$from" ms-migrate "$@" --json >"$out" 2>"$err" </dev/null 3>&-; then
 		status=0
 	else
 		status=$?
