@@ -133,6 +133,37 @@ to_other() {
 	served new
 }
 
+answering() { grep -q 'armed -> live' "$(root n1)/run/overlayd/workloads/app/tunstack.log"; }
+# quit_during STATUS: while lwIP answers, those that wait and as many newcomers send, and reset; what they were acknowledged arrives
+quit_during() {
+	local t=$BATS_TEST_TMPDIR
+	server_with 40
+	late n3 far gone quitters 192.168.5.2:2000 "$t/quit" "$t/gone.ready" 10
+	assert_eq "$(waiting n1)" 10 "waiting before"
+	spawn mover on n1 ms-migrate app n2 --standin-after 0 --hold-freeze 3000 --json
+	wait_for 60 answering || { tell; return 1; }
+	touch "$t/quit"
+	finish gone none
+	assert_eq "$status" 0 "$(cat "$t/gone.err")"
+	TIMEOUT=60 finish mover none
+	assert_eq "$status" "$1" "ms-migrate: $output $(cat "$t/mover.err")" || { tell; return 1; }
+	touch "$GO"
+	wait_for 60 all_reset || { tell; diff <(sort "$t/srv.out") <(sort "$t/gone.out") >&2; return 1; }
+}
+all_reset() { [ "$(grep -c reset "$BATS_TEST_TMPDIR/gone.out")" = 20 ] && diff -q <(sort "$BATS_TEST_TMPDIR/srv.out") <(sort "$BATS_TEST_TMPDIR/gone.out"); }
+
+@test "acceptq: reset during the freeze, they are accepted with all they were acknowledged, then reset" {
+	quit_during 0
+	assert_eq "$(holder)" n2 holder
+	assert_eq "$(json '.answered_by + " \(.taken_bytes > 0) \(.behind)"' "$BATS_TEST_TMPDIR/mover.out")" "stand-in true 0"
+}
+
+@test "acceptq: the same where the move comes to nothing" {
+	arm n2 "dst.stands error"
+	quit_during 1
+	assert_eq "$(holder)" n1 holder
+}
+
 @test "acceptq: where the destination cannot, the program gets time to accept; if it does not, it stays" {
 	server_with 20
 	crowd few 3

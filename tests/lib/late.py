@@ -6,6 +6,9 @@
   late.py crowd ENDPOINT GO READY N                  N connections, sending various amounts at once, the rest when GO exists
   late.py quiet ENDPOINT GO READY                    one connection that says nothing before GO exists
   late.py newcomers ENDPOINT STOP READY              one connection after the other until STOP exists, as fast as 50 a second; then as crowd
+  late.py quitters ENDPOINT QUIT READY N             N connections that say something; when QUIT exists N more do so, and all say more, have it
+                                                     acknowledged, and reset; their fates are printed as the server sees such a one:
+                                                     a line {"reset": port, "bytes": n, "sha": hex}, in the order of the ports
   late.py itself ENDPOINT GO READY                   listens, connects to itself by ENDPOINT and by 127.0.0.1, talks; the rest when GO exists
   late.py upload ENDPOINT BYTES READY [BACKLOG]      a server that sends BYTES to whom it accepts, and closes at once
   late.py reader ENDPOINT GO READY BYTES             reads a little; when GO exists the rest, to the end
@@ -62,19 +65,29 @@ def serve(where, go, ready_file, backlog="16", defer="0"):
     ready(ready_file)
     await_file(go)
     while True:
-        c, _ = s.accept()
-        threading.Thread(target=answer, args=(c,)).start()
+        threading.Thread(target=answer, args=s.accept()).start()
 
 
-def answer(c):
-    digest = hashlib.sha256()
+def tell_reset(port, size, digest):
+    sys.stdout.write(json.dumps({"reset": port, "bytes": size, "sha": digest.hexdigest()}) + "\n")  # whole: threads say so
+    sys.stdout.flush()
+
+
+def answer(c, peer=None):
+    digest, size = hashlib.sha256(), 0
     try:
         while True:
             data = c.recv(65536)
             if not data:
                 break
             digest.update(data)
+            size += len(data)
         c.sendall(digest.hexdigest().encode())
+    except ConnectionResetError as e:
+        if peer:
+            tell_reset(peer[1], size, digest)
+        else:
+            print("server:", e, flush=True)
     except OSError as e:
         print("server:", e, flush=True)
     c.close()
@@ -84,6 +97,7 @@ class Connection:
     def __init__(self, where, number):
         self.number = number
         self.digest = hashlib.sha256()
+        self.size = 0
         self.closed = False
         begun = time.monotonic()
         self.sock = socket.create_connection(endpoint(where), timeout=60)
@@ -92,6 +106,7 @@ class Connection:
     def say(self, seed, size):
         data = pattern(seed, size)
         self.digest.update(data)
+        self.size += size
         self.sock.sendall(data)
 
     def end(self):
@@ -167,6 +182,30 @@ def newcomers(where, stop, ready_file):
     return finish_all(connections, True)
 
 
+def quitters(where, quit_file, ready_file, count):
+    def some(first):
+        made = [Connection(where, first + i) for i in range(int(count))]
+        for c in made:
+            c.say(c.number, SIZES[c.number % len(SIZES)])
+        return made
+
+    connections = some(0)
+    while not all(c.acknowledged() for c in connections):
+        time.sleep(0.02)
+    ready(ready_file)
+    await_file(quit_file)
+    connections += some(int(count))
+    for c in connections:
+        c.say(c.number + 100, 9000)
+    while not all(c.acknowledged() for c in connections):
+        time.sleep(0.005)
+    for c in sorted(connections, key=lambda c: c.sock.getsockname()[1]):
+        port = c.sock.getsockname()[1]
+        c.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        c.sock.close()
+        tell_reset(port, c.size, c.digest)
+
+
 def itself(where, go, ready_file):
     port = endpoint(where)[1]
     s = listen("0.0.0.0:%d" % port, 8)
@@ -214,7 +253,7 @@ def reader(where, go, ready_file, size):
     return 1 if errors else 0
 
 
-MODES = {"serve": serve, "crowd": crowd, "quiet": quiet, "newcomers": newcomers, "itself": itself, "upload": upload, "reader": reader}
+MODES = {"serve": serve, "crowd": crowd, "quiet": quiet, "newcomers": newcomers, "quitters": quitters, "itself": itself, "upload": upload, "reader": reader}
 
 if __name__ == "__main__":
     sys.exit(MODES[sys.argv[1]](*sys.argv[2:]))
