@@ -107,7 +107,7 @@ static void test_fence(void **state)
 	assert_int_equal(cgroup_fence_take(f, list, r, &err), 0);
 	assert_false(cgroup_fence_empty(f));
 	await_beats(r);
-	assert_int_equal(cgroup_fence_freeze(f, 1000, &err), 0);
+	assert_int_equal(cgroup_fence_freeze(f, 30000, &err), 0);
 	assert_true(cgroup_fence_frozen(f));
 	at = *r->beats;
 	nap();
@@ -144,10 +144,10 @@ static void test_kill_frozen(void **state)
 
 	assert_non_null(f);
 	/* nobody in it: nothing to wait for */
-	assert_int_equal(cgroup_fence_freeze(f, 1000, &err), 0);
+	assert_int_equal(cgroup_fence_freeze(f, 30000, &err), 0);
 	assert_int_equal(cgroup_fence_take(f, list, r, &err), 0);
-	assert_int_equal(cgroup_fence_freeze(f, 1000, &err), 0);
-	assert_int_equal(cgroup_fence_kill(f, 2000, &err), 0);
+	assert_int_equal(cgroup_fence_freeze(f, 30000, &err), 0);
+	assert_int_equal(cgroup_fence_kill(f, 30000, &err), 0);
 	assert_int_equal(waitpid(r->pid, &status, 0), r->pid);
 	assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
 	assert_int_equal(cgroup_fence_remove(f, &err), 0);

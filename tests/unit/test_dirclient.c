@@ -21,11 +21,11 @@
 #include "overlayd/dirclient.h"
 #include "tests/unit/testpki.h"
 
-#define LIMIT_S 8.0
+#define LIMIT_S 30.0
 #define VIP(d) (0xc0a80500u + (d))	/* 192.168.5.d */
 #define VIP6(d) (0xc0a80600u + (d))	/* 192.168.6.d */
 #define CLIENTS 4
-#define REQUEST_MS 1500
+#define REQUEST_MS 3000
 
 static unsigned int request_ms = REQUEST_MS;	/* of clients made from now on */
 
@@ -454,18 +454,18 @@ static void test_back_off_is_cut_short(void **state)
 	struct dirclient *a;
 	ev_tstamp end;
 
-	request_ms = 600;
+	request_ms = 1800;
 	a = client(f, 1, &at);
 	request_ms = REQUEST_MS;
 	ASK(f, dirclient_resolve(a, VIP(2), CB));
 	dirserver_free(ds);
-	end = ev_time() + 3.3; /* the back-off has grown to 1.2 s at least */
+	end = ev_time() + 6.6; /* what is left of the back-off is 1.9 s at least */
 	while (ev_time() < end) {
 		ev_run(f->loop, EVRUN_NOWAIT);
 		ev_sleep(0.02);
 	}
 	ds = server(f, ntohs(at.sin_port));
-	ASK(f, dirclient_resolve(a, VIP(3), CB)); /* within the 600 ms of its requests */
+	ASK(f, dirclient_resolve(a, VIP(3), CB)); /* within the 1800 ms of its requests */
 	assert_int_equal(ans.code, -ENOENT);
 	dirserver_free(ds);
 }
@@ -520,7 +520,7 @@ static void test_lazy_and_failover(void **state)
 static void test_lease(void **state)
 {
 	struct fixture *f = *state;
-	struct dirserver *ds = server_lease(f, 0, "dir.db", 400);
+	struct dirserver *ds = server_lease(f, 0, "dir.db", 1500);
 	const struct sockaddr_in at = dirserver_addr(ds);
 	struct dirclient *a = client(f, 1, &at), *w = client(f, 3, &at);
 	const vip_t one = VIP(2);
@@ -530,7 +530,7 @@ static void test_lease(void **state)
 	dirclient_hold(a, one, 1);
 	ASK(f, dirclient_resolve(w, one, CB));
 	f->told[3].n_changed = 0;
-	for (int i = 0; i < 12; i++) { /* three leases long */
+	for (int i = 0; i < 32; i++) { /* two leases long */
 		ASK(f, dirclient_resolve(w, VIP(77), CB));
 		ev_sleep(0.1);
 	}
@@ -542,7 +542,7 @@ static void test_lease(void **state)
 	do {
 		ASK(f, dirclient_resolve(w, one, CB));
 		ev_sleep(0.05);
-	} while (ans.b[0].state == DIR_LIVE && seen++ < 60);
+	} while (ans.b[0].state == DIR_LIVE && seen++ < 400);
 	assert_int_equal(ans.b[0].state, DIR_SUSPECT);
 	ASK(f, dirclient_release(w, "", &one, 1, true, CB));
 	assert_int_equal(ans.code, 0);

@@ -26,7 +26,7 @@
 #include "tunstack/offload.h"
 #include "tunstack/tun.h"
 
-#define AWAIT_MS 5000
+#define AWAIT_MS 60000
 #define POSTS 2000u
 
 struct rig {
@@ -147,7 +147,7 @@ static bool comes(struct rig *r, int fd)
 {
 	struct pollfd pfd = { .fd = fd, .events = POLLIN };
 
-	for (unsigned int i = 0; i < 2000; i++) {
+	for (unsigned int i = 0; i < 20000; i++) {
 		ev_run(r->loop, EVRUN_NOWAIT);
 		if (poll(&pfd, 1, 1) == 1)
 			return true;
@@ -239,7 +239,7 @@ static void test_straggler(void **state)
 	other.node.sin_port = htons(9);
 	assert_int_equal(fastpath_await(r->fp, fastpath_post(r->fp, &other), AWAIT_MS), 0);
 	peer_sends(r, TUNNEL_DATA, &datagram);
-	for (unsigned int i = 0; i < 2000 && !r->stragglers; i++) {
+	for (unsigned int i = 0; i < 20000 && !r->stragglers; i++) {
 		struct pollfd none = { .fd = -1 };
 
 		poll(&none, 1, 1);
@@ -395,7 +395,7 @@ static void test_upcalls_lost(void **state)
 		assert_int_equal(fastpath_stats(r->fp, &s), 0);
 	while (s.fwd.tun_rx_frames < 1500);
 	assert_int_equal(s.upcalls_lost, 1500 - 1024);
-	assert_int_equal(s.held_packets, 1500);
+	assert_int_equal(s.fwd.held, 1500);
 	ev_run(r->loop, EVRUN_NOWAIT);
 	assert_int_equal(r->misses, 1024);
 }

@@ -31,7 +31,7 @@
 #ifndef SO_BUF_LOCK
 #define SO_BUF_LOCK 72
 #endif
-#define AWAIT_TRIES 5000
+#define AWAIT_TRIES 60000
 
 #define MUST(e) ({ __typeof__(e) v_ = (e); if (v_ < 0) fail_msg("%s: %s", #e, strerror(errno)); v_; })
 

@@ -11,7 +11,6 @@
 #include <time.h>
 
 #include "directory/htab.h"
-#include "overlayd/common/monotime.h"
 #include "overlayd/common/util.h"
 
 #define N 3000
@@ -94,15 +93,15 @@ static void test_pop_is_linear(void **state)
 	const uint32_t n = 300000;
 	struct thing *things = xcalloc(n, sizeof(*things));
 	struct htab t = { 0 };
-	uint64_t begin;
+	clock_t begin;
 
 	(void)state;
 	for (uint32_t i = 0; i < n; i++)
 		htab_insert(&t, &things[i].e, htab_hash_u32(i));
-	begin = monotime_us();
+	begin = clock();	/* of this process alone */
 	while (htab_pop(&t))
 		;
-	assert_true(monotime_us() - begin < 5000000);
+	assert_true(clock() - begin < 5 * CLOCKS_PER_SEC);
 	htab_fini(&t);
 	free(things);
 }

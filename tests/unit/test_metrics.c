@@ -190,7 +190,7 @@ static const char *hear(struct rig *r, int fd, const char *until)
 	static char buf[65536];
 	size_t n = 0;
 
-	for (unsigned int i = 0; i < 5000; i++) {
+	for (unsigned int i = 0; i < 60000; i++) {
 		ssize_t k;
 
 		ev_run(r->loop, EVRUN_NOWAIT);
@@ -203,7 +203,7 @@ static const char *hear(struct rig *r, int fd, const char *until)
 		if (k < 0)
 			usleep(1000);
 	}
-	fail_msg("no answer in 5 s");
+	fail_msg("no answer in a minute");
 	return NULL;
 }
 

@@ -382,7 +382,7 @@ static void test_unreachable(void **state)
 	nowhere = a.at;
 	nowhere.sin_port = htons(1);
 	p = peer_get(a.ps, "n2", &nowhere);
-	ask(p, 700, &r);
+	ask(p, 3000, &r);
 	ask(peer_get(a.ps, "n3", NULL), 200, &u);
 	AWAIT(u.n == 1 && p->failures >= 2 && peer_state(p) == PEER_WAIT); /* it tries again */
 	assert_string_equal(u.text, "node n3 is not reached: its address is not known");
@@ -517,7 +517,7 @@ static void test_version_mismatch(void **state)
 	node_start(&a, loop, 0, (struct peers_cfg){ .version = 2, .min_version = 1 });
 	node_start(&b, loop, 1, (struct peers_cfg){ .version = 4, .min_version = 3 });
 	p = peer_get(a.ps, "n2", &b.at);
-	ask(p, 300, &r);
+	ask(p, 1000, &r);
 	AWAIT(r.n == 1);
 	assert_true(!strcmp(p->why, says) || !strcmp(p->why, says_b)); /* ours, or theirs if it came first */
 	snprintf(text, sizeof(text), "node n2 is not reached: %s", p->why);
@@ -545,13 +545,13 @@ static void test_wrong_node(void **state)
 	(void)state;
 	node_start(&a, loop, 0, (struct peers_cfg){ 0 });
 	node_start(&b, loop, 1, (struct peers_cfg){ 0 });
-	ask(peer_get(a.ps, "n3", &b.at), 300, &r);
+	ask(peer_get(a.ps, "n3", &b.at), 1000, &r);
 	AWAIT(r.n == 1);
 	assert_string_equal(r.text, "node n3 is not reached: the node there is n2, not n3");
 	assert_int_equal(a.ups + b.ups, 0);
 	/* and one that is ourselves */
 	r = (struct answer){ 0 };
-	ask(peer_get(a.ps, "n2", &a.at), 300, &r);
+	ask(peer_get(a.ps, "n2", &a.at), 1000, &r);
 	AWAIT(r.n == 1);
 	assert_non_null(strstr(r.text, "it has our own name, n1"));
 	node_stop(&a);
@@ -568,7 +568,7 @@ static void test_hello_lies(void **state)
 	node_start(&a, loop, 0, (struct peers_cfg){ 0 });
 	node_start(&b, loop, 1, (struct peers_cfg){ 0 });
 	b.ps->cfg.node = "n3";
-	ask(peer_get(a.ps, "n2", &b.at), 300, &r);
+	ask(peer_get(a.ps, "n2", &b.at), 1000, &r);
 	AWAIT(r.n == 1);
 	assert_string_equal(r.text, "node n2 is not reached: it calls itself 'n3', its certificate says 'n2'");
 	assert_int_equal(a.ups, 0);
@@ -762,7 +762,7 @@ static void test_tunnel_mismatch(void **state)
 
 		node_start(&a, loop, 0, cases[i].a);
 		node_start(&b, loop, 1, cases[i].b);
-		ask(peer_get(a.ps, "n2", &b.at), 300, &r);
+		ask(peer_get(a.ps, "n2", &b.at), 1000, &r);
 		AWAIT(r.n == 1);
 		assert_non_null(strstr(r.text, cases[i].says));
 		assert_int_equal(a.ups + b.ups + a.n_keys + b.n_keys, 0);

@@ -117,7 +117,7 @@ static void await_state(int fd, unsigned int state)
 	struct tcp_info ti;
 	socklen_t len = sizeof(ti);
 
-	for (int i = 0; i < 2000; i++) {
+	for (int i = 0; i < 60000; i++) {
 		MUST(getsockopt(fd, IPPROTO_TCP, TCP_INFO, &ti, &len));
 		if (ti.tcpi_state == state)
 			return;
@@ -130,7 +130,7 @@ static void await_queue(int fd, unsigned long request, int want)
 {
 	int n = -1;
 
-	for (int i = 0; i < 2000; i++) {
+	for (int i = 0; i < 60000; i++) {
 		MUST(ioctl(fd, request, &n));
 		if (n == want)
 			return;
@@ -172,7 +172,7 @@ static void read_ramp(int fd, size_t from, size_t n)
 		struct pollfd p = { .fd = fd, .events = POLLIN };
 		ssize_t r;
 
-		if (poll(&p, 1, 5000) != 1)
+		if (poll(&p, 1, 60000) != 1)
 			fail_msg("%zu bytes missing", n);
 		r = recv(fd, got, n < sizeof(got) ? n : sizeof(got), MSG_DONTWAIT);
 		if (r <= 0)
@@ -377,7 +377,7 @@ static void test_urgent(void **state)
 	(void)state;
 	MUST(send(p.peer, "abc", 3, 0));
 	MUST(send(p.peer, "!", 1, MSG_OOB));
-	assert_int_equal(poll(&pf, 1, 2000), 1);
+	assert_int_equal(poll(&pf, 1, 60000), 1);
 	export_ok(p.sock, SOCK_EXPORT_HASH, &img);
 	assert_true(img.flags & SOCK_F_URGENT);
 	assert_false(img.flags & SOCK_F_AT_MARK);
