@@ -13,7 +13,10 @@
 #   spawn NAME CMD...         in the background: output in $BATS_TEST_TMPDIR/NAME.out and .err, pid in $SPAWNED
 #   spawned NAME              its pid
 #   finish NAME [SIGNAL]      send SIGNAL (TERM; "none": send nothing), await the end -> $status, $output (its standard output)
+#   best_of N CMD...          CMD succeeds once in N attempts: only for a bound of time that is the claim, which a machine that stands
+#                             still for a moment breaks, and a fault of ours breaks each time
 #   json FILTER [FILE]        jq -r on FILE or on $output
+#   pings_whole NAME          a `ping` that was spawned, and prints its answers: 20 more come, it ends, none was missing
 #
 #   lab_up [ARGS...]          a lab of this test file's own; arguments of `scripts/lab up`
 #   lab CMD...                scripts/lab with that name
@@ -108,6 +111,16 @@ wait_for() {
 	within "$limit" "$@" || fail "not within $limit s: $*"
 }
 
+best_of() {
+	local n=$1 i
+	shift
+	for ((i = 1; i < n; i++)); do
+		! "$@" || return 0
+		echo "# attempt $i of $n failed: $*" >&3
+	done
+	"$@"
+}
+
 json() { # FILTER [FILE]
 	if [ $# -gt 1 ]; then jq -r "$1" "$2"; else jq -r "$1" <<<"$output"; fi
 }
@@ -176,6 +189,15 @@ end_spawned() {
 		done
 		wait_for 10 _ended "$pid" "$start" || return 1
 	done
+}
+
+# what is on its way when ping ends is no loss, though ping calls it one: answers are counted up to the last that came
+_answers() { sed -nE 's/.*icmp_seq=([0-9]+) .*/\1/p' "$BATS_TEST_TMPDIR/$1.out" | sort -nu; }
+_answered_over() { [ "$(_answers "$1" | tail -n 1)" -gt "$2" ]; }
+pings_whole() { # NAME
+	wait_for 20 _answered_over "$1" $(($(_answers "$1" | tail -n 1) + 20)) || return 1
+	finish "$1" INT
+	assert_eq "$(_answers "$1" | awk '$1 != NR { print NR; exit }')" "" "the first answer that $1 misses in $output"
 }
 
 # ---- labs ------------------------------------------------------------------------------------------------------------

@@ -113,11 +113,11 @@ bulk() { # FROM TO BYTES PORT
 		    return h.hexdigest()
 		if role == "server":
 		    l = socket.create_server((addr, port)); print("listening", flush=True)
-		    s, _ = l.accept(); s.settimeout(20)
+		    s, _ = l.accept(); s.settimeout(60)
 		    digest = take(s)
 		    s.sendall(digest.encode())
 		else:
-		    s = socket.create_connection((addr, port), 20); s.settimeout(20)
+		    s = socket.create_connection((addr, port), 60); s.settimeout(60)
 		    sent = give(s)
 		    assert s.recv(64).decode() == sent
 		    print("ok", total)
@@ -132,11 +132,11 @@ bulk() { # FROM TO BYTES PORT
 @test "ping, every size up to the MTU and fragments beyond it, both ways" {
 	all_known
 	for size in 0 1 500 1411 1412; do
-		run_ok in_i 1 ping -c 2 -i 0.05 -W 2 -M do -s $size $VIP2
-		run_ok in_i 2 ping -c 2 -i 0.05 -W 2 -M do -s $size $VIP1
+		run_ok in_i 1 ping -c 2 -i 0.05 -W 20 -M do -s $size $VIP2
+		run_ok in_i 2 ping -c 2 -i 0.05 -W 20 -M do -s $size $VIP1
 	done
 	run_fail in_i 1 ping -c 1 -W 1 -M do -s 1413 $VIP2
-	run_ok in_i 1 ping -c 2 -i 0.05 -W 2 -M dont -s 20000 $VIP2
+	run_ok in_i 1 ping -c 2 -i 0.05 -W 20 -M dont -s 20000 $VIP2
 }
 
 @test "TCP byte-exact both ways, as superframes in runs" {
@@ -156,7 +156,7 @@ bulk() { # FROM TO BYTES PORT
 	cat >"$BATS_TEST_TMPDIR/udp.py" <<-'PY'
 		import socket, sys
 		role, addr = sys.argv[1], sys.argv[2]
-		s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(10)
+		s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(60)
 		if role == "server":
 		    s.bind((addr, 6000)); print("listening", flush=True)
 		    while True:
@@ -178,7 +178,7 @@ bulk() { # FROM TO BYTES PORT
 	cat >"$BATS_TEST_TMPDIR/gso.py" <<-'PY'
 		import socket, sys
 		role, addr = sys.argv[1], sys.argv[2]
-		s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(10)
+		s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(60)
 		data = bytes(k % 253 for k in range(1000 * 40 + 7))
 		if role == "server":
 		    s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
@@ -200,21 +200,27 @@ bulk() { # FROM TO BYTES PORT
 @test "an unknown vIP is asked for and the first packet is not lost" {
 	tell 1 "resolve $VIP2 200 remote 1 10.9.0.2"
 	tell 2 "resolve $VIP1 100 remote 1 10.9.0.1"
-	cat >"$BATS_TEST_TMPDIR/connect.py" <<-'PY'
+	cat >"$BATS_TEST_TMPDIR/ask.py" <<-'PY'
 		import socket, sys, time
 		t = time.monotonic()
-		s = socket.create_connection((sys.argv[1], 7000), 10)
-		assert s.recv(5) == b"hello"
+		u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); u.settimeout(20)
+		# nobody repeats a datagram
+		u.sendto(b"question", (sys.argv[1], 7000))
+		assert u.recv(6) == b"answer"
 		took = time.monotonic() - t
-		# 0.2 s for the one answer and 0.1 s for the other; a SYN sent again would make it more than 1 s
-		assert 0.25 < took < 0.9, took
+		# 0.2 s for the one answer and 0.1 s for the other
+		assert took > 0.25, took
+		s = socket.create_connection((sys.argv[1], 7000), 20)
+		assert s.recv(5) == b"hello"
 	PY
 	spawn server ip netns exec "$(i 2)" python3 -c "
 import socket
-l = socket.create_server(('$VIP2', 7000)); print('listening', flush=True)
+l = socket.create_server(('$VIP2', 7000))
+u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); u.bind(('$VIP2', 7000)); print('listening', flush=True)
+u.sendto(b'answer', u.recvfrom(100)[1])
 s, _ = l.accept(); s.sendall(b'hello')"
 	wait_for 10 grep -q listening "$BATS_TEST_TMPDIR/server.out"
-	run_ok in_i 1 python3 "$BATS_TEST_TMPDIR/connect.py" $VIP2
+	run_ok in_i 1 python3 "$BATS_TEST_TMPDIR/ask.py" $VIP2
 	assert_eq "$(said 1 "miss $VIP2")" 1 "questions"
 	assert_eq "$(said 2 "miss $VIP1")" 1 "questions"
 	assert_eq "$(stat 1 .held_now)" 0
@@ -234,8 +240,9 @@ while True:
     time.sleep(0.01)"
 	wait_for 10 grep -q sent "$BATS_TEST_TMPDIR/flood.out"
 	wait_for 10 said_more 1 "miss 192.168.5.77" 0
-	assert_eq "$(stat 1 .held_now)" 64
-	assert_eq "$(stat 1 '.drops."hold-full"')" 36
+	all_100() { [ "$(stat 1 '.held + .drops."hold-full"')" -ge 100 ]; }
+	wait_for 10 all_100
+	assert_eq "$(stat 1 '"\(.held) \(.drops."hold-full")"')" "64 36"
 	tell 1 "unreachable 192.168.5.77 0"
 	finish flood none
 	assert_match "$output" unreachable
@@ -247,7 +254,7 @@ while True:
 
 @test "nobody answers: what was held is given up after three seconds" {
 	run_fail in_i 1 ping -c 1 -W 1 192.168.5.78
-	assert_eq "$(stat 1 .held_now)" 1
+	assert_eq "$(stat 1 .held)" 1
 	given_up() { [ "$(stat 1 '.drops."hold-expired"')" = 1 ]; }
 	wait_for 6 given_up
 	assert_eq "$(stat 1 .held_now)" 0
@@ -258,7 +265,7 @@ while True:
 	ip -n "$(i 3)" addr add 192.168.5.9/32 dev overlay0
 	for n in 1 2; do tell $n "remote 192.168.5.9 1 10.9.0.3"; done
 	tell 3 "local 192.168.5.9 1"
-	run_ok in_i 1 ping -c 1 -W 2 192.168.5.9
+	run_ok in_i 1 ping -c 1 -W 20 192.168.5.9
 	# 3 -> 2; node 1 is not told
 	tell 2 "hold 192.168.5.9 1"
 	ip -n "$(i 3)" addr del 192.168.5.9/32 dev overlay0
@@ -267,7 +274,7 @@ while True:
 	tell 2 "local 192.168.5.9 2"
 	# the answers come from where 1 does not expect them: it asks, once
 	tell 1 "record 192.168.5.9 2 10.9.0.2 10.9.0.3"
-	run_ok in_i 1 ping -c 3 -i 0.05 -W 2 192.168.5.9
+	run_ok in_i 1 ping -c 3 -i 0.05 -W 20 192.168.5.9
 	assert_eq "$(said 1 "verify 192.168.5.9")" 1
 	assert_eq "$(stat 3 .forwarded)" 3
 	assert_eq "$(said 3 "straggler 192.168.5.9 10.9.0.1:7470")" 1
@@ -275,7 +282,7 @@ while True:
 	tell 1 "remote 192.168.5.9 2 10.9.0.2"
 	tell 1 "remote 192.168.5.9 1 10.9.0.3"
 	assert_eq "$(stat 1 .stale)" 1
-	run_ok in_i 1 ping -c 3 -i 0.05 -W 2 192.168.5.9
+	run_ok in_i 1 ping -c 3 -i 0.05 -W 20 192.168.5.9
 	assert_eq "$(stat 3 .forwarded)" 3
 	# a second detour is none: 1 thinks 3, 3 thinks 2, 2 thinks 1
 	tell 2 "remote 192.168.5.9 3 10.9.0.1"
@@ -304,10 +311,10 @@ while True:
 	tell 2 "local 192.168.5.20 1"
 	for n in 1 3; do tell $n "remote 192.168.5.20 1 10.9.0.2"; done
 	tell 1 "record 192.168.5.20 2 10.9.0.3 10.9.0.2"
-	run_ok in_i 1 ping -c 2 -i 0.05 -W 2 192.168.5.20
+	run_ok in_i 1 ping -c 2 -i 0.05 -W 20 192.168.5.20
 
-	spawn ping ip netns exec "$(i 1)" ping -c 60 -i 0.01 -W 5 192.168.5.20
-	wait_for 5 grep -q icmp_seq=10 "$BATS_TEST_TMPDIR/ping.out"
+	spawn ping ip netns exec "$(i 1)" ping -n -i 0.01 192.168.5.20
+	wait_for 5 _answered_over ping 10
 	tell 3 "hold 192.168.5.20 1"
 	ip -n "$(i 2)" route del 192.168.5.20/32 dev ve-w
 	some_held() { [ "$(stat 2 .held)" -ge 3 ]; }
@@ -315,8 +322,7 @@ while True:
 	ip -n "$(i 3)" addr add 192.168.5.20/32 dev overlay0
 	tell 2 "remote 192.168.5.20 2 10.9.0.3"
 	tell 3 "local 192.168.5.20 2"
-	finish ping none
-	assert_match "$output" "60 packets transmitted, 60 received"
+	pings_whole ping
 	[ "$(stat 2 .forwarded)" -ge 3 ]
 
 	# and one that stays after all gets what fell through when its route is back
@@ -358,7 +364,7 @@ while True:
 @test "garbage from anybody is counted and harmless" {
 	all_known
 	run_ok ip netns exec "$(u 3)" python3 -c "
-import os, random, socket
+import os, random, socket, time
 random.seed(5)
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 def hdr(type=1, flags=0, start=0, off=0): return bytes([1, type, flags, start, off]) + bytes(11)
@@ -372,12 +378,13 @@ for k in range(500):
     elif kind == 3: data = hdr() + ip(random.randrange(65536)) + os.urandom(random.randrange(64))
     else: data = hdr(type=random.randrange(1, 5)) + ip(28, src='10.0.0.1') + os.urandom(8)
     s.sendto(data, ('10.9.0.2', 7470))
+    if k % 20 == 19: time.sleep(0.01) # no more than its socket takes while it has no processor
 "
 	bad() { stat 2 '.rx_bad + .drops.malformed + .drops."not-ipv4" + .drops."source-outside" + .drops."datagram-type" + .drops.probe'; }
 	all_seen() { [ "$(stat 2 .rx_datagrams)" -ge 490 ]; }
 	wait_for 5 all_seen
 	[ "$(bad)" -ge 480 ] || fail "only $(bad) of 500 were counted"
-	run_ok in_i 1 ping -c 2 -i 0.05 -W 2 $VIP2
+	run_ok in_i 1 ping -c 2 -i 0.05 -W 20 $VIP2
 	bulk 1 2 5000000 5003
 }
 
@@ -439,12 +446,12 @@ node_again() { # as node_start
 	# larger than the fast path allows, smaller than overlay0 does
 	run_fail in_i 1 ping -c 1 -W 1 -M do -s 1300 $VIP2
 	assert_match "$output" "mtu = 1200"
-	run_ok in_i 1 ping -c 1 -W 2 -M do -s 1172 $VIP2
+	run_ok in_i 1 ping -c 1 -W 20 -M do -s 1172 $VIP2
 }
 
 @test "a spinning fast path does the same" {
 	for n in 1 2; do node_again $n 200; done
 	all_known
-	run_ok in_i 1 ping -c 5 -i 0.02 -W 2 $VIP2
+	run_ok in_i 1 ping -c 5 -i 0.02 -W 20 $VIP2
 	bulk 1 2 10000000 5301
 }

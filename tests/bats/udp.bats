@@ -49,24 +49,26 @@ moved() {
 	[ "$status" -eq 0 ] || fail "ms-migrate: $status" "$output" "$(cat "$T/mover.err")"
 }
 
-# pinged NAME: as spawned by `ping -i 0.05 -D`: nothing lost, nothing late
+# pinged NAME: as spawned by `ping -i 0.05`: nothing lost, and not one in twenty late. (Of some 80 pings 40 come during the freeze.)
 pinged() {
-	finish "$1" INT
-	assert_match "$output" " 0% packet loss" "ping"
-	assert_le "$(sed -nE 's,^rtt min/avg/max/mdev = [^/]*/[^/]*/([^/]*)/.*,\1,p' <<<"$output")" 100 "slowest answer, ms"
+	local late
+	pings_whole "$1"
+	late=$(sed -nE 's/.* time=([0-9.]+) ms$/\1/p' <<<"$output" | awk '$1 > 100 { n++ } END { print n + 0 }')
+	assert_le $((late * 20)) "$(_answers "$1" | wc -l)" "twenty times the answers after more than 100 ms: $output"
 }
+answered() { _answers "$1" | grep -qx "$2"; }
 
 @test "udp: pings are answered throughout a freeze of two seconds and a move" {
 	start sleep 300
 	spawn pings on n3 ip netns exec far ping -n -i 0.05 $VIP
 	spawn beside on n2 ip netns exec near ping -n -i 0.05 $VIP
-	wait_for 10 grep -q icmp_seq=10 "$T/pings.out"
+	wait_for 10 answered pings 10
 	arm n2 "dst.stands pause"
 	move_paused n1 n2
-	sleep 2
+	# two seconds of it
+	wait_for 10 answered pings $(($(_answers pings | tail -n 1) + 40))
 	go_on n2
 	moved
-	wait_for 10 grep -q icmp_seq=60 "$T/pings.out"
 	pinged pings
 	pinged beside
 }
@@ -80,10 +82,13 @@ keep() { # the program whose sockets fill up
 	wait_for 10 grep -q ready "$T/app.out" || { cat "$T/app.err" >&2; return 1; }
 }
 send() { run_ok far "${KEEP[@]}" send $VIP "$@"; }
+# what was sent has arrived: it does not overtake
+arrived() { run_ok far ping -c 1 -W 20 $VIP; }
 
-# read_all TURN: the program reads; what it read in this turn is in $T/turn
+# read_all TURN N: the program reads so many, and what there is besides; what it read in this turn is in $T/turn
 read_all() {
-	touch "$T/read.$1"
+	echo "$2" >"$T/read.new"
+	mv "$T/read.new" "$T/read.$1"
 	wait_for 10 grep -q "^end $1\$" "$T/app.out" || { cat "$T/app.out" "$T/app.err" >&2; return 1; }
 	awk -v n=$(($1 - 1)) '$1 == "end" { at = $2; next } at + 0 == n && $1 != "ready"' "$T/app.out" >"$T/turn"
 }
@@ -111,6 +116,7 @@ got_own() { # the program's own, over lo
 @test "udp: queued, arrived during the freeze, arrived later: all, in order, from whom they came" {
 	keep
 	send 0 50
+	arrived
 	arm n2 "dst.stands pause"
 	move_paused n1 n2
 	send 50 100
@@ -119,11 +125,11 @@ got_own() { # the program's own, over lo
 	assert_eq "$(json '"\(.queued_datagrams) \(.lost_datagrams)"')" "106 0"
 	assert_match "$(json .text)" "106 unread datagrams carried"
 	send 100 110
-	read_all 1
+	read_all 1 226
 	got 0 110
 	got_own
 	send 200 205
-	read_all 2
+	read_all 2 10
 	got 200 205
 }
 
@@ -132,14 +138,14 @@ got_own() { # the program's own, over lo
 	send 0 12
 	arm n2 "dst.stands error"
 	TIMEOUT=60 run_rc 1 on n1 ms-migrate app n2
-	read_all 1
+	read_all 1 30
 	got 0 12
 	got_own
 	send 30 40
 	arm n2 "dst.stands error"
 	TIMEOUT=60 run_rc 1 on n1 ms-migrate app n2
 	move n1 app n2
-	read_all 2
+	read_all 2 20
 	got 30 40
 }
 
@@ -150,7 +156,7 @@ got_own() { # the program's own, over lo
 	send 30 60
 	move n2 app n1
 	send 60 70
-	read_all 1
+	read_all 1 146
 	got 0 70
 	got_own
 }
@@ -167,7 +173,7 @@ got_own() { # the program's own, over lo
 	moved
 	assert_eq "$(json .lost_datagrams)" 0
 	assert_eq "$(on n2 ip netns exec app ss -uanmH | grep -oE '[^ ]*:70.*|rb[0-9]+' | sort)" "$before" "buffers"
-	read_all 1
+	read_all 1 1506
 	got 0 750
 }
 
@@ -194,7 +200,7 @@ got_own() { # the program's own, over lo
 	done
 	n=$(json .dropped_packets)
 	assert_match "$(json .text)" ", $n packets could not be held"
-	read_all 1
+	read_all 1 $((16 + 800 - n))
 	assert_le 100 "$n"
 	assert_eq "$(grep -c '^any' "$T/turn")" $((10 + 800 - n)) "datagrams read"
 	assert_eq "$(sort -u "$T/turn" | grep -c '^any')" $((10 + 800 - n)) "different ones"

@@ -3,11 +3,14 @@
 """A program that lets datagrams lie in its sockets until it is told to read them, for udp.bats.
 
 udpkeep.py serve DIR VIP      sockets at 0.0.0.0:7000 (IP_PKTINFO), [::]:7003 (both families), VIP:7002, 127.0.0.1:7001, with
-                              datagrams of its own in the latter two. When DIR/read.N is there (N = 1, 2, ...) all is read: a line
-                              "SOCKET SOURCE>DESTINATION LENGTH TEXT" each, then "end N".
+                              datagrams of its own in the latter two. When DIR/read.N is there (N = 1, 2, ...), with a number in it, so
+                              many are read, and what there is besides: a line "SOCKET SOURCE>DESTINATION LENGTH TEXT" each,
+                              then "end N".
 udpkeep.py send VIP FROM TO   datagrams FROM..TO-1 to port 7000 and 7003 from three ports in turn; number 10 has no bytes, 20 has 5000
 """
+import itertools
 import os
+import select
 import socket
 import sys
 import time
@@ -36,18 +39,23 @@ def serve(folder, vip):
         time.sleep(0.02)
         if not os.path.exists(f"{folder}/read.{turn}"):
             continue
-        for name, sock in socks.items():
-            drain(name, sock)
+        with open(f"{folder}/read.{turn}", encoding="ascii") as f:
+            missing = int(f.read())
+        while missing > 0:
+            select.select(list(socks.values()), [], [])
+            for name, sock in socks.items():
+                missing -= drain(name, sock)
         print("end", turn, flush=True)
         turn += 1
 
 
 def drain(name, sock):
-    while True:
+    """Return: how many"""
+    for n in itertools.count():
         try:
             data, control, _, source = sock.recvmsg(65536, 512, socket.MSG_DONTWAIT)
         except BlockingIOError:
-            return
+            return n
         to = "-"
         for level, kind, value in control:
             if (level, kind) == (socket.IPPROTO_IP, IP_PKTINFO):
