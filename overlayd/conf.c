@@ -350,6 +350,7 @@ SETTER(set_standin_after)
 
 SIMPLE(set_encryption, conf_set_bool(&x->conf->tunnel.encryption, text))
 SIMPLE(set_rekey, conf_set_duration(&x->conf->tunnel.rekey_ms, text, 1000, 3600000))
+SIMPLE(set_spin, conf_set_number(&x->conf->tunnel.spin_us, text, 0, 1000))
 
 SIMPLE(set_tso, conf_set_bool(&x->conf->offload.tso, text))
 SIMPLE(set_uso, conf_set_bool(&x->conf->offload.uso, text))
@@ -471,6 +472,7 @@ static const struct conf_item conf_items[] = {
 	{ "tunnel", "encryption", "on or off", set_encryption },
 	{ "tunnel", "cipher", "auto, aes-128-gcm or chacha20-poly1305", set_cipher },
 	{ "tunnel", "rekey", "a time 1s..60m", set_rekey },
+	{ "tunnel", "spin", "a number 0..1000 (microseconds)", set_spin },
 	{ "migration", "hold-limit", "a size 64K..4G", set_hold_limit },
 	{ "offload", "tso", "on or off", set_tso },
 	{ "offload", "uso", "on or off", set_uso },

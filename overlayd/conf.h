@@ -69,6 +69,7 @@ struct conf {
 		bool encryption;	/* of the tunnel; the same on every node */
 		enum crypto_cipher cipher;	/* CRYPTO_NONE = auto: what this machine does fastest */
 		unsigned int rekey_ms;		/* a key is replaced so often */
+		unsigned int spin_us;		/* looked so long for packets before sleeping */
 	} tunnel;
 	struct {
 		bool tso, uso, gso, gro;	/* may be used; see struct tunnel_offloads */

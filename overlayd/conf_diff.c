@@ -86,7 +86,8 @@ enum conf_change conf_diff_reloadable(const struct conf *a, const struct conf *b
 		{ "tunnel", CONF_RESTART,
 		  a->tunnel.encryption == b->tunnel.encryption &&
 			  a->tunnel.cipher == b->tunnel.cipher &&
-			  a->tunnel.rekey_ms == b->tunnel.rekey_ms },
+			  a->tunnel.rekey_ms == b->tunnel.rekey_ms &&
+			  a->tunnel.spin_us == b->tunnel.spin_us },
 		{ "offload", CONF_RELOADABLE,
 		  a->offload.tso == b->offload.tso && a->offload.uso == b->offload.uso &&
 			  a->offload.gso == b->offload.gso && a->offload.gro == b->offload.gro },

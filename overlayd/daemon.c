@@ -266,7 +266,7 @@ static int daemon_start_fastpath(struct overlayd *ov, struct oerr *err)
 	cleanup_close int tun = -1, udp = -1;
 	struct fp_cfg cfg = { .loop = ov->loop, .subnets = subnets, .n_subnets = ov->conf->n_subnets, .mtu = ov->conf->mtu,
 			      .offloads = daemon_offloads(ov->conf), .encrypt = ov->conf->tunnel.encryption,
-			      .confine = true };
+			      .confine = true, .spin_us = ov->conf->tunnel.spin_us };
 
 	/* a key outlives two failed renewals, then its node has to be reached again */
 	cfg.seal.max_age_us = ov->conf->tunnel.rekey_ms * 3000ull;

@@ -47,6 +47,7 @@ static void test_defaults(void **state)
 	assert_true(c->tunnel.encryption);
 	assert_int_equal(c->tunnel.cipher, CRYPTO_NONE);
 	assert_int_equal(c->tunnel.rekey_ms, 120000);
+	assert_int_equal(c->tunnel.spin_us, 0);
 	assert_true(c->offload.tso && c->offload.uso && c->offload.gso && c->offload.gro);
 	assert_int_equal(c->metrics.listen.sin_family, 0);
 	assert_int_equal(c->migration.standin_after_ms, 50);
@@ -67,7 +68,7 @@ static void test_everything(void **state)
 				    "criu { path = /opt/criu preload = /opt/x.so }\n"
 				    "directory { embedded = yes listen = 10.77.0.9 database = /tmp/d.db }\n"
 				    "migration { timeout = 2m standin-after = 0 standin-limit = 1G standin-socket-limit = 64K hold-limit = 3G }\n"
-				    "tunnel { encryption = off cipher = ChaCha20-Poly1305 rekey = 5s }\n"
+				    "tunnel { encryption = off cipher = ChaCha20-Poly1305 rekey = 5s spin = 1000 }\n"
 				    "offload { tso = off gro = no }\n"
 				    "metrics { listen = 127.0.0.1 }\n"
 				    "subnet \"192.168.5.0/24\" { directory = {\"10.77.0.1\", \"10.77.0.2:99\"} node-vip = 192.168.5.101 }\n"
@@ -100,6 +101,7 @@ static void test_everything(void **state)
 	assert_false(c->tunnel.encryption);
 	assert_int_equal(c->tunnel.cipher, CRYPTO_CHACHA20_POLY1305);
 	assert_int_equal(c->tunnel.rekey_ms, 5000);
+	assert_int_equal(c->tunnel.spin_us, 1000);
 	assert_true(!c->offload.tso && c->offload.uso && c->offload.gso && !c->offload.gro);
 	assert_string_equal(endpoint_fmt(&c->metrics.listen).s, "127.0.0.1:7472");
 	assert_int_equal(c->n_subnets, 2);
@@ -184,6 +186,8 @@ static const struct bad_case bad_cases[] = {
 	{ HEAD "log-file = o.log\n", "t.conf:3: log-file: expected an absolute path, not 'o.log'" },
 	{ HEAD "tunnel { cipher = none }\n", "t.conf:3: tunnel cipher: expected auto, aes-128-gcm or chacha20-poly1305, not 'none'" },
 	{ HEAD "tunnel { encryption = maybe }\n", "t.conf:3: tunnel encryption: expected on or off, not 'maybe'" },
+	{ HEAD "tunnel { spin = 1001 }\n", "t.conf:3: tunnel spin: expected a number 0..1000 (microseconds), not '1001'" },
+	{ HEAD "tunnel { spin = 20us }\n", "t.conf:3: tunnel spin: expected a number 0..1000 (microseconds), not '20us'" },
 	{ HEAD "keepalive = 5h\n", "t.conf:3: keepalive: expected a time 100ms..10m, not '5h'" },
 	{ HEAD "keepalive = 99ms\n", "t.conf:3: keepalive: expected a time 100ms..10m, not '99ms'" },
 	{ HEAD "keepalive = 99999999999999999999s\n", "t.conf:3: keepalive: expected a time 100ms..10m, not '99999999999999999999s'" },
@@ -274,7 +278,8 @@ static const struct diff_case diff_cases[] = {
 	{ "", "mtu = 9000\nlog-level = debug\n", CONF_RESTART, "mtu" },
 	{ "", "port = 1\nlog-file = /x\n", CONF_RESTART, "port, log-file" },
 	{ "", "tunnel { encryption = off }\n", CONF_RESTART, "tunnel" },
-	{ "tunnel { cipher = auto }\n", "tunnel { encryption = on rekey = 2m }\n", CONF_SAME, "" },
+	{ "", "tunnel { spin = 50 }\n", CONF_RESTART, "tunnel" },
+	{ "tunnel { cipher = auto }\n", "tunnel { encryption = on rekey = 2m spin = 0 }\n", CONF_SAME, "" },
 	{ "", "offload { gso = off }\nmetrics { listen = 127.0.0.1 }\n", CONF_RELOADABLE, "offload, metrics" },
 	{ "offload { gso = on }\n", "", CONF_SAME, "" },
 	{ NET5, "", CONF_RESTART, "subnet" },
