@@ -291,7 +291,8 @@ void control_state(struct control *c, const char *stage, bool frozen, bool in_do
 /** control_over() - our journal is removed: the workload may take part in another migration. Nobody waits for it to succeed */
 void control_over(struct control *c)
 {
-	control_state(c, "over", false, false);
+	if (c->agent)	/* else control_init() was never called: there was no migration */
+		control_state(c, "over", false, false);
 }
 
 /** control_set_init() - the workload's processes live under ms-init @init (host pid) from now on */

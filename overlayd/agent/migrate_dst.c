@@ -474,6 +474,8 @@ static void dst_outcome(struct migrate_dst *m, enum journal_outcome outcome)
 {
 	struct oerr err = { 0 };
 
+	if (!m->agent.journal.hex[0])
+		return;	/* there was not even a journal: overlayd answers for an agent that never was */
 	while (journal_outcome_write(m->agent.journal.hex, outcome, m->root_host_pid, &err)) {
 		LOG_LIMITED(LOG_LVL_ERROR, "migrate", monotime_us(), "%.8s: %s; trying again", m->agent.journal.hex, err.text);
 		agent_pause(&m->agent, DST_RETRY_MS);
@@ -661,7 +663,9 @@ int migrate_dst_run(const struct conf *conf, const struct migrate_dst_opts *opts
 	struct oerr err = { 0 };
 	int ret = dst_init(&m, conf, &err);
 
-	if (!ret)
+	if (ret)
+		log_error("migrate", "from %s: %s", opts->source, err.text);
+	else
 		ret = migrate_run_stages(&m.agent, dst_stages, ARRAY_SIZE(dst_stages), "dst", &m, &result, &err);
 	if (ret && !m.ran)
 		dst_end_failed(&m, &result, &err);

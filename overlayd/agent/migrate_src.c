@@ -631,11 +631,13 @@ static void src_fini(struct migrate_src *m)
 static int src_init(struct migrate_src *m, const struct conf *conf, struct oerr *err)
 {
 	int ret = agent_init(&m->agent, conf, &src_agent_ops, m, err);
+	struct oerr why = { 0 };
 
+	/* also when it has failed: the operator is to hear of it */
+	if (m->agent.loop && m->opts->operator_fd >= 0 && agent_operator_attach(&m->agent, m->opts->operator_fd, &why) && !ret)
+		ret = oerr_set(err, why.code, "%s", why.text);
 	if (ret)
 		return ret;
-	if (m->opts->operator_fd >= 0 && agent_operator_attach(&m->agent, m->opts->operator_fd, err))
-		return err->code;
 	if (m->opts->timeout_s)
 		m->agent.deadline_us = monotime_us() + m->opts->timeout_s * 1000000ull;
 	if (journal_create(&m->agent.journal, m->opts->id, "source", err) || journal_lock(&m->agent.journal, err))
@@ -656,7 +658,7 @@ static int src_end(struct migrate_src *m, const struct migrate_result *result, i
 		report_unfinished(m, err);
 		return 1;
 	}
-	if (ret && journal_outcome_write(hex, JOURNAL_OUTCOME_GONE, 0, &jerr))
+	if (ret && hex[0] && journal_outcome_write(hex, JOURNAL_OUTCOME_GONE, 0, &jerr))
 		log_error("migrate", "%.8s: %s", hex, jerr.text);
 	if (journal_remove(&m->agent.journal))
 		log_error("migrate", "%.8s: %s could not be removed", hex, m->agent.journal.dir);
@@ -695,4 +697,22 @@ int migrate_src_run(const struct conf *conf, const struct migrate_src_opts *opts
 	ret = src_end(&m, &result, ret, &err);
 	src_fini(&m);
 	return ret;
+}
+
+/**
+ * migrate_src_refuse() - the agent cannot even begin, by @err: the operator hears why
+ * @operator_fd: its connection; taken
+ */
+void migrate_src_refuse(int operator_fd, const struct oerr *err)
+{
+	json_t *v = json_pack("{s:[s], s:i, s:s}", "refusals", err->text, "exit_status", OVL__MIG_EXIT__MIG_EXIT_REFUSED, "text", err->text);
+	cleanup_free char *json = v ? json_dumps(v, JSON_COMPACT) : NULL;
+	struct agent a = { .loop = ev_default_loop(EVFLAG_AUTO) };
+	struct oerr why = { 0 };
+
+	json_decref(v);
+	if (!a.loop || agent_operator_attach(&a, operator_fd, &why))
+		return;
+	agent_done(&a, err->code, OVL__MIG_EXIT__MIG_EXIT_REFUSED, err->text, json);
+	agent_fini(&a);
 }

@@ -8,6 +8,7 @@
 #include <sys/types.h>
 
 struct conf;
+struct oerr;
 
 struct migrate_src_opts {
 	uint8_t id[16];
@@ -23,5 +24,6 @@ struct migrate_src_opts {
 };
 
 int migrate_src_run(const struct conf *conf, const struct migrate_src_opts *opts);
+void migrate_src_refuse(int operator_fd, const struct oerr *err);
 
 #endif

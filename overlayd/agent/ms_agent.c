@@ -148,6 +148,8 @@ int main(int argc, char **argv)
 	conf = conf_load(args.conf, &err);
 	if (!conf) {
 		log_error("agent", "%s", err.text);
+		if (args.role == MS_AGENT_SOURCE)
+			migrate_src_refuse(MS_AGENT_FD, &err);
 		return 1;
 	}
 	log_init("ms-agent", conf->log_level, conf->log_file);

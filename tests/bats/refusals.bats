@@ -89,10 +89,15 @@ unharmed() {
 	wait_for 5 _no_migrations
 	assert_eq "$(on n1 overlayd netns list --json | jq -r '.[].name')" app "workloads of n1"
 	for n in n1 n2; do
-		assert_eq "$(on $n find /run/overlayd/migrations -mindepth 1 ! -name '*.outcome' 2>/dev/null)" "" "remains on $n"
-		assert_eq "$(on $n find /sys/fs/cgroup -maxdepth 1 -name 'overlayd-*')" "" "cgroups of $n"
+		# the other side may be a moment behind
+		wait_for 10 nothing_remains $n || { remains $n >&2; return 1; }
 	done
 }
+remains() {
+	on "$1" find /run/overlayd/migrations -mindepth 1 ! -name '*.outcome' 2>/dev/null
+	on "$1" find /sys/fs/cgroup -maxdepth 1 -name 'overlayd-*'
+}
+nothing_remains() { [ -z "$(remains "$1")" ]; }
 
 # n2 has nothing of the workload, and never had
 n2_empty() { assert_eq "$(on n2 ls /run/netns | grep -vx ovl-fabric)" "" "namespaces of n2"; }
@@ -323,6 +328,31 @@ refused_json() {
 	run_ok on n2 overlayd start
 	answered 3 "n2.*certificate.*app goes on running on n1"
 	wait_for 20 on n1 ms-migrate app n2 --dry-run
+}
+
+# with_bad NODE FILE CMD...: while FILE of the node cannot be used
+with_bad() {
+	local node=$1 file=$2
+	shift 2
+	run_ok on "$node" mv "$file" "$file.away"
+	run_ok on "$node" sh -c "echo nonsense >$file"
+	asked "$@"
+	run_ok on "$node" mv "$file.away" "$file"
+}
+
+@test "refused: the agent cannot begin, here or there: its node's key or configuration was spoilt meanwhile" {
+	with_bad n1 /etc/overlayd/pki/node.key app n2
+	answered 3 "node.key.*goes on running on n1"
+	with_bad n1 $CONF app n2
+	answered 3 "overlayd.conf"
+	with_bad n1 $CONF app n2 --json
+	answered 3 '"refusals":\["[^"]*overlayd.conf'
+	with_bad n2 /etc/overlayd/pki/node.key app n2
+	answered 3 "connection to n2.*app goes on running on n1"
+	n2_empty
+	assert_eq "$(on n1 find /run/overlayd/migrations -name '.*' -type f)" "" "files without a name"
+	assert_eq "$(on n2 find /run/overlayd/migrations -name '.*' -type f)" "" "files without a name on n2"
+	run_ok on n1 ms-migrate app n2 --dry-run
 }
 
 @test "refused: the agents speak different versions" {
