@@ -17,7 +17,7 @@
  *              it stops being answered.
  *   Files      the table and its transitions are here; workload_file.c: what is on file, and adoption; workload_tunstack.c: the
  *              tunstack process; workload_jobs.c: what the directory is asked before (add, delete, reclaim).
- *   Failure    each step of add undoes the ones before; adopt_all() leaves out what cannot be brought
+ *   Failure    each step of add undoes the ones before; workload_adopt_all() leaves out what cannot be brought
  *              up and says so.
  */
 #include <errno.h>
@@ -294,10 +294,16 @@ void workload_kill_all(const struct workload *w)
 /** workload_set_pinned() - a pinned workload refuses to move; Return: 0; -EBUSY it is moving; or -errno, with @err set */
 int workload_set_pinned(struct workload *w, bool on, struct oerr *err)
 {
+	bool before = w->pinned;
+	int ret;
+
 	if (on && w->migration[0])
 		return oerr_set(err, -EBUSY, "%s is part of migration %.8s: too late to pin it here", w->net.name, w->migration);
 	w->pinned = on;
-	return workload_save(w, err);
+	ret = workload_save(w, err);
+	if (ret)
+		w->pinned = before;
+	return ret;
 }
 
 /** workload_set_init() - its processes live under ms-init @init from now on, 0 = none; Return: 0 or -errno */

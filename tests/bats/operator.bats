@@ -42,7 +42,7 @@ is_state() { [ "$(state_of "$1" "$2")" = "$3" ]; }
 	workload n1 "$(printf 'x%.0s' {1..63})" 192.168.5.11
 	run_rc 1 on n1 overlayd netns add "$(printf 'x%.0s' {1..64})" 192.168.5.12
 	workload n1 many "$(seq -s, -f 192.168.5.%g 30 45)"
-	run_ok on n1 ip netns exec A.b-C_d.0 ping -c 1 -W 5 192.168.5.45
+	run_ok on n1 ip netns exec A.b-C_d.0 ping -c 1 -W 20 192.168.5.45
 }
 
 @test "operator: a workload without a process does not move, and is not said to run" {
@@ -71,6 +71,27 @@ is_state() { [ "$(state_of "$1" "$2")" = "$3" ]; }
 	drop_workloads
 	workload n3 seven 192.168.5.7
 	workload n3 eight 192.168.5.8
+}
+
+# the node's /run takes nothing more | is as before
+run_is_full() {
+	local kb
+	kb=$(on "$1" df -k --output=used /run | tail -n 1)
+	run_ok on "$1" mount -o "remount,size=$((kb + 256))k" /run
+	run_rc 1 on "$1" dd if=/dev/zero of=/run/filler bs=4k
+}
+run_has_room() { on "$1" sh -c 'rm /run/filler; mount -o remount,size=50% /run'; }
+
+@test "operator: what could not be put on file has not happened" {
+	workload n1 app 192.168.5.2
+	run_is_full n1
+	_run on n1 overlayd pin app
+	run_has_room n1
+	assert_eq "$status" 1 "pinning with a full /run: $output"
+	assert_match "$output" "No space left"
+	assert_eq "$(on n1 overlayd netns list --json | jq '.[0].pinned')" false "pinned"
+	run_ok on n1 overlayd pin app
+	assert_eq "$(on n1 overlayd netns list --json | jq '.[0].pinned')" true "pinned"
 }
 
 @test "operator: what moves is not removed, pinned, moved again or started into" {
