@@ -304,7 +304,9 @@ static int requests_migrate(void *ctx, struct ctl_request *req)
 	}
 	m.host = host;
 	fd = ctl_request_detach_fd(req);
-	if (fd >= 0 && migration_start(ctx, w, &m, self, fd, &err))
+	if (fd < 0)
+		return fd;
+	if (migration_start(ctx, w, &m, self, fd, &err))
 		requests_last_word(steal_fd(&fd), &err);
 	return 0;
 }
