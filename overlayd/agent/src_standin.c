@@ -96,8 +96,6 @@ static int standin_give(struct migrate_src *m, struct oerr *err)
 		if (records_is_remote(&m->loose.found.waiting[i], m->control.w.vips, m->control.w.nvips))
 			ret = stackclient_standin_socket(m->stack, &m->loose.found.waiting[i], err);
 	for (size_t i = 0; i < m->loose.found.n_half_open && !ret; i++)
-		ret = stackclient_standin_socket(m->stack, &m->loose.found.half_open[i], err);
-	for (size_t i = 0; i < m->loose.found.n_half_open && !ret; i++)
 		if (records_is_remote(&m->loose.found.half_open[i], m->control.w.vips, m->control.w.nvips))
 			ret = stackclient_standin_socket(m->stack, &m->loose.found.half_open[i], err);
 	if (!ret)
