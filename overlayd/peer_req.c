@@ -2,7 +2,7 @@
 /* peer_req.c - requests to other nodes and theirs to us
  *
  * Theory of operation: peer.c, "Requests". A request is in exactly one list, its peer's, from
- * req_new() to peer_req_free().
+ * req_new() to req_free().
  * Guarded by tests/unit/test_peer.c
  */
 #include "overlayd/peer_priv.h"

@@ -12,7 +12,7 @@
  *              the kernel gave; any other is counted as incomplete and its bytes are thrown away.
  *   Room       one reading may bring SOCKPEEK_RING_BYTES less the heads of its pieces; what does not
  *              fit is incomplete.
- *   Guarded by tests/unit/test_sockpeek.c
+ *   Guarded by tests/unit/test_acceptq.c, tests/bats/orphan.bats
  */
 #include "tunstack/sockpeek.h"
 
