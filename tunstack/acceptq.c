@@ -85,30 +85,6 @@ static const char *missing_sysctl(void)
 	return NULL;
 }
 
-/**
- * acceptq_supported() - can connections be put into accept queues of this namespace? Nothing is attached to it
- * @netns_fd: -1 = the caller's
- *
- * Return: 0; -EOPNOTSUPP or another -errno with @err saying what is missing.
- */
-int acceptq_supported(int netns_fd, struct oerr *err)
-{
-	struct bpf_object *object = NULL;
-	const char *off = NULL;
-	int saved = -1;
-	int ret = bpfobject_load(bpfobject_acceptq, bpfobject_acceptq_end, "acceptq", &object, err);
-
-	if (!ret)
-		bpf_object__close(object);
-	if (!ret && netns_fd >= 0 && (ret = netns_enter(netns_fd, &saved)))
-		oerr_set(err, ret, "acceptq: network namespace: %s", strerror(-ret));
-	if (!ret)
-		off = missing_sysctl();
-	if (saved >= 0)
-		netns_leave(saved);
-	return off ? oerr_set(err, -EOPNOTSUPP, "acceptq: net.ipv4.%s is 0", off) : ret;
-}
-
 /* ---- open and close ---- */
 
 /* what an earlier acceptq_leave() left here: nothing it expected is awaited any longer */
@@ -135,11 +111,8 @@ static void sweep(unsigned int ifindex)
 static int attach(struct acceptq *q, struct oerr *err)
 {
 	int prog = bpf_program__fd(bpf_object__find_program_by_name(q->object, "acceptq"));
-	const char *off = missing_sysctl();
 	const int on = 1;
 
-	if (off)
-		return oerr_set(err, -EOPNOTSUPP, "acceptq: net.ipv4.%s is 0", off);
 	for (size_t i = 0; i < ARRAY_SIZE(devices); i++) {
 		unsigned int ifindex = if_nametoindex(devices[i]);
 
@@ -156,41 +129,92 @@ static int attach(struct acceptq *q, struct oerr *err)
 	return 0;
 }
 
+/* what is missing there; in the namespace @netns_fd, -1 = the caller's */
+static int check_sysctls(int netns_fd, struct oerr *err)
+{
+	int saved = -1, ret = netns_fd >= 0 ? netns_enter(netns_fd, &saved) : 0;
+	const char *off = ret ? NULL : missing_sysctl();
+
+	if (saved >= 0)
+		netns_leave(saved);
+	if (ret)
+		return oerr_set(err, ret, "acceptq: network namespace: %s", strerror(-ret));
+	return off ? oerr_set(err, -EOPNOTSUPP, "acceptq: net.ipv4.%s is 0", off) : 0;
+}
+
 /**
- * acceptq_open() - the program into the kernel and to the namespace's devices
- * @netns_fd: the namespace, -1 = the caller's
- * @q:        the caller acceptq_close()s it
+ * acceptq_load() - the program into the kernel, attached to nothing yet
+ * @netns_fd: a namespace like the one it is for, -1 = the caller's
+ * @out:      the caller acceptq_close()s it
  *
- * Return: 0; -errno with @err saying what is missing.
+ * Return: 0; -EOPNOTSUPP or another -errno with @err saying what is missing.
  */
-int acceptq_open(int netns_fd, struct acceptq **out, struct oerr *err)
+int acceptq_load(int netns_fd, struct acceptq **out, struct oerr *err)
 {
 	struct acceptq *q = xcalloc(1, sizeof(*q));
-	int saved = -1, ret;
+	int ret;
 
 	*out = NULL;
 	q->raw = -1;
 	for (size_t i = 0; i < ARRAY_SIZE(q->links); i++)
 		q->links[i] = -1;
 	ret = bpfobject_load(bpfobject_acceptq, bpfobject_acceptq_end, "acceptq", &q->object, err);
-	if (!ret) {
-		q->expected = bpf_object__find_map_fd_by_name(q->object, "expected");
-		if (netns_fd >= 0) {
-			ret = netns_enter(netns_fd, &saved);
-			if (ret)
-				oerr_set(err, ret, "acceptq: network namespace: %s", strerror(-ret));
-		}
-	}
 	if (!ret)
-		ret = attach(q, err);
-	if (saved >= 0)
-		netns_leave(saved);
+		ret = check_sysctls(netns_fd, err);
 	if (ret) {
 		acceptq_close(q);
 		return ret;
 	}
+	q->expected = bpf_object__find_map_fd_by_name(q->object, "expected");
 	*out = q;
 	return 0;
+}
+
+/** acceptq_supported() - could acceptq_load() be done there? Return: as it */
+int acceptq_supported(int netns_fd, struct oerr *err)
+{
+	struct acceptq *q;
+	int ret = acceptq_load(netns_fd, &q, err);
+
+	acceptq_close(q);
+	return ret;
+}
+
+/**
+ * acceptq_attach() - a loaded program to the namespace's devices
+ * @netns_fd: the namespace, -1 = the caller's
+ *
+ * Once: what is attached already stays where it is. Return: 0; -errno: there is nothing to be done with @q but acceptq_close().
+ */
+int acceptq_attach(struct acceptq *q, int netns_fd, struct oerr *err)
+{
+	int saved = -1, ret;
+
+	if (q->raw >= 0)
+		return 0;
+	ret = check_sysctls(netns_fd, err);
+	if (ret)
+		return ret;
+	if (netns_fd >= 0 && (ret = netns_enter(netns_fd, &saved)))
+		return oerr_set(err, ret, "acceptq: network namespace: %s", strerror(-ret));
+	ret = attach(q, err);
+	if (saved >= 0)
+		netns_leave(saved);
+	return ret;
+}
+
+/** acceptq_open() - acceptq_load() and acceptq_attach(); the caller acceptq_close()s @out; Return: 0 or -errno */
+int acceptq_open(int netns_fd, struct acceptq **out, struct oerr *err)
+{
+	int ret = acceptq_load(netns_fd, out, err);
+
+	if (!ret)
+		ret = acceptq_attach(*out, netns_fd, err);
+	if (ret) {
+		acceptq_close(*out);
+		*out = NULL;
+	}
+	return ret;
 }
 
 /**

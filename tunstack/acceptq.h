@@ -5,8 +5,9 @@
  * made to believe that its handshake ends just now. In call order, for whoever has a namespace with
  * restored listeners and the records of such connections (sockpeek.h, or a stand-in's):
  *
- *   acceptq_supported()  can this kernel do it for this namespace? an error says why not.
- *   acceptq_open()       a BPF program at the ingress of the namespace's lo and eth0.
+ *   acceptq_supported()  can this kernel do it for such a namespace? an error says why not.
+ *   acceptq_load()       a BPF program into the kernel, which takes some 50 ms: before anything is stopped.
+ *   acceptq_attach()     ... to the ingress of the namespace's lo and eth0. acceptq_open() does both.
  *   acceptq_expect()     one connection, which may come into being once, by exactly the right ACK.
  *   acceptq_inject()     ... which is sent here, with what its peer has sent since, from inside the
  *   namespace. Not for SYN_RECV: there the ACK is the peer's to send.
@@ -27,6 +28,8 @@
 struct acceptq;
 
 int acceptq_supported(int netns_fd, struct oerr *err);
+int acceptq_load(int netns_fd, struct acceptq **q, struct oerr *err);
+int acceptq_attach(struct acceptq *q, int netns_fd, struct oerr *err);
 int acceptq_open(int netns_fd, struct acceptq **q, struct oerr *err);
 int acceptq_expect(struct acceptq *q, const struct sock_image *img, struct oerr *err);
 int acceptq_inject(struct acceptq *q, const struct sock_image *img, int listener, struct oerr *err);

@@ -237,7 +237,7 @@ static void src_release(struct migrate_src *m)
 		ret = stackclient_release(m->stack, false, &m->stack_state, &err);
 	/* somebody may have answered, or the tunstack has died and has a successor */
 	if (ret) {
-		ret = giveback_open_network(&m->control, m->fence, &m->standin, FREEZE_OPEN_MS, &m->given, &err);
+		ret = giveback_open_network(&m->control, m->fence, &m->standin, FREEZE_OPEN_MS, &m->loose.queue, &m->given, &err);
 		m->stack_state = m->given.state;
 		m->answered = m->given.state;
 	}

@@ -218,12 +218,12 @@ static int giveback_parked(struct control *c, struct cgroup_fence *fence, struct
 	return ret ? ret : stackclient_handed_back(stack, &res->state, err);
 }
 
-static int giveback_with(struct control *c, struct cgroup_fence *fence, struct stackclient *stack, struct giveback_result *res,
-			 struct oerr *err)
+static int giveback_with(struct control *c, struct cgroup_fence *fence, struct stackclient *stack, struct acceptq **queue,
+			 struct giveback_result *res, struct oerr *err)
 {
 	bool frozen = false;
 	struct oerr why = { 0 };
-	struct loose_in in = { 0 };
+	struct loose_in in = { .q = queue ? steal_ptr(*queue) : NULL };
 	int ret = stackclient_status(stack, &res->state, err);
 
 	if (!ret && res->state.standin >= STACK_STANDIN_LIVE)
@@ -240,8 +240,8 @@ static int giveback_with(struct control *c, struct cgroup_fence *fence, struct s
 	return ret;
 }
 
-static int giveback_once(struct control *c, struct cgroup_fence *fence, struct giveback_who *who, struct giveback_result *res,
-			 struct oerr *err)
+static int giveback_once(struct control *c, struct cgroup_fence *fence, struct giveback_who *who, struct acceptq **queue,
+			 struct giveback_result *res, struct oerr *err)
 {
 	cleanup_free char *path = xasprintf("%s/%s/tunstack.sock", WORKLOAD_DIR, c->w.name);
 	struct stackclient *stack;
@@ -257,7 +257,7 @@ static int giveback_once(struct control *c, struct cgroup_fence *fence, struct g
 	ret = stackclient_open(path, &stack, err);
 	if (ret)
 		return ret;
-	ret = giveback_with(c, fence, stack, res, err);
+	ret = giveback_with(c, fence, stack, queue, res, err);
 	stackclient_close(stack);
 	return ret;
 }
@@ -268,17 +268,18 @@ static int giveback_once(struct control *c, struct cgroup_fence *fence, struct g
  * @fence:   the cgroup the processes are in, to hold them meanwhile; it is left as it was. NULL: nothing can have been taken in
  * @who:     who was asked to stand in; pid 0 afterwards when it turned out to be dead
  * @wait_ms: how long to try: a tunstack that died is started again by overlayd, which may be being restarted itself
+ * @queue:   a loaded acceptq, which is used up: the processes need not wait for one. NULL, or to NULL: it is loaded if it must be
  * @res:     added to, so that it may be tried again
  *
  * Return: 0 or -errno with @err set: what stands still stands.
  */
 int giveback_open_network(struct control *c, struct cgroup_fence *fence, struct giveback_who *who, unsigned int wait_ms,
-			  struct giveback_result *res, struct oerr *err)
+			  struct acceptq **queue, struct giveback_result *res, struct oerr *err)
 {
 	uint64_t until = monotime_us() + wait_ms * 1000ull;
 	int ret;
 
-	while ((ret = giveback_once(c, fence, who, res, err)) && monotime_us() < until)
+	while ((ret = giveback_once(c, fence, who, queue, res, err)) && monotime_us() < until)
 		agent_pause(c->agent, GIVEBACK_RETRY_MS);
 	if (ret)
 		return ret;

@@ -12,6 +12,7 @@
 #include "overlayd/common/err.h"
 #include "tunstack/stackclient.h"
 
+struct acceptq;
 struct cgroup_fence;
 
 /* the tunstack that was asked to stand in */
@@ -35,6 +36,6 @@ void giveback_who_to_journal(const struct giveback_who *who, struct journal *j);
 void giveback_who_from_journal(struct giveback_who *who, const struct journal *j);
 
 int giveback_open_network(struct control *c, struct cgroup_fence *fence, struct giveback_who *who, unsigned int wait_ms,
-			  struct giveback_result *res, struct oerr *err);
+			  struct acceptq **queue, struct giveback_result *res, struct oerr *err);
 
 #endif

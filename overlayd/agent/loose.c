@@ -43,7 +43,7 @@ void loose_start(struct loose *l, bool wanted, struct oerr *why)
 {
 	if (!wanted || fault_point("src.peek", why) || sockpeek_open(&l->peek, why))
 		return;
-	l->inject = !acceptq_supported(-1, why);
+	l->inject = !acceptq_load(-1, &l->queue, why);
 }
 
 /* sockets without an inode: what there is, whether or not it can be read */
@@ -104,7 +104,9 @@ void loose_fini(struct loose *l)
 {
 	loose_forget(l);
 	sockpeek_free(l->peek);
+	acceptq_close(l->queue);
 	l->peek = NULL;
+	l->queue = NULL;
 }
 
 /* --- where they go on --- */
@@ -130,7 +132,16 @@ void loose_in_add(struct loose_in *in, struct sock_image *img)
 
 static int loose_open_queue(struct loose_in *in, int netns_fd, struct oerr *err)
 {
-	return in->q ? 0 : acceptq_open(netns_fd, &in->q, err);
+	int ret;
+
+	if (!in->q)
+		return acceptq_open(netns_fd, &in->q, err);
+	ret = acceptq_attach(in->q, netns_fd, err);
+	if (ret) {
+		acceptq_close(in->q);
+		in->q = NULL;
+	}
+	return ret;
 }
 
 static int loose_put_one(struct loose_in *in, const struct sock_image *img, loose_listener_fn listener, void *arg, struct oerr *err)

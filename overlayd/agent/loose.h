@@ -20,6 +20,7 @@
 struct loose {
 	struct sockpeek *peek;		/* NULL: they cannot be read, or the destination could not make them */
 	bool inject;			/* connections can be put into accept queues here, too */
+	struct acceptq *queue;		/* what a way back needs for that, loaded; NULL: it has been used */
 	struct sockpeek_found found;
 	bool all;			/* found has everything there was */
 };

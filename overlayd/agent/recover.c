@@ -167,7 +167,7 @@ static int recover_discard_copy(struct recover *r, struct oerr *err)
 
 static int recover_open_network(struct recover *r, struct oerr *err)
 {
-	return giveback_open_network(&r->control, r->fence, &r->standin, 0, &r->given, err);
+	return giveback_open_network(&r->control, r->fence, &r->standin, 0, NULL, &r->given, err);
 }
 
 /* --- source --- */
