@@ -2,7 +2,8 @@
 /* dirload.c - puts load on a directory server and says what it did, for tests/bench/directory
  *
  * ms-dirload PKIDIR IP:PORT lookups SECONDS CONNECTIONS OUTSTANDING VIPS    each of them resolved over and over
- *                           updates SECONDS WORKLOADS                        registered, then each moved (to itself) over and over
+ *                           updates SECONDS WORKLOADS                        registered, then each moved (to itself) over and over;
+ *                                                                            SIGTERM ends it early
  *                           watch WATCHERS MOVES                             one vIP moves; how late does each watcher hear of it?
  * vIPs are those from 10.0.0.1 on; the node is n1. Prints one line of JSON: count, seconds, p50_us, p99_us, max_us.
  */
@@ -28,6 +29,7 @@ struct load {
 	unsigned int n_vips;
 	unsigned int next_vip;
 	uint64_t begin_us, end_us;	/* of the measuring */
+	ev_signal end;
 	uint64_t count;
 	uint32_t *samples;		/* microseconds */
 	unsigned int n_samples;
@@ -250,12 +252,21 @@ static void run_watch(struct load *l, struct slot *slots, unsigned int moves)
 	l->end_us = monotime_us();
 }
 
+static void end_cb(struct ev_loop *loop, ev_signal *w, int revents)
+{
+	(void)loop;
+	(void)revents;
+	container_of(w, struct load, end)->end_us = monotime_us();
+}
+
 static void run_for(struct load *l, struct slot *slots, unsigned int n, double seconds, void (*next)(struct slot *s))
 {
 	l->begin_us = monotime_us();
 	l->end_us = l->begin_us + (uint64_t)(seconds * 1e6);
 	for (unsigned int i = 0; i < n; i++)
 		next(&slots[i]);
+	ev_signal_init(&l->end, end_cb, SIGTERM);
+	ev_signal_start(l->loop, &l->end);
 	ev_run(l->loop, 0);
 }
 

@@ -9,6 +9,7 @@
  *   --rounds N         pingpong, udp, udpflow: stop after N rounds of each connection
  *   --total BYTES      upload, download, both: stop when each connection has sent or received so many
  *   --size BYTES       pingpong, udp: bytes of one request (1021, 211)
+ *   --answers S        udpflow: how long answers are awaited at the end (1)
  *   --interval MS      pingpong, udp, udpflow: pause between rounds (pingpong 1, udp 10)
  *   --rate MBPS        upload, download, both: at most so many megabytes a second, all connections together; it is sent in
  *                      pieces of 10 ms
@@ -21,7 +22,7 @@
  * pingpong   sends a request, awaits its echo, pauses. A gap is the time a round took.
  * upload, download, both   stream. A gap is the time between two pieces sent (upload) or received.
  * udp        like pingpong; a round without an answer for a second is lost and the next begins.
- * udpflow    sends on, awaits nothing; answers are counted, and awaited for a second at the end.
+ * udpflow    sends on, awaits nothing; answers are counted, and awaited at the end.
  * query      prints the server's counters and ends.
  *
  * At the end each connection is shut down in order, and the server's own count of what it received and sent must agree.
@@ -91,6 +92,7 @@ static struct {
 	bool have_local;
 	uint64_t connections, seconds, rounds, total, size, interval_us, rate_bps;
 	uint64_t keepalive;		/* seconds, 0 = no */
+	uint64_t answer_us;
 	const char *status_path, *ready_path;
 	FILE *gaps;
 
@@ -427,7 +429,7 @@ static void udp_receive(struct conn *c)
 
 static void udp_tick(struct conn *c)
 {
-	bool waits = c->mark_us && cli.now_us - c->mark_us < UDP_ANSWER_US;
+	bool waits = c->mark_us && cli.now_us - c->mark_us < cli.answer_us;
 
 	if (c->fd < 0)
 		return;
@@ -599,7 +601,8 @@ static const struct option options[] = {
 	{ "interval", required_argument, NULL, 'i' },	{ "rate", required_argument, NULL, 'R' },
 	{ "bind", required_argument, NULL, 'b' },	{ "status", required_argument, NULL, 'S' },
 	{ "ready", required_argument, NULL, 'y' },	{ "keepalive", required_argument, NULL, 'k' },
-	{ "gaps", required_argument, NULL, 'g' },	{ 0 },
+	{ "gaps", required_argument, NULL, 'g' },	{ "answers", required_argument, NULL, 'a' },
+	{ 0 },
 };
 
 static void __attribute__((noreturn)) misuse(const char *what, const char *value)
@@ -658,6 +661,9 @@ static void option_take(int opt, const char *arg)
 			misuse("not an address:", arg);
 		cli.have_local = true;
 		break;
+	case 'a':
+		cli.answer_us = number(arg, 1, 3600) * SECOND_US;
+		break;
 	case 'k':
 		cli.keepalive = number(arg, 1, 3600);
 		break;
@@ -683,6 +689,7 @@ int main(int argc, char **argv)
 	int opt;
 
 	cli.connections = 1;
+	cli.answer_us = UDP_ANSWER_US;
 	cli.interval_us = UINT64_MAX;
 	while ((opt = getopt_long(argc, argv, "n:", options, NULL)) != -1)
 		option_take(opt, optarg);
