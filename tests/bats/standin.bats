@@ -8,7 +8,8 @@
 # A stall is a pause of an application (between two pieces sent or received, a round of ping-pong, a connect()), measured by the
 # application itself. What remains of it when the freezes within are taken off is its excess. A lost packet stalls a connection
 # without any freeze, so the excess is charged to the stand-in when the wire has dropped no packet of that connection meanwhile
-# (tests/lib/stalls.py), and once more, with no such exception, on a wire that loses nothing.
+# (tests/lib/stalls.py), and once more, with no such exception, on a wire that loses nothing. While the machine itself stands still
+# nobody is charged: a process that only sleeps, 5 ms at a time, notes when it comes back late (tests/lib/standsstill.py).
 load helpers
 
 # short or in full
@@ -71,17 +72,20 @@ all_well() {
 
 # resets by peers reach the server, but for those that the wire lost, each behind all that was acknowledged before
 resets_arrive() {
-	local said got cut
+	local said got cut lost
 	said=$(jq .r "$DIR/churn.out")
 	got=$(jq .resets "$DIR/server.json")
 	cut=$(jq .cut "$DIR/server.json")
-	echo "# $said resets said, $got heard with all that went before, $cut without" >&3
-	assert_le "$((said * 8 / 10 - 2))" "$got" "resets of $said that reached the server"
+	lost=$(awk '$2 != "reset" && $4 == 80 && $5 == "reset"' "$DIR/drops" | wc -l)
+	echo "# $said resets said, $got heard with all that went before, $cut without; $lost lost by the wire" >&3
+	assert_le "$(((said - lost) * 8 / 10 - 2))" "$got" "resets of $said that reached the server"
 	assert_eq "$cut" 0 "resets of $said that cut off what had been acknowledged"
 }
 
 cycles() { # ms-cycle's arguments; its JSON is in $output
 	local last=${!#} at
+	wl_bg still python3 -S -E "$TOP/tests/lib/standsstill.py" "$DIR/still"
+	wait_for 10 test -e "$DIR/still"
 	TIMEOUT=1800 run_ok "$BUILD/bin/ms-cycle" --log "$DIR/freezes" "$@" || return 1
 	echo "$output" >"$DIR/cycle.json"
 	at=$(json '"\(.cycles) freezes, \(.handovers) hand-overs, \(.answered_segments) segments answered, \(.taken_bytes) bytes taken in, " +
@@ -93,9 +97,9 @@ cycles() { # ms-cycle's arguments; its JSON is in $output
 
 # ours by more than 100 ms: none. A machine that stops programs for longer than that by itself proves nothing: then its own longest.
 no_stalls() {
-	TIMEOUT=60 run_ok python3 "$TOP/tests/lib/stalls.py" "$DIR/freezes" "$DIR/drops" "$DIR"/*.gaps
+	TIMEOUT=60 run_ok python3 "$TOP/tests/lib/stalls.py" "$DIR/freezes" "$DIR/drops" "$DIR/still" "$DIR"/*.gaps
 	echo "# $(json '"\(.gaps) stalls in freezes, excess at most \(.excess_ms) ms, \(.wire_excess_ms) ms where the wire dropped " +
-		"something; longest without a freeze \(.usual_ms) ms"')" >&3
+		"something; longest without a freeze \(.usual_ms) ms, of the machine \(.still_ms) ms"')" >&3
 	assert_le "$(json .excess_ms)" "$(json '[100, .usual_ms] | max')" "longest stall beyond its freeze, ms: $output"
 }
 
@@ -121,7 +125,7 @@ no_stalls() {
 	churn
 	cycles --cycles "$(full 25 200)" --freeze 5-300 --run 0-100 --after 0,50 --answer-syn "$WL_SERVER=$(wl_stack here)"
 	all_well
-	assert_eq "$(grep -vc reset "$DIR/drops")" 0 "packets the wire dropped"
+	assert_eq "$(awk '$2 != "reset"' "$DIR/drops" | wc -l)" 0 "packets the wire dropped"
 	no_stalls
 }
 
@@ -155,7 +159,7 @@ no_stalls() {
 	cycles --cycles 3 --freeze 1000 --run 100 --after 0 --answer-syn "$WL_SERVER=$(wl_stack here)"
 	assert_le 1 "$(json .new_connections)"
 	all_well
-	assert_le "$(json .longest_connect_ms "$DIR/churn.out")" 200 "longest connect(), ms, in freezes of 1000 ms"
+	assert_le "$(json .longest_connect_ms "$DIR/churn.out")" 500 "longest connect(), ms, in freezes of 1000 ms"
 }
 
 @test "stand-in: a peer with keepalive of 1 s x 3 hears answers through a long freeze" {
@@ -166,7 +170,7 @@ no_stalls() {
 	run_ok wl_wire report
 	assert_eq "$(json .b.resets_heard)" 0 "resets the peer heard: $output"
 	assert_le "$(full 5 28)" "$(json .b.probes)" "probes of the peer"
-	assert_le "$(json .b.silence_ms)" 200 "longest silence of $(json .b.silent)"
+	assert_le "$(json .b.silence_ms)" 500 "longest silence of $(json .b.silent), which asks every second"
 	all_well
 }
 
@@ -197,6 +201,6 @@ no_stalls() {
 		"\(.phases.export.longest), load \(.phases.load.longest), park \(.phases.park.longest), push " +
 		"\(.phases.push.longest), release \(.phases.release.longest)"'); tunstack at most $kb KB" >&3
 	assert_le "$kb" 300000 "KB of the tunstack"
-	assert_le "$(json '.phases | [.capture, .export, .load, .park, .push, .release] | map(.longest) | add')" 10000 "ms of all steps"
+	assert_le "$(json '.phases | [.capture, .export, .load, .park, .push, .release] | map(.longest) | add')" 20000 "ms of all steps"
 	all_well
 }

@@ -11,8 +11,8 @@
  *   --delay MS      each way (5)          --rate MBIT   each way, 0 = no limit (100)      --queue N   packets, drop-tail (300)
  *   --loss PERCENT  at random, each way (0)      --reorder PERCENT  so many arrive 2 ms late (0)
  *   --seed N        of every chance (1): the same seed and the same packets, the same fate
- *   --drops FILE    a line for each TCP packet that did not arrive: microseconds, "lost" or "overflow", source and destination port; and
- *                   for each reset that one end sends, "reset"
+ *   --drops FILE    a line for each TCP packet that did not arrive: microseconds, "lost" or "overflow", source and destination port, for
+ *                   a reset one more word, "reset"; and for each reset that goes on its way, "reset" and the ports
  *   --ready FILE    written (the pid) once the devices are open
  *
  * Commands: report (JSON), mark (the report's figures begin anew), to N, set KEY VALUE (delay, rate, queue, loss, reorder), flows
@@ -115,7 +115,8 @@ static void drop_note(enum wire_fate fate, const uint8_t *p, size_t len, uint64_
 
 	if (!wire.drops || len < 40 || p[9] != IPPROTO_TCP || (p[0] & 15) != 5 || (fate == WIRE_TAKEN && !(p[33] & 4)))
 		return;
-	fprintf(wire.drops, "%lu %s %d %d\n", now_us, words[fate], p[20] << 8 | p[21], p[22] << 8 | p[23]);
+	fprintf(wire.drops, "%lu %s %d %d%s\n", now_us, words[fate], p[20] << 8 | p[21], p[22] << 8 | p[23],
+		fate != WIRE_TAKEN && (p[33] & 4) ? " reset" : "");
 }
 
 static void port_cb(struct ev_loop *loop, ev_io *io, int revents)
