@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -17,6 +18,7 @@
 #include <unistd.h>
 
 #include "overlayd/agent/image.h"
+#include "overlayd/common/cleanup.h"
 #include "overlayd/common/util.h"
 
 static int setup(void **state)
@@ -142,6 +144,33 @@ static void test_bounds(void **state)
 	assert_int_equal(image_recv_begin(&r, d, "e", 1, &err), -EMFILE);
 }
 
+/* a kernel without large folios in tmpfs has no such file, and may be told not to use them */
+static bool has_large_folios(void)
+{
+	cleanup_free char *how = NULL;
+
+	return !util_read_file("/sys/kernel/mm/transparent_hugepage/shmem_enabled", &how, NULL) && !strstr(how, "[deny]");
+}
+
+/* what stat() calls the preferred size of writes is the size of the folios that tmpfs would use */
+static void test_large_folios(void **state)
+{
+	struct image_dir *d = *state;
+	cleanup_close int small = openat(d->fd, "core-1.img", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	cleanup_close int large = openat(d->fd, "pages-1.img", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	struct stat st;
+
+	assert_int_equal(write(small, "abc", 3), 3);
+	assert_int_equal(fstat(small, &st), 0);
+	assert_true(st.st_blocks * 512 <= sysconf(_SC_PAGESIZE));
+	assert_int_equal(ftruncate(large, 64 << 20), 0);
+	assert_int_equal(fstat(large, &st), 0);
+	if (has_large_folios())
+		assert_true(st.st_blksize > sysconf(_SC_PAGESIZE));
+	else
+		print_message("this kernel has no large folios in tmpfs\n");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -149,6 +178,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_is_private, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_names, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_bounds, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_large_folios, setup, teardown),
 	};
 
 	struct image_dir probe;
