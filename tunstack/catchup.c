@@ -22,8 +22,9 @@
  *              A socket that lacks an acknowledgement or a window only gets one ACK. It answers to
  *              nothing that could be seen from here, and nothing is asked.
  *   Time       no answer for ASK_US, doubling: from what is known, again; after TRIES without
- *              progress, or when the kernel answers with RST: BEHIND, told, and left to itself; one
- *              that was reset gets its RST all the same.
+ *              progress, or when the kernel answers with RST: BEHIND, told, and left to itself. One
+ *              that lacks bytes or the FIN gets a RST behind what it has: it must not wait for ever.
+ *              If it was only slow, and has got them meanwhile, that RST is an old one to it.
  *   Egress     the kernel's plain ACKs are answers to us until the socket is DONE: what they say is
  *              old. What carries bytes the peer has not acknowledged is for the peer; so is a RST:
  *              the connection is no more, and the peer might wait for ever.
@@ -363,11 +364,11 @@ static void socket_restart(struct socket *s)
 		s->step = s->rec->flags & SOCK_F_NEW ? STEP_OPEN : STEP_ASK;
 }
 
-/* its time is over; one whose peer is gone must not wait for what nobody will send again */
+/* its time is over; what it lacks nobody will send again */
 static void socket_late(struct socket *s)
 {
 	if (++s->tries == (s->rec->flags & SOCK_F_NEW ? TRIES_NEW : TRIES))
-		s->step = s->rec->flags & SOCK_F_RST_RCVD ? STEP_RST : STEP_BEHIND;
+		s->step = seq_before(s->known, s->rec->rcv_nxt) ? STEP_RST : STEP_BEHIND;
 	else
 		socket_restart(s);
 }
