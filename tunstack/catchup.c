@@ -6,7 +6,7 @@
  *              reach the kernel again, it has to know all that was said: how far the peer has
  *              acknowledged, its window, segments out of order, its FIN, its RST; and the bytes
  *              that nobody could push into the socket (handback_by_packets(): our side was closed,
- *              or nobody has accepted the connection yet).
+ *              or nobody has accepted the connection yet, or it was connecting).
  *   Not here   the bytes that were pushed (handback.c); how packets reach the kernel (capture.c).
  *   Storage    struct catchup, owned by the release; it borrows the records. An index sorted by
  *              both ends finds the record of a packet.
@@ -16,6 +16,8 @@
  *              the kernel's window goes, with the peer's acknowledgement; then, when nothing is
  *              missing before them, the segments out of order, the FIN, and again the byte that is
  *              answered. When the kernel has acknowledged all: the RST, if there was one. DONE.
+ *              A socket that was connecting at the capture begins with the peer's SYN-ACK, whose options are those
+ *              agreed on, or is given the RST that refused it.
  *              A connection nobody has accepted begins with the plain ACK that ends a handshake:
  *              the workload's side makes a socket of it (acceptq.c), or has it already. One that was
  *              reset is no exception: its program reads what was acknowledged, then ECONNRESET.
@@ -50,7 +52,7 @@
 #define TCPIP_BYTES 40u
 
 enum step {
-	STEP_OPEN,	/* the ACK that ends a handshake */
+	STEP_OPEN,	/* the packet that ends a handshake */
 	STEP_ASK,
 	STEP_DATA,
 	STEP_ACK,
@@ -122,10 +124,14 @@ static void socket_init(struct socket *s, const struct sock_image *rec)
 {
 	*s = (struct socket){ .rec = rec, .known = rec->k_rcv_nxt, .next = rec->k_rcv_nxt };
 	s->asks = rec->taken_len || rec->n_oos || fin_is_new(rec) ||
-		  (rec->flags & (SOCK_F_RST_RCVD | SOCK_F_NEW));
+		  (rec->flags & (SOCK_F_RST_RCVD | SOCK_F_NEW | SOCK_F_CONNECTING));
 	if (!segment_addr(rec, true, &s->laddr) || !segment_addr(rec, false, &s->raddr) ||
 	    !(rec->flags & SOCK_F_STANDIN))
 		s->step = STEP_DONE;
+	else if (rec->state == SOCK_SYN_SENT)	/* it was refused, or nothing was said */
+		s->step = rec->flags & SOCK_F_RST_RCVD ? STEP_RST : STEP_DONE;
+	else if (rec->flags & SOCK_F_CONNECTING)
+		s->step = STEP_OPEN;
 	else if (rec->flags & SOCK_F_NEW)	/* a half-open one is its peer's to end */
 		s->step = rec->state == SOCK_SYN_RECV ? STEP_DONE : STEP_OPEN;
 	else if (s->asks)
@@ -214,10 +220,19 @@ static size_t build(struct catchup *c, const struct socket *s, struct segment *s
 	seg->dst = s->laddr;
 	seg->sport = rec->rport;
 	seg->dport = rec->lport;
-	seg->window = (uint16_t)(window < UINT16_MAX ? window : UINT16_MAX);
 	seg->ts = (rec->flags & SOCK_F_TS) && rec->peer_tsval;	/* 0 would be too old (PAWS); without it passes */
 	seg->tsval = rec->peer_tsval;
 	seg->tsecr = rec->tsval;
+	if (seg->flags & OFFLOAD_TCP_SYN) {
+		window = rec->peer_wnd;
+		seg->ts = rec->flags & SOCK_F_TS;
+		seg->tsecr = 0;		/* one that is not of the last SYN would not be taken; this is not looked at */
+		seg->mss = rec->mss_clamp;
+		seg->sack_ok = rec->flags & SOCK_F_SACK;
+		seg->ws = rec->flags & SOCK_F_WS;
+		seg->wscale = rec->snd_wscale;
+	}
+	seg->window = (uint16_t)(window < UINT16_MAX ? window : UINT16_MAX);
 	return segment_build(seg, ++c->id, packet, size);
 }
 
@@ -296,7 +311,7 @@ static void step_ask(const struct sock_image *rec, struct segment *seg)
 
 	seg->flags = OFFLOAD_TCP_ACK;
 	seg->seq = rec->k_rcv_nxt - 1;
-	seg->ack = rec->k_snd_una;
+	seg->ack = rec->flags & SOCK_F_CONNECTING ? rec->snd_una : rec->k_snd_una;	/* a SYN_SENT would reset its peer for less */
 	seg->data = &garbage;
 	seg->len = 1;
 }
@@ -311,6 +326,11 @@ static bool socket_step(struct catchup *c, struct socket *s, struct segment *seg
 	case STEP_OPEN:
 		seg->seq = rec->k_rcv_nxt;
 		seg->ack = rec->snd_nxt;
+		if (rec->flags & SOCK_F_CONNECTING) {
+			seg->flags |= OFFLOAD_TCP_SYN;
+			seg->seq--;
+			seg->ack = rec->k_snd_una + 1;
+		}
 		s->step = STEP_ASK;
 		return true;
 	case STEP_ASK:
@@ -341,6 +361,8 @@ static bool socket_step(struct catchup *c, struct socket *s, struct segment *seg
 		return s->step == STEP_WAIT;
 	case STEP_RST:
 		seg->flags = OFFLOAD_TCP_RST | OFFLOAD_TCP_ACK;
+		if (rec->state == SOCK_SYN_SENT)
+			seg->ack = rec->snd_nxt;
 		s->step = seq_before(s->known, rec->rcv_nxt) ? STEP_BEHIND : STEP_DONE;
 		return true;
 	case STEP_WAIT:
@@ -361,7 +383,7 @@ static void socket_restart(struct socket *s)
 	if (s->heard)
 		s->step = STEP_DATA;
 	else
-		s->step = s->rec->flags & SOCK_F_NEW ? STEP_OPEN : STEP_ASK;
+		s->step = s->rec->flags & (SOCK_F_NEW | SOCK_F_CONNECTING) ? STEP_OPEN : STEP_ASK;
 }
 
 /* its time is over; what it lacks nobody will send again */

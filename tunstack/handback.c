@@ -18,6 +18,8 @@
  *              each hand-back. What was announced and comes before the program has read finds room
  *              where the kernel tunes the buffer (tcp_clamp_window()), which is why that is left
  *              unlocked (SO_BUF_LOCK) as it was; a buffer the program has set may make the peer repeat it.
+ *   Connecting a socket in SYN_SENT takes no bytes: they go as packets behind the SYN-ACK. Its clock is set here, which
+ *              CRIU does not do.
  *   States     send(2) fails with EPIPE once our side was closed (FIN_WAIT1, FIN_WAIT2): those
  *              bytes go as packets, for which window and room are made here. After the peer's FIN
  *              nothing can follow.
@@ -84,7 +86,7 @@ bool handback_by_packets(const struct sock_image *rec)
 {
 	if (!rec->taken_len)
 		return false;
-	return (rec->flags & SOCK_F_NEW) || (rec->state != SOCK_ESTABLISHED && rec->state != SOCK_CLOSE_WAIT);
+	return (rec->flags & (SOCK_F_NEW | SOCK_F_CONNECTING)) || (rec->state != SOCK_ESTABLISHED && rec->state != SOCK_CLOSE_WAIT);
 }
 
 /* the receive buffer before it was raised; lock < 0: it was not */
@@ -158,7 +160,7 @@ static void wake_reader(int fd)
 /* in repair mode; @pushed: how many bytes it got by this */
 static int push_in_repair(int fd, int state, const struct sock_image *rec, uint32_t *pushed)
 {
-	bool by_packets = state == SOCK_FIN_WAIT1 || state == SOCK_FIN_WAIT2;
+	bool by_packets = (rec->flags & SOCK_F_CONNECTING) || state == SOCK_FIN_WAIT1 || state == SOCK_FIN_WAIT2;
 	uint32_t rcv_nxt, have, left;
 	struct room room;
 	int r = sock_repair_seq(fd, TCP_RECV_QUEUE, &rcv_nxt);
@@ -182,6 +184,14 @@ static int push_in_repair(int fd, int state, const struct sock_image *rec, uint3
 	return r ? r : open_window(fd, rcv_nxt + *pushed, rec);
 }
 
+/* the peer knows our timestamps up to the record's: a copy's clock must not begin before them, or it drops what comes (PAWS) */
+static int keep_clock(int fd, const struct sock_image *rec)
+{
+	uint32_t now = (uint32_t)get_int(fd, IPPROTO_TCP, TCP_TIMESTAMP, (int)rec->tsval);
+
+	return seq_after(rec->tsval, now) ? set_int(fd, IPPROTO_TCP, TCP_TIMESTAMP, (int)rec->tsval) : 0;
+}
+
 static int push_socket(int fd, const struct sock_image *rec, uint32_t *pushed)
 {
 	struct sock_repair_guard g;
@@ -192,7 +202,13 @@ static int push_socket(int fd, const struct sock_image *rec, uint32_t *pushed)
 		return -EINVAL;
 	if (state < 0)
 		return state;
+	if (state == SOCK_CLOSE && (rec->flags & SOCK_F_CONNECTING))
+		return 0;	/* it has given up: its peer hears of it when the SYN-ACK comes */
 	switch (state) {
+	case SOCK_SYN_SENT:
+		if (rec->flags & SOCK_F_CONNECTING)
+			break;
+		return -ENOTCONN;
 	case SOCK_ESTABLISHED: case SOCK_FIN_WAIT1: case SOCK_FIN_WAIT2:
 	case SOCK_CLOSE_WAIT: case SOCK_LAST_ACK: case SOCK_CLOSING:
 		break;
@@ -202,7 +218,7 @@ static int push_socket(int fd, const struct sock_image *rec, uint32_t *pushed)
 	r = sock_repair_enter(fd, &g);
 	if (r)
 		return r;
-	r = push_in_repair(fd, state, rec, pushed);
+	r = state == SOCK_SYN_SENT ? keep_clock(fd, rec) : push_in_repair(fd, state, rec, pushed);
 	r2 = sock_repair_leave(fd, &g);
 	if (*pushed)
 		wake_reader(fd);
@@ -257,6 +273,8 @@ bool handback_caught_up(int fd, const struct sock_image *rec)
 
 	if (state == SOCK_CLOSE || state == SOCK_TIME_WAIT)
 		return true;
+	if (state == SOCK_SYN_SENT)	/* as it was, if nobody has answered its peer */
+		return rec->state == SOCK_SYN_SENT && !(rec->flags & SOCK_F_RST_RCVD);
 	if (state < 0 || state == SOCK_LISTEN || sock_repair_enter(fd, &g))
 		return false;
 	/* not by the send queue's number: a socket that receives packets while that queue is selected takes for sent what it did not send */
@@ -329,6 +347,18 @@ static void key_take(const struct sockaddr_storage *ss, uint8_t addr[16], uint16
 	*port = ntohs(ss->ss_family == AF_INET6 ? in6->sin6_port : in->sin_port);
 }
 
+/* getpeername(2) does not tell yet */
+static bool key_of_connecting(int fd, struct key *key)
+{
+	struct sock_image img;
+
+	if (sock_repair_export(fd, SOCK_EXPORT_INFO, &img, NULL))
+		return false;
+	key_of_record(&img, key);
+	sock_image_fini(&img);
+	return key->rport;
+}
+
 /* false: not connected */
 static bool key_of_socket(int fd, struct key *key)
 {
@@ -337,7 +367,7 @@ static bool key_of_socket(int fd, struct key *key)
 
 	memset(key, 0, sizeof(*key));
 	if (getpeername(fd, (struct sockaddr *)&ss, &len))
-		return false;
+		return tcp_state(fd) == SOCK_SYN_SENT && key_of_connecting(fd, key);
 	key_take(&ss, key->raddr, &key->rport);
 	len = sizeof(ss);
 	if (getsockname(fd, (struct sockaddr *)&ss, &len))

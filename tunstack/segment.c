@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* segment.c - one TCP segment over IPv4: read and made, with the options that matter
  *
- * Pure functions over bytes. What is made is what Linux would make: DF set, TTL 64, options in its
+ * Pure functions over bytes. What is made is what Linux would make: DF set, options in its
  * order and padding (net/ipv4/tcp_output.c, tcp_options_write), whole checksums. What is read may be
  * anything; a malformed option ends the list, as it does in tcp_parse_options().
  * Guarded by tests/unit/test_newconn.c, tests/fuzz/fuzz_newconn.c.
@@ -19,6 +19,7 @@
 #define OPT_MSS 2
 #define OPT_WS 3
 #define OPT_SACK_OK 4
+#define OPT_SACK 5
 #define OPT_TS 8
 
 static uint32_t get_be(const uint8_t *p, unsigned int n)
@@ -134,6 +135,14 @@ static unsigned int options_build(const struct segment *seg, uint8_t *p)
 		put_be(at, (uint32_t)OPT_NOP << 24 | OPT_WS << 16 | 3 << 8 | seg->wscale, 4);
 		at += 4;
 	}
+	if (seg->n_sack) {
+		put_be(at, OPT_NOP << 24 | OPT_NOP << 16 | OPT_SACK << 8 | (2 + 8 * seg->n_sack), 4);
+		at += 4;
+	}
+	for (unsigned int i = 0; i < seg->n_sack; i++, at += 8) {
+		put_be(at, seg->sack[i].left, 4);
+		put_be(at + 4, seg->sack[i].right, 4);
+	}
 	return (unsigned int)(at - p);
 }
 
@@ -148,6 +157,8 @@ static void put_csum(uint8_t *at, const uint8_t *data, size_t len, uint32_t star
  * segment_build() - the packet
  * @id:   IP identification
  * @size: room at @packet; SEGMENT_HDR_MAX + @seg->len is always enough
+ *
+ * Blocks of SACK do not go with the options of a SYN, and only three beside timestamps.
  *
  * Return: its length; 0 when there is no room.
  */
@@ -165,10 +176,11 @@ size_t segment_build(const struct segment *seg, uint16_t id, uint8_t *packet, si
 	if (seg->len)
 		memcpy(tcp + tcp_len, seg->data, seg->len);
 	packet[0] = 0x45;
+	packet[1] = seg->tos;
 	put_be(packet + 2, (uint32_t)total, 2);
 	put_be(packet + 4, id, 2);
 	packet[6] = 0x40;	/* DF */
-	packet[8] = TTL;
+	packet[8] = seg->ttl ? seg->ttl : TTL;
 	packet[9] = IPPROTO_TCP;
 	put_be(packet + 12, seg->src, 4);
 	put_be(packet + 16, seg->dst, 4);

@@ -13,6 +13,11 @@
 
 #define SEGMENT_HDR_MAX 80u		/* what segment_build() puts in front of the data at most */
 #define SEGMENT_WSCALE_MAX 14u		/* RFC 7323 2.3 */
+#define SEGMENT_SACK_MAX 4u		/* blocks that fit into a TCP header; 3 beside timestamps */
+
+struct segment_range {
+	uint32_t left, right;	/* sequence numbers; right is behind the last byte */
+};
 
 /* host byte order; sequence numbers compare by seq_before() and so on */
 struct segment {
@@ -20,6 +25,7 @@ struct segment {
 	uint16_t sport, dport;
 	uint32_t seq, ack;
 	uint8_t flags;		/* OFFLOAD_TCP_* */
+	uint8_t tos, ttl;	/* to be made, not read; ttl 0: 64 */
 	uint16_t window;	/* as sent, unscaled */
 	bool ts;		/* the timestamp option */
 	uint32_t tsval, tsecr;
@@ -27,6 +33,8 @@ struct segment {
 	bool ws;		/* the window scale option, its value at most SEGMENT_WSCALE_MAX */
 	uint8_t wscale;
 	uint16_t mss;		/* 0: no such option */
+	const struct segment_range *sack;	/* blocks to be made, not read */
+	unsigned int n_sack;
 	const uint8_t *data;	/* points into what was parsed, or is to be sent */
 	uint32_t len;		/* bytes of it */
 };

@@ -448,7 +448,7 @@ static bool record_is_sane(const struct sock_image *img)
 	bool fin = (img->flags & SOCK_F_FIN_RCVD) && !img->k_fin_rcvd;
 
 	if (!(img->flags & SOCK_F_STANDIN))
-		return !img->k_rcv_nxt && !img->k_snd_una && !img->k_rcv_right && !img->max_right &&
+		return !(img->flags & SOCK_F_CONNECTING) && !img->k_rcv_nxt && !img->k_snd_una && !img->k_rcv_right && !img->max_right &&
 		       !img->peer_wnd && !img->peer_tsval && !img->taken_len && !img->oos_len &&
 		       !img->n_oos && !img->k_fin_rcvd;
 	if (img->kind != SOCK_KIND_TCP || !(img->flags & SOCK_F_SEQ) || img->k_fin_rcvd > 1)

@@ -66,7 +66,8 @@ enum sock_image_flag {
 	SOCK_F_RST_RCVD = 1 << 17,	/* the peer has reset it */
 	SOCK_F_NEW = 1 << 18,		/* nobody has accepted it: belongs to the listener at laddr:lport */
 	SOCK_F_SENT_BYTES = 1 << 19,	/* instead of BYTES: only what was sent, sndq holds sent_len bytes */
-	SOCK_F_ALL = (1 << 20) - 1,
+	SOCK_F_CONNECTING = 1 << 20,	/* a record: at the capture it was in SYN_SENT */
+	SOCK_F_ALL = (1 << 21) - 1,
 	SOCK_F_VERSION1 = (1 << 16) - 1,	/* those a version 1 record may have */
 };
 

@@ -4,7 +4,7 @@
  * Theory of operation
  *   Purpose    while a process is frozen its peers are answered as its kernel would have; what they
  *              were told (bytes taken, FIN, acknowledgements) is handed back as records, exactly.
- *   Not here   packets in (stack_in.c), packets out and timers (stack_out.c); descriptors, clocks,
+ *   Not here   packets in (stack_in.c), the answer to a SYN (stack_syn.c), packets out and timers (stack_out.c); descriptors, clocks,
  *              routes; who loads and exports when (standin.c); connections being made (newconn.c).
  *   lwIP       does the receiving half: sequence numbers, reassembly, states, when to acknowledge.
  *              Sequence space goes in as it is: pcb->snd_nxt is the kernel's from the start, so an
@@ -22,7 +22,7 @@
  *              fed (LAST_ACK acknowledged).
  *   Invariants rcv_nxt - k_rcv_nxt == taken_len + (fin_rcvd and not k_fin_rcvd); k_snd_una <= una <=
  *              snd_nxt; rcv_nxt <= max_right <= right; stats.taken == sum of taken_len.
- *   Guarded by tests/unit/test_stack.c, tests/fuzz/fuzz_stack.c
+ *   Guarded by tests/unit/test_stack.c, tests/unit/test_stack_syn.c, tests/fuzz/fuzz_stack.c
  */
 #include "tunstack/stack.h"
 
@@ -64,7 +64,7 @@ int stack_new(const struct stack_cfg *cfg, struct stack **stack, struct oerr *er
 		s->cfg.socket_limit = STACK_SOCKET_LIMIT_MAX;
 	s->cfg.total_limit = cfg->total_limit ? cfg->total_limit : STACK_TOTAL_LIMIT;
 	s->cfg.mtu = cfg->mtu ? cfg->mtu : STACK_MTU;
-	s->packet = xmalloc(s->cfg.mtu);
+	s->packet = xmalloc(s->cfg.mtu + SEGMENT_HDR_MAX);
 	s->next_us = STACK_NEVER;
 	TAILQ_INIT(&s->all);
 	TAILQ_INIT(&s->due);
@@ -171,6 +171,8 @@ static const char *unsuitable(const struct sock_image *img, uint32_t laddr, uint
 	case SOCK_FIN_WAIT1:
 	case SOCK_FIN_WAIT2:	/* its kernel answers data with a RST */
 		return img->flags & SOCK_F_RX_SHUT ? "its reading side is shut" : NULL;
+	case SOCK_SYN_SENT:
+		return stack_syn_unsuitable(img);
 	case SOCK_TIME_WAIT:
 	case SOCK_CLOSE:
 		return record ? NULL : "its state";
@@ -192,6 +194,8 @@ static bool consistent(const struct sock_image *img)
 	uint32_t flight = img->snd_nxt - img->snd_una, have, edge = img->rcv_wup + img->rcv_wnd;
 	uint32_t first = img->rcv_nxt;
 
+	if (img->state == SOCK_SYN_SENT)
+		return stack_syn_consistent(img);
 	if (img->flags & SOCK_F_STANDIN) {
 		edge = img->max_right;
 		first = img->k_rcv_nxt;
@@ -199,7 +203,7 @@ static bool consistent(const struct sock_image *img)
 	if ((img->flags & SOCK_F_STANDIN) && img->rcv_nxt - img->k_rcv_nxt !=
 	    img->taken_len + (fin_in && !img->k_fin_rcvd ? 1 : 0))
 		return false;
-	if (stack_before(img->snd_nxt, img->snd_una) || stack_before(img->write_seq, img->snd_nxt))
+	if (seq_before(img->snd_nxt, img->snd_una) || seq_before(img->write_seq, img->snd_nxt))
 		return false;
 	switch (img->state) {
 	case SOCK_ESTABLISHED: case SOCK_FIN_WAIT1: case SOCK_FIN_WAIT2:
@@ -220,8 +224,8 @@ static bool consistent(const struct sock_image *img)
 			return false;
 	}
 	/* a record must be able to hold whatever was promised */
-	if (stack_before(edge, img->rcv_nxt - 1) ||
-	    (stack_after(edge, img->rcv_nxt) && edge - first > SOCK_IMAGE_QUEUE_MAX))
+	if (seq_before(edge, img->rcv_nxt - 1) ||
+	    (seq_after(edge, img->rcv_nxt) && edge - first > SOCK_IMAGE_QUEUE_MAX))
 		return false;
 	if (fin_is_sent(img) && flight)
 		flight--;
@@ -278,6 +282,12 @@ static int pcb_new(struct conn *c)
 	return 0;
 }
 
+static void put_be32(uint8_t *p, uint32_t v)
+{
+	for (unsigned int i = 0; i < 4; i++)
+		p[i] = (uint8_t)(v >> (24 - 8 * i));
+}
+
 /* the kernel's view stays what it was at the capture, through any number of hand-overs */
 static void take_view(struct conn *c, const struct sock_image *img)
 {
@@ -287,8 +297,8 @@ static void take_view(struct conn *c, const struct sock_image *img)
 	c->img.family = 4;	/* whatever its program calls it: packets are matched with records */
 	memset(c->img.laddr, 0, sizeof(c->img.laddr));
 	memset(c->img.raddr, 0, sizeof(c->img.raddr));
-	stack_put_be32(c->img.laddr, c->laddr);
-	stack_put_be32(c->img.raddr, c->raddr);
+	put_be32(c->img.laddr, c->laddr);
+	put_be32(c->img.raddr, c->raddr);
 	if (!(img->flags & SOCK_F_STANDIN)) {
 		c->img.k_rcv_nxt = img->rcv_nxt;
 		c->img.k_snd_una = img->snd_una;
@@ -305,6 +315,9 @@ static void take_view(struct conn *c, const struct sock_image *img)
 	c->fin_rcvd = img->flags & SOCK_F_FIN_RCVD;
 	c->reset = img->flags & SOCK_F_RST_RCVD;
 	c->reset_state = img->state;
+	c->connecting = img->state == SOCK_SYN_SENT && !c->reset;
+	if (c->connecting)
+		stack_syn_load(c);
 	c->peer_wnd = c->img.peer_wnd;
 	c->peer_tsval = c->img.peer_tsval;
 }
@@ -313,6 +326,8 @@ static void take_bytes(struct conn *c, const struct sock_image *img)
 {
 	uint32_t flight = img->snd_nxt - img->snd_una;
 
+	if (img->state == SOCK_SYN_SENT)
+		flight = 0;
 	if (fin_is_sent(img) && flight)
 		flight--;
 	c->sent_base = img->snd_una;
@@ -343,13 +358,15 @@ static void set_sizes(struct conn *c)
 		c->rto_first_us = STACK_RTO_MIN_US;
 	if (c->rto_first_us > STACK_RTO_FIRST_MAX_US)
 		c->rto_first_us = STACK_RTO_FIRST_MAX_US;
+	if (c->connecting)
+		c->rto_first_us = STACK_RTO_SYN_US;
 	c->rto_us = c->rto_first_us;
 	if (slide < 32768)
 		slide = 32768;
 	if (slide > SOCK_IMAGE_QUEUE_MAX / 2)
 		slide = SOCK_IMAGE_QUEUE_MAX / 2;
 	c->slide = (uint32_t)slide;
-	if (stack_before(c->img.max_right, c->rcv_nxt))	/* a FIN at a closed window */
+	if (seq_before(c->img.max_right, c->rcv_nxt))	/* a FIN at a closed window */
 		c->img.max_right = c->rcv_nxt;
 	c->right = c->img.max_right;
 }
@@ -393,7 +410,7 @@ int stack_load(struct stack *s, const struct sock_image *img, uint64_t now_us, s
 	*bucket(s, raddr, img->rport, img->lport) = c;
 	TAILQ_INSERT_TAIL(&s->all, c, all);
 	s->stats.sockets++;
-	if (!c->reset && img->state != SOCK_CLOSE)
+	if (!c->reset && !c->connecting && img->state != SOCK_CLOSE)
 		r = pcb_new(c);
 	if (r) {
 		conn_free(c);
@@ -403,6 +420,18 @@ int stack_load(struct stack *s, const struct sock_image *img, uint64_t now_us, s
 	stack_in_load_oos(c, img);
 	stack_out_arm(c, now_us);
 	return 0;
+}
+
+/** stack_connected() - @c->img is that of a connection now; Return: 0; -ENOMEM */
+int stack_connected(struct conn *c)
+{
+	int r;
+
+	set_sizes(c);
+	r = pcb_new(c);
+	if (!r)
+		stack_in_slide(c);
+	return r;
 }
 
 /* ---- packets ---- */
@@ -429,7 +458,8 @@ bool stack_owns(const struct stack *s, const uint8_t *packet, size_t len)
  *
  * Sends what must be sent at once. Return: true: it was dealt with; false: keep it on hold: no such
  * socket, a fragment, or a SYN that may take the place of a socket that is closed or reset (such a
- * SYN is for the kernel after the hand-back, not for a listener's stand-in: stack_owns() is true).
+ * SYN is for the kernel after the hand-back, not for a listener's stand-in: stack_owns() is true), or what comes
+ * for a connecting socket from an answer on that only the kernel can judge.
  */
 bool stack_input(struct stack *s, const uint8_t *packet, size_t len, uint64_t now_us)
 {
@@ -494,6 +524,8 @@ uint8_t stack_record_state(const struct conn *c)
 
 	if (c->reset)
 		return c->reset_state;
+	if (c->connecting)
+		return SOCK_SYN_SENT;
 	if (!c->pcb)
 		return SOCK_CLOSE;
 	switch (c->pcb->state) {
@@ -521,7 +553,7 @@ static void export_oos(const struct conn *c, struct sock_image *rec)
 		uint32_t len = seg->len, seq = seg->tcphdr->seqno;	/* a FIN is not in len */
 		uint8_t *bytes;
 
-		if (!len || stack_before(seq, end))
+		if (!len || seq_before(seq, end))
 			continue;
 		bytes = xmalloc(len);
 		pbuf_copy_partial(seg->p, bytes, (u16_t)len, 0);

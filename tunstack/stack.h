@@ -17,6 +17,8 @@
  *         repeats it until the kernel is back.
  *   out   repeats what the kernel had sent and the peer has not acknowledged (snd_una..snd_nxt, FIN
  *         included), 250 ms * 2^n apart or after three duplicate acknowledgements. Never anything new.
+ *   SYN_SENT the kernel's SYN is repeated; its SYN-ACK makes a connection, a refusal is kept for the kernel, and
+ *         anything else is left to it.
  *   window   its right edge starts where the kernel promised it, moves on with what is taken in, and
  *         stops at the limit: the peer then sees a window that closes. What was promised is always
  *         taken; the edge never moves back (by less than one unit of the window scale beyond the limit).
@@ -61,7 +63,7 @@ struct stack_stats {
 	uint64_t in;		/* segments that belonged to a socket */
 	uint64_t out;		/* packets sent: acknowledgements and repeated segments */
 	uint64_t taken_ever;	/* bytes taken in */
-	uint64_t repeated;	/* segments of the kernel's sent again */
+	uint64_t repeated;	/* segments of the kernel's sent again, SYNs included */
 	uint64_t limited;	/* times a socket's window began to close for a limit */
 	uint64_t fins;		/* peers that closed */
 	uint64_t resets;	/* peers that reset */

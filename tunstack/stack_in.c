@@ -227,13 +227,13 @@ void stack_in_slide(struct conn *c)
 	const struct stack *s = c->s;
 	const struct sock_image *img = &c->img;
 	uint32_t field = 65535u << (img->flags & SOCK_F_WS ? img->rcv_wscale : 0);
-	uint64_t limit = stack_after(img->k_rcv_right, img->k_rcv_nxt) ?
+	uint64_t limit = seq_after(img->k_rcv_right, img->k_rcv_nxt) ?
 			 img->k_rcv_right - img->k_rcv_nxt : 0;
 	uint64_t room;
 	uint32_t window;
 
-	/* what nobody has accepted must fit into a socket as packets: it keeps to what was promised */
-	if (!(img->flags & SOCK_F_NEW) && limit < s->cfg.socket_limit)
+	/* what the kernel knows nothing of yet it must get as packets: no more than was promised */
+	if (!(img->flags & (SOCK_F_NEW | SOCK_F_CONNECTING)) && limit < s->cfg.socket_limit)
 		limit = s->cfg.socket_limit;
 	room = limit > c->taken_len ? limit - c->taken_len : 0;
 	if (s->stats.taken >= s->cfg.total_limit)
@@ -246,7 +246,7 @@ void stack_in_slide(struct conn *c)
 
 		if (window > field)
 			window = field;
-		if (stack_after(c->rcv_nxt + window, c->right))
+		if (seq_after(c->rcv_nxt + window, c->right))
 			c->right = c->rcv_nxt + window;
 		if (limited && !c->limited) {
 			c->limited_right = c->right;
@@ -282,8 +282,8 @@ static bool refuse(struct conn *c, const struct stack_segment *seg, uint64_t now
 
 static void sack_option(struct stack_segment *seg, const uint8_t *opt, unsigned int len)
 {
-	for (unsigned int i = 2; i + 8 <= len && seg->n_sack < STACK_SACK_MAX; i += 8)
-		seg->sack[seg->n_sack++] = (struct stack_range){
+	for (unsigned int i = 2; i + 8 <= len && seg->n_sack < SEGMENT_SACK_MAX; i += 8)
+		seg->sack[seg->n_sack++] = (struct segment_range){
 			.left = get_be32(opt + i), .right = get_be32(opt + i + 4),
 		};
 }
@@ -315,8 +315,8 @@ static bool on_rst(struct conn *c, const struct stack_segment *seg, uint64_t now
 {
 	uint32_t seq = seg->pkt.seq;
 
-	if (c->pcb->state == TIME_WAIT || stack_before(seq, c->rcv_nxt) ||
-	    stack_after(seq, c->right)) {
+	if (c->pcb->state == TIME_WAIT || seq_before(seq, c->rcv_nxt) ||
+	    seq_after(seq, c->right)) {
 		c->s->stats.ignored++;
 		return true;
 	}
@@ -337,24 +337,24 @@ static bool in_window(const struct conn *c, const struct stack_segment *seg)
 {
 	uint32_t seq = seg->pkt.seq, end = seq + seg->len;
 
-	if (stack_before(end, c->rcv_nxt) || stack_after(seq, c->right))
+	if (seq_before(end, c->rcv_nxt) || seq_after(seq, c->right))
 		return false;
-	return !c->fin_rcvd || !stack_after(end, c->rcv_nxt);	/* nothing comes behind a FIN */
+	return !c->fin_rcvd || !seq_after(end, c->rcv_nxt);	/* nothing comes behind a FIN */
 }
 
 static bool ack_is_sane(const struct conn *c, uint32_t ack)
 {
 	uint32_t window = c->img.max_window > 65535 ? c->img.max_window : 65535;
 
-	return !stack_after(ack, c->img.snd_nxt) && !stack_before(ack, c->una - window);
+	return !seq_after(ack, c->img.snd_nxt) && !seq_before(ack, c->una - window);
 }
 
 /* room for a segment that is not the next one; lwIP cuts only the next one at the window's end, and
  * another one only sometimes (then an assertion of its own ends the process) */
 static bool oos_fits(const struct conn *c, const struct stack_segment *seg)
 {
-	return !stack_after(seg->pkt.seq, c->rcv_nxt) ||
-	       (!stack_after(seg->pkt.seq + seg->len, c->right) && c->n_oos < STACK_OOS_SEGMENTS &&
+	return !seq_after(seg->pkt.seq, c->rcv_nxt) ||
+	       (!seq_after(seg->pkt.seq + seg->len, c->right) && c->n_oos < STACK_OOS_SEGMENTS &&
 		c->s->oos_mem + seg->payload + STACK_OOS_OVERHEAD <= STACK_OOS_TOTAL);
 }
 
@@ -375,9 +375,9 @@ static void on_good(struct conn *c, struct stack_segment *seg, uint64_t now_us)
 {
 	uint32_t una = c->una, wnd = c->peer_wnd;
 
-	if (seg->has_ts && (c->img.flags & SOCK_F_TS) && !stack_after(seg->pkt.seq, c->rcv_nxt))
+	if (seg->has_ts && (c->img.flags & SOCK_F_TS) && !seq_after(seg->pkt.seq, c->rcv_nxt))
 		c->peer_tsval = seg->tsval;
-	if (seg->payload && stack_after(seg->pkt.seq, c->rcv_nxt))
+	if (seg->payload && seq_after(seg->pkt.seq, c->rcv_nxt))
 		c->last_oos = seg->pkt.seq;
 	/* lwIP answers a pure acknowledgement at the window's end: let the end be further off */
 	if (!seg->len)
@@ -399,6 +399,8 @@ bool stack_in_segment(struct conn *c, struct stack_segment *seg, uint64_t now_us
 {
 	unsigned int flags = seg->pkt.tcp_flags;
 
+	if (c->connecting)
+		return stack_syn_segment(c, seg, now_us);
 	if (!c->pcb)
 		return on_dead(c, seg, now_us);
 	if (flags & OFFLOAD_TCP_RST)
@@ -415,7 +417,7 @@ bool stack_in_segment(struct conn *c, struct stack_segment *seg, uint64_t now_us
 		return true;
 	}
 	if (seg->has_ts && (c->img.flags & SOCK_F_TS) && c->peer_tsval &&
-	    stack_before(seg->tsval, c->peer_tsval))
+	    seq_before(seg->tsval, c->peer_tsval))
 		return refuse(c, seg, now_us);
 	if (!in_window(c, seg) || !ack_is_sane(c, seg->pkt.ack) || !oos_fits(c, seg))
 		return refuse(c, seg, now_us);
@@ -453,7 +455,7 @@ void stack_in_load_oos(struct conn *c, const struct sock_image *img)
 
 	c->s->muted = true;
 	while (c->pcb && !c->fin_rcvd && (bytes = sock_image_next_oos(img, &off, &seq, &len))) {
-		if (!stack_after(seq, c->rcv_nxt) || stack_after(seq + len, c->right))
+		if (!seq_after(seq, c->rcv_nxt) || seq_after(seq + len, c->right))
 			continue;
 		for (uint32_t n; len; seq += n, bytes += n, len -= n) {
 			n = len < OOS_PIECE ? len : OOS_PIECE;

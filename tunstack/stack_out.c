@@ -15,9 +15,9 @@
  *              congestion control beyond that: no byte is sent that the kernel has not sent before.
  *              Once more when the connection is given away.
  *              Nothing gives up: what the peer does not answer, the kernel goes on with.
- *   Invariants has_timer <=> pcb and una != snd_nxt; conn in s->timed <=> has_timer.
+ *   Connecting the same timer repeats the kernel's SYN, from 1 s on, as the kernel does.
+ *   Invariants has_timer <=> (pcb or connecting) and not left and una != snd_nxt; conn in s->timed <=> has_timer.
  */
-#include <arpa/inet.h>
 #include <string.h>
 
 #include "tunstack/stack_priv.h"
@@ -35,27 +35,29 @@ static uint32_t announce(struct conn *c)
 	uint32_t window = c->right - c->rcv_nxt, unit = 1u << scale;
 	uint32_t field = (window >> scale) + (window & (unit - 1) ? 1 : 0), edge;
 
-	if (c->limited && stack_after(c->rcv_nxt + (field << scale),
+	if (c->img.flags & SOCK_F_CONNECTING)	/* no more than its SYN did: the kernel has to take it from packets */
+		field = window >> scale;
+	if (c->limited && seq_after(c->rcv_nxt + (field << scale),
 				      c->limited_right + STACK_EDGE_UNITS * unit))
 		field = window >> scale;
 	if (field > 65535)
 		field = 65535;
 	edge = c->rcv_nxt + (field << scale);
-	if (stack_after(edge, c->right)) {
+	if (seq_after(edge, c->right)) {
 		c->right = edge;
 		if (c->pcb)
 			c->pcb->rcv_wnd = c->right - c->rcv_nxt;
 	}
-	if (stack_after(edge, c->img.max_right))
+	if (seq_after(edge, c->img.max_right))
 		c->img.max_right = edge;
 	return field;
 }
 
 /* blocks of what is here beyond a gap: the newest first (RFC 2018), then ascending */
-static unsigned int sack_blocks(const struct conn *c, struct stack_range *out, unsigned int max)
+static unsigned int sack_blocks(const struct conn *c, struct segment_range *out, unsigned int max)
 {
 	const struct tcp_seg *seg = c->pcb ? c->pcb->ooseq : NULL;
-	struct stack_range r = { 0 }, newest = { 0 };
+	struct segment_range r = { 0 }, newest = { 0 };
 	unsigned int n = 1;	/* out[0] is for the newest */
 
 	while (seg) {
@@ -63,7 +65,7 @@ static unsigned int sack_blocks(const struct conn *c, struct stack_range *out, u
 		r.right = r.left;
 		for (; seg && seg->tcphdr->seqno == r.right; seg = seg->next)
 			r.right += seg->len;
-		if (!stack_before(c->last_oos, r.left) && stack_before(c->last_oos, r.right))
+		if (!seq_before(c->last_oos, r.left) && seq_before(c->last_oos, r.right))
 			newest = r;
 		else if (n < max)
 			out[n++] = r;
@@ -76,31 +78,6 @@ static unsigned int sack_blocks(const struct conn *c, struct stack_range *out, u
 	return n - 1;
 }
 
-static unsigned int put_options(struct conn *c, uint8_t *opt, bool sack)
-{
-	struct stack_range blocks[STACK_SACK_MAX];
-	unsigned int len = 0, n = 0;
-
-	if (c->img.flags & SOCK_F_TS) {
-		memcpy(opt, "\1\1\10\12", 4);
-		stack_put_be32(opt + 4, c->img.tsval);
-		stack_put_be32(opt + 8, c->peer_tsval);
-		len = 12;
-	}
-	if (sack && (c->img.flags & SOCK_F_SACK))
-		n = sack_blocks(c, blocks, len ? STACK_SACK_MAX - 1 : STACK_SACK_MAX);
-	if (n) {
-		memcpy(opt + len, "\1\1\5", 3);
-		opt[len + 3] = (uint8_t)(2 + 8 * n);
-		len += 4;
-	}
-	for (unsigned int i = 0; i < n; i++, len += 8) {
-		stack_put_be32(opt + len, blocks[i].left);
-		stack_put_be32(opt + len + 4, blocks[i].right);
-	}
-	return len;
-}
-
 static uint8_t option_or(const struct conn *c, enum sock_opt opt, uint8_t otherwise)
 {
 	int64_t v;
@@ -108,39 +85,32 @@ static uint8_t option_or(const struct conn *c, enum sock_opt opt, uint8_t otherw
 	return sock_image_opt(&c->img, opt, &v) && v > 0 && v < 256 ? (uint8_t)v : otherwise;
 }
 
+static void put_out(struct conn *c, struct segment *seg)
+{
+	seg->src = c->laddr;
+	seg->dst = c->raddr;
+	seg->sport = c->img.lport;
+	seg->dport = c->img.rport;
+	seg->tos = option_or(c, SOCK_OPT_IP_TOS, 0) & 0xfc;	/* no ECN: nothing here reacts to it */
+	seg->ttl = option_or(c, SOCK_OPT_IP_TTL, 0);
+	c->s->stats.out++;
+	/* DF; so the identification may be zero (RFC 6864) */
+	c->s->cfg.output(c->s->packet, segment_build(seg, 0, c->s->packet, c->s->cfg.mtu + SEGMENT_HDR_MAX), c->s->cfg.arg);
+}
+
 static void send_segment(struct conn *c, uint32_t seq, unsigned int flags, const uint8_t *bytes,
 			 uint32_t len)
 {
-	uint8_t *b = c->s->packet, *t = b + IP_HLEN;
-	unsigned int head = TCP_HLEN + put_options(c, t + TCP_HLEN, !len);
-	uint32_t total = IP_HLEN + head + len;
-	uint16_t sum;
+	struct segment_range blocks[SEGMENT_SACK_MAX];
+	struct segment seg = {
+		.seq = seq, .ack = c->rcv_nxt, .flags = (uint8_t)(flags | OFFLOAD_TCP_ACK), .window = (uint16_t)announce(c),
+		.ts = c->img.flags & SOCK_F_TS, .tsval = c->img.tsval, .tsecr = c->peer_tsval,
+		.sack = blocks, .data = bytes, .len = len,
+	};
 
-	memset(b, 0, IP_HLEN + TCP_HLEN);
-	b[0] = 0x45;
-	b[1] = option_or(c, SOCK_OPT_IP_TOS, 0) & 0xfc;	/* no ECN: nothing here reacts to it */
-	stack_put_be16(b + 2, total);
-	b[6] = 0x40;	/* DF; so the identification may be zero (RFC 6864) */
-	b[8] = option_or(c, SOCK_OPT_IP_TTL, 64);
-	b[9] = IPPROTO_TCP;
-	stack_put_be32(b + 12, c->laddr);
-	stack_put_be32(b + 16, c->raddr);
-	sum = (uint16_t)~offload_csum(b, IP_HLEN, 0);
-	memcpy(b + 10, &sum, 2);
-	stack_put_be16(t, c->img.lport);
-	stack_put_be16(t + 2, c->img.rport);
-	stack_put_be32(t + 4, seq);
-	stack_put_be32(t + 8, c->rcv_nxt);
-	t[12] = (uint8_t)(head / 4 << 4);
-	t[13] = (uint8_t)(flags | OFFLOAD_TCP_ACK);
-	stack_put_be16(t + 14, announce(c));
-	if (len)
-		memcpy(t + head, bytes, len);
-	sum = offload_csum(b + 12, 8, (uint32_t)htons(IPPROTO_TCP) + htons((uint16_t)(head + len)));
-	sum = (uint16_t)~offload_csum(t, head + len, sum);
-	memcpy(t + 16, &sum, 2);
-	c->s->stats.out++;
-	c->s->cfg.output(b, total, c->s->cfg.arg);
+	if (!len && (c->img.flags & SOCK_F_SACK))
+		seg.n_sack = sack_blocks(c, blocks, seg.ts ? SEGMENT_SACK_MAX - 1 : SEGMENT_SACK_MAX);
+	put_out(c, &seg);
 }
 
 /** stack_out_ack() - say where we are */
@@ -152,6 +122,17 @@ void stack_out_ack(struct conn *c)
 		c->pcb->flags &= (tcpflags_t)~(TF_ACK_DELAY | TF_ACK_NOW);
 	}
 	send_segment(c, c->img.snd_nxt, 0, NULL, 0);
+}
+
+/** stack_out_syn() - the kernel's SYN again */
+void stack_out_syn(struct conn *c)
+{
+	struct segment seg;
+
+	if (!stack_syn_build(c, &seg))
+		return;
+	put_out(c, &seg);
+	c->s->stats.repeated++;
 }
 
 /* ---- repeating ---- */
@@ -167,7 +148,7 @@ void stack_out_disarm(struct conn *c)
 /** stack_out_arm() - the timer anew from now, or off when nothing is in flight */
 void stack_out_arm(struct conn *c, uint64_t now_us)
 {
-	if (!c->pcb || c->una == c->img.snd_nxt) {
+	if ((!c->pcb && !c->connecting) || c->left || c->una == c->img.snd_nxt) {
 		stack_out_disarm(c);
 		return;
 	}
@@ -189,15 +170,15 @@ static uint32_t skip_sacked(const struct conn *c, uint32_t seq, uint32_t *end)
 	while (moved) {
 		moved = false;
 		for (unsigned int i = 0; i < c->n_sack; i++) {
-			if (!stack_before(seq, c->sack[i].left) &&
-			    stack_before(seq, c->sack[i].right)) {
+			if (!seq_before(seq, c->sack[i].left) &&
+			    seq_before(seq, c->sack[i].right)) {
 				seq = c->sack[i].right;
 				moved = true;
 			}
 		}
 	}
 	for (unsigned int i = 0; i < c->n_sack; i++)
-		if (stack_after(c->sack[i].left, seq) && stack_before(c->sack[i].left, *end))
+		if (seq_after(c->sack[i].left, seq) && seq_before(c->sack[i].left, *end))
 			*end = c->sack[i].left;
 	return seq;
 }
@@ -207,13 +188,13 @@ static void repeat(struct conn *c)
 	uint32_t data_end = c->sent_base + c->sent_len, end, n;
 	bool fin;
 
-	if (stack_before(c->rex, c->una))
+	if (seq_before(c->rex, c->una))
 		c->rex = c->una;
 	for (;;) {
 		c->rex = skip_sacked(c, c->rex, &end);
-		if (!stack_before(c->rex, c->img.snd_nxt) || c->rex - c->una >= c->cwnd)
+		if (!seq_before(c->rex, c->img.snd_nxt) || c->rex - c->una >= c->cwnd)
 			return;
-		n = stack_before(c->rex, data_end) ? data_end - c->rex : 0;
+		n = seq_before(c->rex, data_end) ? data_end - c->rex : 0;
 		if (n > end - c->rex)
 			n = end - c->rex;
 		if (n > c->mss)
@@ -241,7 +222,10 @@ static void recover(struct conn *c, uint32_t cwnd)
 void stack_out_timeout(struct conn *c, uint64_t now_us)
 {
 	c->n_sack = 0;	/* the peer may have given up what it told to have */
-	recover(c, c->mss);
+	if (c->connecting)
+		stack_out_syn(c);
+	else
+		recover(c, c->mss);
 	c->rto_us = c->rto_us < STACK_RTO_MAX_US / 2 ? 2 * c->rto_us : STACK_RTO_MAX_US;
 	stack_out_arm(c, now_us);
 }
@@ -254,7 +238,7 @@ void stack_out_timeout(struct conn *c, uint64_t now_us)
  */
 void stack_out_last(struct conn *c, uint64_t now_us)
 {
-	if (!c->has_timer || now_us + c->rto_us < c->deadline_us + LAST_QUIET_US)
+	if (!c->has_timer || c->connecting || now_us + c->rto_us < c->deadline_us + LAST_QUIET_US)
 		return;
 	c->rex = c->una;
 	c->cwnd = c->mss;
@@ -266,9 +250,9 @@ static void note_sack(struct conn *c, const struct stack_segment *seg)
 {
 	c->n_sack = 0;
 	for (unsigned int i = 0; i < seg->n_sack; i++)
-		if (stack_after(seg->sack[i].left, c->una) &&
-		    stack_after(seg->sack[i].right, seg->sack[i].left) &&
-		    !stack_after(seg->sack[i].right, c->img.snd_nxt))
+		if (seq_after(seg->sack[i].left, c->una) &&
+		    seq_after(seg->sack[i].right, seg->sack[i].left) &&
+		    !seq_after(seg->sack[i].right, c->img.snd_nxt))
 			c->sack[c->n_sack++] = seg->sack[i];
 }
 
@@ -286,12 +270,12 @@ void stack_out_acked(struct conn *c, const struct stack_segment *seg, uint32_t u
 		stack_out_disarm(c);
 		return;
 	}
-	if (!stack_before(seg->pkt.ack, c->una))
+	if (!seq_before(seg->pkt.ack, c->una))
 		note_sack(c, seg);
 	if (acked) {
 		c->dupacks = 0;
 		c->rto_us = c->rto_first_us;
-		if (c->recovering && stack_before(c->una, c->recover)) {
+		if (c->recovering && seq_before(c->una, c->recover)) {
 			c->cwnd += acked < c->mss ? c->mss : acked;
 			if (c->cwnd > CWND_MAX)
 				c->cwnd = CWND_MAX;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* stack_priv.h - one connection inside the stack; for stack.c (table, load, export), stack_in.c
- * (what arrives) and stack_out.c (what is sent, timers) only */
+ * (what arrives), stack_syn.c (what answers a SYN) and stack_out.c (what is sent, timers) only */
 #ifndef TUNSTACK_STACK_PRIV_H
 #define TUNSTACK_STACK_PRIV_H
 
@@ -10,26 +10,23 @@
 #include <lwip/priv/tcp_priv.h>
 
 #include "tunstack/offload.h"
+#include "tunstack/segment.h"
 #include "tunstack/stack.h"
 
 #define STACK_BUCKETS 16384u		/* of the table of connections; a power of two */
 #define STACK_RTO_MIN_US 250000u	/* first repetition, at least */
 #define STACK_RTO_FIRST_MAX_US 2000000u	/* ... at most, whatever the kernel had measured */
 #define STACK_RTO_MAX_US 32000000u
+#define STACK_RTO_SYN_US 1000000u	/* first repetition of a SYN */
 #define STACK_TIMER_GRID_US 10000u	/* deadlines are rounded up to this */
 #define STACK_LIMITED_ACK_US 100000u	/* acknowledgements nobody asked for by data: not closer together */
 #define STACK_OOS_SEGMENTS 4096u	/* out-of-order segments kept per socket */
 #define STACK_OOS_TOTAL (64u << 20)	/* bytes they occupy, of all sockets */
 #define STACK_OOS_OVERHEAD 256u		/* what keeping one costs besides its packet */
 #define STACK_EDGE_UNITS 4u	/* units of the window scale by which rounding may pass a limit */
-#define STACK_SACK_MAX 4u		/* SACK blocks a TCP header can hold */
 
-struct stack_range {
-	uint32_t left, right;	/* sequence numbers; right is behind the last byte */
-};
-
-/* one socket. pcb is lwIP's; NULL once the peer has reset it or everything is closed and
- * acknowledged: what is left then is the record */
+/* one socket. pcb is lwIP's; NULL while it is connecting, and once the peer has reset it or everything is
+ * closed and acknowledged: what is left then is the record */
 struct conn {
 	struct conn *next;		/* in its bucket */
 	TAILQ_ENTRY(conn) all;
@@ -39,6 +36,8 @@ struct conn {
 	struct tcp_pcb *pcb;
 	struct sock_image img;		/* as loaded, without its bytes; k_* and max_right are kept up to date */
 	uint32_t laddr, raddr;		/* host order */
+	bool connecting;		/* the kernel's SYN has no answer yet: there is no pcb */
+	bool left;			/* ... or one that is the kernel's business: everything is left to it */
 	bool fin_sent;			/* the kernel's FIN is the last of snd_nxt */
 	bool fin_rcvd;
 	bool reset;
@@ -67,7 +66,7 @@ struct conn {
 	uint32_t recover, rex;		/* rex: next byte to repeat */
 	uint32_t cwnd;			/* bytes that may be repeated beyond una */
 	unsigned int dupacks;
-	struct stack_range sack[STACK_SACK_MAX];	/* the peer's last ones */
+	struct segment_range sack[SEGMENT_SACK_MAX];	/* the peer's last ones */
 	unsigned int n_sack;
 };
 
@@ -82,7 +81,7 @@ struct stack {
 	struct conn *cur;	/* the one lwIP works for, NULL = none */
 	bool muted;		/* what lwIP sends now is not wanted */
 	struct stack_stats stats;
-	uint8_t *packet;	/* cfg.mtu bytes: the one being sent */
+	uint8_t *packet;	/* room for the one being sent: its data and SEGMENT_HDR_MAX */
 };
 
 /* one segment that arrived, looked at */
@@ -93,33 +92,12 @@ struct stack_segment {
 	uint32_t len;		/* the same with FIN */
 	bool has_ts;
 	uint32_t tsval;
-	struct stack_range sack[STACK_SACK_MAX];
+	struct segment_range sack[SEGMENT_SACK_MAX];
 	unsigned int n_sack;
 };
 
-static inline bool stack_before(uint32_t a, uint32_t b)
-{
-	return (int32_t)(a - b) < 0;
-}
-
-static inline bool stack_after(uint32_t a, uint32_t b)
-{
-	return (int32_t)(a - b) > 0;
-}
-
-static inline void stack_put_be16(uint8_t *p, uint32_t v)
-{
-	p[0] = (uint8_t)(v >> 8);
-	p[1] = (uint8_t)v;
-}
-
-static inline void stack_put_be32(uint8_t *p, uint32_t v)
-{
-	stack_put_be16(p, v >> 16);
-	stack_put_be16(p + 2, v);
-}
-
 /* stack.c */
+int stack_connected(struct conn *c);
 uint8_t stack_record_state(const struct conn *c);
 
 /* stack_in.c */
@@ -132,8 +110,16 @@ void stack_in_load_oos(struct conn *c, const struct sock_image *img);
 void stack_in_slide(struct conn *c);
 void stack_in_drop_pcb(struct conn *c);
 
+/* stack_syn.c */
+const char *stack_syn_unsuitable(const struct sock_image *img);
+bool stack_syn_consistent(const struct sock_image *img);
+void stack_syn_load(struct conn *c);
+bool stack_syn_segment(struct conn *c, const struct stack_segment *in, uint64_t now_us);
+bool stack_syn_build(const struct conn *c, struct segment *seg);
+
 /* stack_out.c */
 void stack_out_ack(struct conn *c);
+void stack_out_syn(struct conn *c);
 void stack_out_acked(struct conn *c, const struct stack_segment *seg, uint32_t una_before,
 		     uint32_t wnd_before, uint64_t now_us);
 void stack_out_arm(struct conn *c, uint64_t now_us);

@@ -297,7 +297,7 @@ static void image_load(struct standin *s, struct sock_image *img, uint64_t now_u
 		r = s->how.answer_syn ? newconn_listen(s->newconn, img) : 0;
 	else if (img->state == SOCK_TIME_WAIT)
 		r = newconn_time_wait(s->newconn, img);
-	else if (img->state != SOCK_CLOSE && img->state != SOCK_SYN_SENT)
+	else if (img->state != SOCK_CLOSE)
 		r = stack_load(s->stack, img, now_us, &err);
 	if (!r && !record && (img->flags & SOCK_F_SEQ))
 		said_note(s, img);
@@ -714,7 +714,8 @@ bool standin_may_say(const struct standin *s, const uint8_t *packet, size_t len)
 	struct segment seg;
 	struct said key;
 
-	if (!s->n_said || !segment_parse(packet, len, &seg) || (seg.flags & (OFFLOAD_TCP_RST | OFFLOAD_TCP_SYN)))
+	if (!s->n_said || !segment_parse(packet, len, &seg) || (seg.flags & OFFLOAD_TCP_RST) ||
+	    ((seg.flags & OFFLOAD_TCP_SYN) && (seg.flags & OFFLOAD_TCP_ACK)))
 		return false;
 	key = (struct said){ .laddr = seg.src, .raddr = seg.dst, .lport = seg.sport, .rport = seg.dport };
 	said = bsearch(&key, s->said, s->n_said, sizeof(key), said_cmp);

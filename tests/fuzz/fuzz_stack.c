@@ -49,7 +49,7 @@ static void output(const uint8_t *packet, size_t len, void *arg)
 
 	(void)arg;
 	if (offload_parse(packet, len, &pkt) || !offload_csum_ok(packet, &pkt) || len > 1500 ||
-	    pkt.tcp_flags & (OFFLOAD_TCP_RST | OFFLOAD_TCP_SYN))
+	    pkt.tcp_flags & OFFLOAD_TCP_RST || (pkt.tcp_flags & OFFLOAD_TCP_SYN && pkt.tcp_flags != OFFLOAD_TCP_SYN))
 		abort();
 }
 
@@ -57,7 +57,7 @@ static void load(struct stack *s, struct input *in, uint32_t rcv, uint32_t snd)
 {
 	static const uint8_t states[] = {
 		SOCK_ESTABLISHED, SOCK_FIN_WAIT1, SOCK_FIN_WAIT2, SOCK_CLOSE_WAIT, SOCK_LAST_ACK,
-		SOCK_CLOSING,
+		SOCK_CLOSING, SOCK_SYN_SENT,
 	};
 	uint8_t choice = (uint8_t)take(in, 1), extra = (uint8_t)take(in, 1);
 	struct sock_image img;
@@ -71,7 +71,7 @@ static void load(struct stack *s, struct input *in, uint32_t rcv, uint32_t snd)
 	img.flags = SOCK_F_SEQ | SOCK_F_QUEUES | SOCK_F_BYTES | (extra & 1 ? SOCK_F_TS : 0) |
 		    (extra & 2 ? SOCK_F_SACK : 0) | (extra & 4 ? SOCK_F_WS : 0) |
 		    (fin ? SOCK_F_FIN_QUEUED : 0) |
-		    (choice % ARRAY_SIZE(states) >= 3 ? SOCK_F_FIN_RCVD : 0);
+		    (choice % ARRAY_SIZE(states) >= 3 && img.state != SOCK_SYN_SENT ? SOCK_F_FIN_RCVD : 0);
 	put_be32(img.laddr, VIP);
 	put_be32(img.raddr, PEER);
 	img.lport = 80;
@@ -87,6 +87,14 @@ static void load(struct stack *s, struct input *in, uint32_t rcv, uint32_t snd)
 	sock_image_set_queue(&img, true, xcalloc(1, FLIGHT), FLIGHT, true);
 	if (img.state == SOCK_FIN_WAIT2)
 		img.snd_una = img.snd_nxt;
+	if (img.state == SOCK_SYN_SENT) {
+		img.snd_nxt = img.write_seq = snd + 1;
+		img.rcv_nxt = img.rcv_wup = 0;
+		img.mss_clamp = 536;
+		img.snd_mss = extra & 1 ? 524 : 536;
+		img.opt_known = 1ull << SOCK_OPT_TCP_WINDOW_CLAMP;
+		img.opt[SOCK_OPT_TCP_WINDOW_CLAMP] = 65535ll << (extra >> 4 & 14);
+	}
 	stack_load(s, &img, 0, NULL);
 	sock_image_fini(&img);
 }

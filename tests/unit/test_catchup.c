@@ -27,6 +27,7 @@
 
 struct kernel {
 	bool exists, wants_open;	/* wants_open: an ACK makes the socket */
+	bool connecting;		/* SYN_SENT */
 	uint32_t rcv_nxt, edge, una, rcv_wup;
 	bool fin, reset;
 	uint32_t reads;			/* by so much the window opens with each answer */
@@ -59,6 +60,7 @@ struct scenario {
 	bool no_ts;
 	bool mapped;			/* an IPv6 socket with IPv4 ends */
 	bool half_open;
+	bool connecting, refused;	/* at the capture; by a RST */
 	/* what must come of it */
 	unsigned int behind;
 	bool silent;			/* nothing is sent at all */
@@ -73,7 +75,7 @@ static void record_make(const struct scenario *sc, struct sock_image *rec)
 	rec->family = 4;
 	rec->state = sc->half_open ? SOCK_SYN_RECV : SOCK_ESTABLISHED;
 	rec->flags = SOCK_F_STANDIN | SOCK_F_SEQ | SOCK_F_WS | (sc->no_ts ? 0 : SOCK_F_TS) | (sc->fin ? SOCK_F_FIN_RCVD : 0) |
-		     (sc->rst ? SOCK_F_RST_RCVD : 0) | (sc->is_new ? SOCK_F_NEW : 0);
+		     (sc->rst ? SOCK_F_RST_RCVD : 0) | (sc->is_new ? SOCK_F_NEW : 0) | (sc->connecting ? SOCK_F_CONNECTING : 0);
 	addr(rec->laddr, VIP);
 	addr(rec->raddr, PEER);
 	if (sc->mapped) {
@@ -97,6 +99,17 @@ static void record_make(const struct scenario *sc, struct sock_image *rec)
 	rec->snd_wnd = rec->peer_wnd = 8000;
 	rec->peer_tsval = 99;
 	rec->tsval = 55;
+	if (sc->connecting) {
+		rec->k_snd_una--;
+		rec->snd_nxt = rec->write_seq = K_UNA;
+		rec->mss_clamp = 1400;
+		rec->flags |= SOCK_F_SACK;
+	}
+	if (sc->refused) {
+		rec->state = SOCK_SYN_SENT;
+		rec->snd_una = K_UNA - 1;
+		rec->k_rcv_nxt = rec->rcv_nxt = 0;
+	}
 	if (sc->taken) {
 		uint8_t *bytes = xmalloc(sc->taken);
 
@@ -119,6 +132,7 @@ static void kernel_make(const struct scenario *sc)
 		.lose = sc->lose,
 		.mute = sc->mute,
 		.fin = sc->had_fin,
+		.connecting = sc->connecting,
 	};
 	kernel.edge = kernel.rcv_nxt + (sc->window ? sc->window : 64 << 10);
 	memcpy(kernel.data, taken, sc->pushed);
@@ -183,6 +197,21 @@ static void kernel_gets(struct catchup *c, const struct segment *seg, uint64_t n
 		assert_int_equal(kernel_says(c, OFFLOAD_TCP_RST, 0, now), CATCHUP_KEEP);
 		return;
 	}
+	if (kernel.connecting) {			/* tcp_rcv_synsent_state_process() */
+		assert_int_equal(seg->ack, K_UNA);	/* it would answer anything else with RST */
+		if (seg->flags & OFFLOAD_TCP_RST)
+			kernel.reset = true;
+		if (!(seg->flags & OFFLOAD_TCP_SYN))
+			return;
+		assert_int_equal(seg->seq, K_RCV - 1);
+		assert_int_equal(seg->window, 8000);
+		assert_true(seg->ws && seg->wscale == 3 && seg->mss == 1400 && seg->sack_ok && seg->ts);
+		assert_int_equal(seg->tsval, 99);
+		assert_int_equal(seg->tsecr, 0);
+		kernel.connecting = false;
+		kernel_answers(c, now);
+		return;
+	}
 	if (seg->flags & OFFLOAD_TCP_RST)
 		kernel.reset = seg->seq == kernel.rcv_nxt;
 	else
@@ -215,7 +244,7 @@ static unsigned int run(struct catchup *c)
 		assert_int_equal(offload_parse(packet, len, &pkt), 0);
 		assert_true(offload_csum_ok(packet, &pkt));
 		assert_true(segment_parse(packet, len, &seg));
-		assert_int_equal(seg.window, 1000);
+		assert_int_equal(seg.window, seg.flags & OFFLOAD_TCP_SYN ? 8000 : 1000);
 		kernel_gets(c, &seg, now);
 	}
 }
@@ -254,6 +283,13 @@ static const struct scenario scenarios[] = {
 	{ "one that cannot take its bytes, and was reset", .is_new = true, .waited = true, .taken = 20000, .window = 3000, .rst = true,
 	  .behind = 1 },
 	{ "a half-open connection", .is_new = true, .half_open = true, .silent = true },
+	{ "one that was connecting", .connecting = true },
+	{ "one that was connecting, bytes and FIN", .connecting = true, .taken = 60000, .reads = 1000, .fin = true },
+	{ "one that was connecting, and was reset then", .connecting = true, .taken = 100, .rst = true },
+	{ "one that was connecting, and one in three packets lost", .connecting = true, .taken = 30000, .lose = 3 },
+	{ "one that was connecting, and is no more", .connecting = true, .gone = true, .behind = 1 },
+	{ "one that was refused", .connecting = true, .refused = true, .rst = true },
+	{ "one that nobody has answered", .connecting = true, .refused = true, .silent = true },
 	{ "no such socket", .gone = true, .fin = true, .behind = 1 },
 	{ "a silent kernel", .mute = true, .fin = true, .behind = 1 },
 	{ "a silent kernel, bytes", .mute = true, .taken = 5000, .pushed = 5000, .behind = 1 },
@@ -274,7 +310,9 @@ static void check(const struct scenario *sc, const struct sock_image *rec, struc
 	/* nobody waits for what will never come; who has it after all, and only said nothing, goes on */
 	if (sc->behind && kernel.reset != (kernel.exists && kernel.rcv_nxt != rec->rcv_nxt))
 		fail_msg("%s: reset %d", sc->what, kernel.reset);
-	if (sc->behind || sc->silent)
+	if (sc->refused && kernel.reset != sc->rst)
+		fail_msg("%s: reset %d", sc->what, kernel.reset);
+	if (sc->behind || sc->silent || sc->refused)
 		return;
 	if (kernel.rcv_nxt != rec->rcv_nxt || kernel.una != rec->snd_una || kernel.fin != sc->fin || kernel.reset != sc->rst)
 		fail_msg("%s: rcv_nxt %u of %u, una %u of %u, fin %d, reset %d", sc->what, kernel.rcv_nxt - K_RCV, rec->rcv_nxt - K_RCV,

@@ -471,6 +471,87 @@ static void test_abort(void **state)
 	pair_free(&p);
 }
 
+/* one in SYN_SENT: a listener whose queue is full does not answer */
+static int connecting_socket(int family, int *listener, int *first)
+{
+	struct sockaddr_storage ss;
+	socklen_t len = address(AF_INET, 0, &ss);
+	int fd;
+
+	*listener = MUST(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+	MUST(bind(*listener, (struct sockaddr *)&ss, len));
+	MUST(listen(*listener, 0));
+	MUST(getsockname(*listener, (struct sockaddr *)&ss, &len));
+	*first = MUST(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+	MUST(connect(*first, (struct sockaddr *)&ss, len));
+	len = address(family, ntohs(((struct sockaddr_in *)&ss)->sin_port), &ss);
+	if (family == AF_INET6) {
+		((struct sockaddr_in6 *)&ss)->sin6_addr.s6_addr[10] = ((struct sockaddr_in6 *)&ss)->sin6_addr.s6_addr[11] = 0xff;
+		((struct sockaddr_in6 *)&ss)->sin6_addr.s6_addr32[3] = htonl(INADDR_LOOPBACK);
+	}
+	fd = MUST(socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+	assert_int_equal(connect(fd, (struct sockaddr *)&ss, len), -1);
+	assert_int_equal(errno, EINPROGRESS);
+	return fd;
+}
+
+/* a socket that is connecting gets no bytes, but a clock that its peer will believe; found it is all the same */
+static void connecting(int family)
+{
+	const struct sock_ref ref = { .kind = SOCK_KIND_TCP, .fd = -1 };
+	struct sock_image rec;
+	struct sock_ref refs[1] = { ref };
+	const struct sock_list list = { .refs = refs, .n = 1 };
+	struct handback_sum sum;
+	int listener, first, fd = connecting_socket(family, &listener, &first);
+	char text[192];
+	uint32_t was;
+
+	assert_int_equal(sock_repair_export(fd, SOCK_EXPORT_BYTES, &rec, NULL), 0);
+	assert_int_equal(rec.state, SOCK_SYN_SENT);
+	rec.flags |= SOCK_F_STANDIN | SOCK_F_CONNECTING;
+	rec.k_snd_una = rec.snd_una;
+	assert_true(handback_caught_up(fd, &rec));	/* nobody has answered */
+	must_push(fd, &rec);
+	rec.flags |= SOCK_F_RST_RCVD;
+	assert_false(handback_caught_up(fd, &rec));
+	rec.flags &= ~(uint32_t)SOCK_F_RST_RCVD;
+	rec.state = SOCK_ESTABLISHED;
+	rec.k_rcv_nxt = 1000;
+	rec.rcv_nxt = 1010;
+	sock_image_set_taken(&rec, pattern(10), 10);
+	assert_true(handback_by_packets(&rec));
+	assert_false(handback_caught_up(fd, &rec));
+	was = rec.tsval;
+	rec.tsval += 1000000;
+	refs[0].fd = fd;
+	assert_int_equal(handback_all(&list, &rec, 1, &sum, NULL), 0);
+	assert_int_equal(sum.sockets, 1);
+	assert_int_equal(sum.bytes, 0);
+	assert_int_equal(sum.by_packets, 10);
+	assert_int_equal(handback_behind(&list, &rec, 1, text, sizeof(text)), 1);
+	assert_true((int32_t)((uint32_t)get1(fd, IPPROTO_TCP, TCP_TIMESTAMP) - rec.tsval) >= 0);
+	rec.tsval = was;		/* never back */
+	must_push(fd, &rec);
+	assert_true((int32_t)((uint32_t)get1(fd, IPPROTO_TCP, TCP_TIMESTAMP) - was) >= 1000000);
+	rec.flags &= ~(uint32_t)SOCK_F_CONNECTING;	/* of a socket that was connected */
+	assert_int_equal(handback_push(fd, &rec, NULL), -ENOTCONN);
+	assert_int_equal(handback_abort(fd, NULL), 0);
+	rec.flags |= SOCK_F_CONNECTING;			/* one that has given up */
+	must_push(fd, &rec);
+	sock_image_fini(&rec);
+	close(fd);
+	close(first);
+	close(listener);
+}
+
+static void test_connecting(void **state)
+{
+	(void)state;
+	connecting(AF_INET);
+	connecting(AF_INET6);
+}
+
 #define MANY 24
 
 static void test_all(void **state)
@@ -557,6 +638,7 @@ int main(void)
 		cmocka_unit_test(test_peer_closed),
 		cmocka_unit_test(test_refused),
 		cmocka_unit_test(test_caught_up),
+		cmocka_unit_test(test_connecting),
 		cmocka_unit_test(test_abort),
 		cmocka_unit_test(test_all),
 	};

@@ -655,7 +655,7 @@ static void test_refused(void **state)
 		{ loop, -EOPNOTSUPP, "no other host" }, { multi, -EOPNOTSUPP, "no other host" },
 		{ noseq, -EOPNOTSUPP, "sequence" }, { urgent, -EOPNOTSUPP, "urgent" },
 		{ repair, -EOPNOTSUPP, "repair" }, { listening, -EOPNOTSUPP, "state" },
-		{ connecting, -EOPNOTSUPP, "state" }, { closed, -EOPNOTSUPP, "state" },
+		{ connecting, -EOPNOTSUPP, "scale" }, { closed, -EOPNOTSUPP, "state" },
 		{ waiting, -EOPNOTSUPP, "state" }, { shut, -EOPNOTSUPP, "shut" },
 		{ backwards, -EINVAL, "contradict" }, { beyond, -EINVAL, "contradict" },
 		{ finless, -EINVAL, "contradict" }, { nofin, -EINVAL, "contradict" },

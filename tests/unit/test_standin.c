@@ -495,7 +495,8 @@ static void test_input(void **state)
 		{ "of nobody", 81, OFFLOAD_TCP_ACK, false, false, 0 },
 		{ "a SYN to a listener", 90, OFFLOAD_TCP_SYN, false, true, 0 },
 		{ "a SYN with a wrong checksum", 90, OFFLOAD_TCP_SYN, true, false, 0 },
-		{ "a SYN to nobody", 91, OFFLOAD_TCP_SYN, false, false, 0 },
+		{ "a SYN to nobody", 93, OFFLOAD_TCP_SYN, false, false, 0 },
+		{ "to a socket that is connecting", 91, OFFLOAD_TCP_ACK, false, true, 1 },
 		{ "a SYN again that the kernel has answered", 92, OFFLOAD_TCP_SYN, false, false, 0 },
 		{ "a FIN in TIME_WAIT", 95, OFFLOAD_TCP_FIN | OFFLOAD_TCP_ACK, false, true, 0 },
 	};
@@ -539,6 +540,8 @@ static void test_said_before(void **state)
 		{ "a timestamp from later", 80, OFFLOAD_TCP_ACK, 0, 0, 1, false },
 		{ "a RST", 80, OFFLOAD_TCP_RST | OFFLOAD_TCP_ACK, 0, 0, 0, false },
 		{ "a SYN-ACK", 80, OFFLOAD_TCP_SYN | OFFLOAD_TCP_ACK, 0, 0, 0, false },
+		{ "a SYN", 80, OFFLOAD_TCP_SYN, UINT32_MAX, 0, 0, true },
+		{ "a SYN of another time", 80, OFFLOAD_TCP_SYN, 0, 0, 0, false },
 		{ "of a socket the stack does not have", REFUSED_PORT, OFFLOAD_TCP_ACK, 0, 0, 0, false },
 		{ "of a record's socket", 81, OFFLOAD_TCP_ACK, 0, 0, 0, false },
 		{ "of nobody", 82, OFFLOAD_TCP_ACK, 0, 0, 0, false },
