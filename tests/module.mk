@@ -21,3 +21,6 @@ ms-churn_LIBS	:= -lpthread
 # blocks of 1 KiB, each echoed before the next, by ends that move themselves (tests/bench/thesis)
 PROGRAMS		+= ms-blockecho
 ms-blockecho_SRC	:= tests/lib/blockecho.c $(common_SRC)
+# messages of one size from a producer to a consumer (tests/bench/paper2001)
+PROGRAMS		+= ms-prodcons
+ms-prodcons_SRC		:= tests/lib/prodcons.c $(common_SRC)

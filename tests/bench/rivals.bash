@@ -2,24 +2,25 @@
 # shellcheck shell=bash
 # rivals.bash - two nodes, and every way between them that tests/bench/{throughput,latency} compare
 #
-# Sourced. `rivals_up NAME...` makes two labs of two nodes (one encrypted, one plain: nodes that differ refuse each other) and
-# starts the rivals in the first one's nodes. `on_a NAME CMD`, `on_b NAME CMD` run a command at either end of a way,
+# Sourced after bench.bash. `rivals_up NAME...` makes labs of two nodes (one encrypted, one plain, one that spins: nodes that differ
+# refuse each other) and starts the rivals in the first one's nodes. `on_a NAME CMD`, `on_b NAME CMD` run a command at either end of a way,
 # `addr_b NAME` is where b is reached on it. Names:
 #
-#   direct        kernel TCP over the underlay itself
+#   direct        kernel TCP over the underlay itself; bare: likewise, between nodes on which no overlayd runs
 #   vxlan         the kernel's VXLAN over it
-#   encrypted     this project as it comes; plain: with `tunnel { encryption = off }`
+#   encrypted     this project as it comes; plain: with `tunnel { encryption = off }`; spin: with `tunnel { spin = $SPIN }`
 #   nebula, wireguard-go, tinc        in user space like we are, each as it comes (tinc: cipher none, its fastest)
 #   colocated, veth                   two workloads on one node; two namespaces and a veth pair
 #
 # The wire is harsh and honest (WIRE=wire, the default): MTU 1500 and no segmentation offload of any kind on the veths, so that
-# every packet crosses one by one, as on a real wire. WIRE=gro leaves receive offload on, WIRE=asis everything.
+# every packet crosses one by one, as on a real wire (bench.bash).
 
 RIVAL_BIN=/opt/overlayd/bench/root/usr/bin
-WIRE=${WIRE:-wire}
+SPIN=200
 RIVAL_PIDS=()
+declare -A DAEMONS	# way -> host pids, once it is up
 
-lab_of() { case $1 in plain) echo "bench-plain-$$" ;; *) echo "bench-$$" ;; esac; }
+lab_of() { case $1 in plain | spin | bare) echo "bench-$1-$$" ;; *) echo "bench-$$" ;; esac; }
 in_lab() { # WAY NODE CMD...
 	local way=$1 node=$2
 	shift 2
@@ -31,7 +32,7 @@ on_a() {
 	local way=$1
 	shift
 	case $way in
-	encrypted | plain | colocated) in_lab "$way" n1 ip netns exec a "$@" ;;
+	encrypted | plain | spin | colocated) in_lab "$way" n1 ip netns exec a "$@" ;;
 	veth) in_lab "$way" n1 ip netns exec va "$@" ;;
 	*) in_lab "$way" n1 "$@" ;;
 	esac
@@ -40,7 +41,7 @@ on_b() {
 	local way=$1
 	shift
 	case $way in
-	encrypted | plain) in_lab "$way" n2 ip netns exec b "$@" ;;
+	encrypted | plain | spin) in_lab "$way" n2 ip netns exec b "$@" ;;
 	colocated) in_lab "$way" n1 ip netns exec near "$@" ;;
 	veth) in_lab "$way" n1 ip netns exec vb "$@" ;;
 	*) in_lab "$way" n2 "$@" ;;
@@ -48,12 +49,12 @@ on_b() {
 }
 addr_b() {
 	case $1 in
-	direct) echo 10.77.0.2 ;;
+	direct | bare) echo 10.77.0.2 ;;
 	vxlan) echo 10.90.1.2 ;;
 	nebula) echo 10.90.2.2 ;;
 	tinc) echo 10.90.3.2 ;;
 	wireguard-go) echo 10.90.4.2 ;;
-	encrypted | plain) echo 192.168.5.3 ;;
+	encrypted | plain | spin) echo 192.168.5.3 ;;
 	colocated) echo 192.168.5.4 ;;
 	veth) echo 10.90.5.2 ;;
 	esac
@@ -68,18 +69,6 @@ rival_start() { # NODE CMD...
 	in_lab direct "$node" "$@" >>"$WORK/rivals.log" 2>&1 </dev/null &
 	RIVAL_PIDS+=($!)
 	disown $!
-}
-
-await() { # WHAT CMD...: within ten seconds
-	local what=$1 i
-	shift
-	for ((i = 0; i < 200; i++)); do
-		"$@" >/dev/null 2>&1 && return
-		sleep 0.05
-	done
-	echo "bench: $what does not come up; see $WORK/rivals.log" >&2
-	tail -n 20 "$WORK/rivals.log" >&2 || true
-	exit 1
 }
 
 vxlan_up() {
@@ -155,41 +144,36 @@ veth_up() {
 		for n in va vb; do ip -n $n link set lo up; ip -n $n link set eth0 up; done'
 }
 
-# every packet one by one, as on a wire: at the nodes and at the ports they are plugged in
-wire_offloads() { # WAY
-	local n on=(tso off gso off tx-udp-segmentation off) dir
-	[ "$WIRE" != asis ] || return 0
-	[ "$WIRE" = gro ] || on+=(gro off)
-	dir=/tmp/ms-lab-$(lab_of "$1")
-	for n in n1 n2; do
-		in_lab "$1" $n ethtool -K eth0 "${on[@]}" >/dev/null 2>&1
-	done
-	# shellcheck disable=SC2016
-	nsenter --target "$(cut -d' ' -f1 "$dir/holders/wire")" --net bash -c '
-		for port in $(ip -o link show type veth | cut -d: -f2 | cut -d@ -f1); do ethtool -K $port "$@"; done' x "${on[@]}" >/dev/null 2>&1
-}
-
 lab_two() { # WAY
-	local n
+	local n how=''
 	LAB_NAME=$(lab_of "$1") "$TOP/scripts/lab" up 2 --stopped --quarantine 0 >/dev/null
-	if [ "$1" = plain ]; then
-		for n in n1 n2; do in_lab plain $n bash -c 'printf "tunnel {\n\tencryption = off\n}\n" >>/etc/overlayd/overlayd.conf'; done
-	fi
+	case $1 in
+	plain) how="encryption = off" ;;
+	spin) how="spin = $SPIN" ;;
+	esac
+	# shellcheck disable=SC2016
+	for n in n1 n2; do in_lab "$1" $n bash -c 'echo "tunnel { $1 }" >>/etc/overlayd/overlayd.conf' conf "$how"; done
 	for n in n1 n2; do in_lab "$1" $n overlayd start >/dev/null; done
 	in_lab "$1" n1 overlayd netns add a 192.168.5.2
 	in_lab "$1" n2 overlayd netns add b 192.168.5.3
-	wire_offloads "$1"
+	wire_offloads "$(lab_of "$1")" 2
+}
+
+lab_bare() {
+	LAB_NAME=$(lab_of bare) "$TOP/scripts/lab" up 2 --bare >/dev/null
+	wire_offloads "$(lab_of bare)" 2
 }
 
 # rivals_up WAY...: everything that stands while the benchmark runs; idle rivals cost nothing
 rivals_up() {
 	local way
 	WAYS=("$@")
-	WORK=$(mktemp -d /tmp/ms-bench.XXXXXX)
 	trap rivals_down EXIT
 	trap "exit 143" TERM INT
 	lab_two encrypted
 	! wanted plain || lab_two plain
+	! wanted spin || lab_two spin
+	! wanted bare || lab_bare
 	! wanted vxlan || vxlan_up
 	! wanted nebula || nebula_up
 	! wanted tinc || tinc_up
@@ -198,26 +182,29 @@ rivals_up() {
 	! wanted colocated || in_lab encrypted n1 overlayd netns add near 192.168.5.4
 	for way in "${WAYS[@]}"; do
 		await "$way" on_a "$way" ping -c 1 -W 1 "$(addr_b "$way")"
+		DAEMONS[$way]=$(daemons_of "$way" | tr '\n' ' ')
 	done
+}
+
+rival_versions() {
+	echo "nebula $("$RIVAL_BIN/nebula" -version | awk '{ print $2 }'), wireguard-go $("$RIVAL_BIN/wireguard-go" --version | awk 'NR == 1 { print $2 }')," \
+		"$(tincd --version | awk 'NR == 1 { print $1, $3 }')"
 }
 
 rivals_down() {
 	local p lab
 	for p in "${RIVAL_PIDS[@]}" $(jobs -pr); do kill -KILL "$p" 2>/dev/null || true; done
-	for lab in "bench-$$" "bench-plain-$$"; do
+	for lab in "bench-$$" "bench-plain-$$" "bench-spin-$$" "bench-bare-$$"; do
 		[ ! -d "/tmp/ms-lab-$lab" ] || LAB_NAME=$lab "$TOP/scripts/lab" down --kill >/dev/null || true
 	done
 	[ -z "${KEEP:-}" ] && rm -rf "$WORK"
 }
 
-# numbers on standard input -> "median min max"
-spread() { sort -g | awk '{ v[NR] = $1 } END { m = NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2; print m, v[1], v[NR] }'; }
-
 # seconds of CPU that the tunnel's own processes on both nodes have used (user and system), for the way's cost
 cpu_of() { # WAY
 	local way=$1 pid sum=0 t hz
 	hz=$(getconf CLK_TCK)
-	for pid in $(daemons_of "$way"); do
+	for pid in ${DAEMONS[$way]}; do
 		t=$(awk '{ sub(/.*\) /, ""); print $12 + $13 }' "/proc/$pid/stat" 2>/dev/null) || continue
 		sum=$((sum + ${t:-0}))
 	done
@@ -226,7 +213,7 @@ cpu_of() { # WAY
 daemons_of() { # WAY: host pids
 	local name dir
 	case $1 in
-	encrypted | plain) name=overlayd ;;
+	encrypted | plain | spin) name=overlayd ;;
 	nebula) name=nebula ;;
 	tinc) name=tincd ;;
 	wireguard-go) name=wireguard-go ;;
