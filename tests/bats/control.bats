@@ -23,7 +23,7 @@ rtt_known() {
 talk() {
 	workload n1 one 192.168.5.2
 	workload n2 two 192.168.5.3
-	run_ok on n1 ip netns exec one ping -c 1 -W 5 192.168.5.3
+	wait_for 20 on n1 ip netns exec one ping -c 1 -W 2 192.168.5.3
 }
 
 # as_nobody NODE CMD...: without any right
@@ -48,7 +48,7 @@ as_nobody() {
 	wait_for 10 eval '! peer_is n1 n2 up'
 	run_ok lab start n2
 	wait_for 15 peer_is n1 n2 up
-	run_ok on n1 ip netns exec one ping -c 1 -W 5 192.168.5.3
+	wait_for 20 on n1 ip netns exec one ping -c 1 -W 2 192.168.5.3
 }
 
 @test "control: a cut link is noticed by silence, and healed" {
@@ -99,9 +99,9 @@ as_nobody() {
 }
 
 @test "control: whoever is no node is shown the door, and the daemon does not mind" {
-	run_ok on n2 timeout 10 bash -c 'exec 3<>/dev/tcp/10.77.0.1/7470; printf "GET / HTTP/1.0\r\n\r\nfiller" >&3; cat <&3'
+	run_ok on n2 timeout 60 bash -c 'exec 3<>/dev/tcp/10.77.0.1/7470; printf "GET / HTTP/1.0\r\n\r\nfiller" >&3; cat <&3'
 	# a right beginning, and then no TLS
-	run_ok on n2 timeout 10 bash -c 'exec 3<>/dev/tcp/10.77.0.1/7470; printf "OVLD\1\1\0\0%016d%s" 0 "what now" >&3; cat <&3 >/dev/null'
+	run_ok on n2 timeout 60 bash -c 'exec 3<>/dev/tcp/10.77.0.1/7470; printf "OVLD\1\1\0\0%016d%s" 0 "what now" >&3; cat <&3 >/dev/null'
 	run_ok on n1 overlayd status
 }
 

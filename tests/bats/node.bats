@@ -27,17 +27,17 @@ wait_ready() { wait_for 15 on "$1" overlayd status; }
 @test "node: two workloads of two nodes talk" {
 	workload n1 one 192.168.5.2
 	workload n2 two 192.168.5.3
-	run_ok on n1 ip netns exec one ping -c 2 -W 2 192.168.5.3
-	run_ok on n2 ip netns exec two ping -c 2 -W 2 192.168.5.2
+	wait_for 20 on n1 ip netns exec one ping -c 1 -W 2 192.168.5.3
+	wait_for 20 on n2 ip netns exec two ping -c 1 -W 2 192.168.5.2
 }
 
 @test "node: the node itself reaches workloads near and far, and they reach it" {
 	workload n1 one 192.168.5.2
 	workload n2 two 192.168.5.3
-	run_ok on n1 ping -c 1 -W 2 192.168.5.2
-	run_ok on n1 ping -c 1 -W 2 192.168.5.3
-	run_ok on n1 ip netns exec one ping -c 1 -W 2 192.168.5.101
-	run_ok on n2 ip netns exec two ping -c 1 -W 2 192.168.5.101
+	wait_for 20 on n1 ping -c 1 -W 2 192.168.5.2
+	wait_for 20 on n1 ping -c 1 -W 2 192.168.5.3
+	wait_for 20 on n1 ip netns exec one ping -c 1 -W 2 192.168.5.101
+	wait_for 20 on n2 ip netns exec two ping -c 1 -W 2 192.168.5.101
 }
 
 @test "node: a second registration of an address is refused with the holder's name" {

@@ -13,7 +13,7 @@ VIP1=192.168.5.11 VIP2=192.168.5.12
 two_workloads() {
 	workload n1 one $VIP1
 	workload n2 two $VIP2
-	run_ok on n1 ip netns exec one ping -c 3 -i 0.05 -W 5 $VIP2
+	run_ok on n1 ip netns exec one ping -c 3 -i 0.05 -W 20 $VIP2
 }
 
 state_of() { on "$1" overlayd status --json | jq -r "$2"; } # NODE FILTER
