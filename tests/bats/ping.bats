@@ -16,11 +16,11 @@ VIP1=192.168.5.21 VIP2=192.168.5.22
 	run_ok on n1 overlayd ping $VIP1 -c 1
 	assert_match "$output" "seq 1: on this node, workload one"
 	# nobody has talked to n2 yet: the directory is asked, a connection made, a key agreed on
-	run_ok on n1 overlayd ping $VIP2 -c 3 -i 0.05 -W 10
+	run_ok on n1 overlayd ping $VIP2 -c 3 -i 0.05 -W 40
 	assert_match "$output" "seq 1: direct, answered by node n2 at 10.77.0.2:7470, [0-9.]+ ms"
 	assert_match "$output" "3 asked, 3 answered"
 	assert_match "$output" "round trip: least [0-9.]+, mean [0-9.]+, most [0-9.]+ ms"
-	run_ok on n3 overlayd ping $VIP2 -c 1 -W 10 --json
+	run_ok on n3 overlayd ping $VIP2 -c 1 -W 40 --json
 	assert_eq "$(json '"\(.path) \(.node) \(.address)"')" "direct n2 10.77.0.2:7470"
 	[ "$(json .rtt_us)" -gt 0 ] || fail "no time" "$output"
 	# a node's own address is one, too
@@ -38,7 +38,7 @@ VIP1=192.168.5.21 VIP2=192.168.5.22
 
 @test "ping: a node that is cut off, and ends with what was seen" {
 	workload n2 two $VIP2
-	run_ok on n1 overlayd ping $VIP2 -c 1 -W 10
+	run_ok on n1 overlayd ping $VIP2 -c 1 -W 40
 	spawn ping on n1 sh -c "echo \$\$ >$BATS_TEST_TMPDIR/pinger; exec overlayd ping $VIP2 -i 0.05 -W 0.3"
 	wait_for 10 grep -q 'seq 2:' "$BATS_TEST_TMPDIR/ping.out"
 	run_ok lab cut n2
@@ -55,10 +55,10 @@ VIP1=192.168.5.21 VIP2=192.168.5.22
 @test "ping: a vIP that has moved is found where it went, by way of where it was" {
 	workload n2 two $VIP2
 	server n2 two echo "$VIP2:7001"
-	run_ok on n1 overlayd ping $VIP2 -c 1 -W 10
+	run_ok on n1 overlayd ping $VIP2 -c 1 -W 40
 	# n1 does not hear of the move: it is told nothing by the directory and by nobody else
 	move n2 two n3
-	run_ok on n1 overlayd ping $VIP2 -c 2 -i 0.1 -W 10
+	run_ok on n1 overlayd ping $VIP2 -c 2 -i 0.1 -W 40
 	assert_match "$output" "by node n[23] at"
 	located() { on n1 overlayd ping $VIP2 -c 1 -W 5 --json | jq -e '.path == "direct" and .node == "n3"'; }
 	wait_for 20 located
@@ -69,7 +69,7 @@ VIP1=192.168.5.21 VIP2=192.168.5.22
 @test "status shows the path to each peer" {
 	workload n1 one $VIP1
 	workload n2 two $VIP2
-	run_ok on n1 ip netns exec one ping -c 3 -i 0.05 -W 5 $VIP2
+	run_ok on n1 ip netns exec one ping -c 3 -i 0.05 -W 20 $VIP2
 	confirmed() {
 		on n1 overlayd status --json | jq -e '.peers[] | select(.name == "n2") | .path |
 			.mtu == 1500 and .inner_mtu == 1440 and .state == "confirmed" and .rtt_us > 0 and .tx_packets >= 3 and .rx_packets >= 3'

@@ -20,10 +20,11 @@ rtt() { wl_net far ping -nqc "${1:-10}" -i 0.01 192.168.5.2 | sed -nE 's|^rtt.* 
 @test "wire: the delay is there, both ways, and little more" {
 	wl_up "$DIR" --delay 20 --rate 0
 	assert_le 40 "$(rtt)" "shortest round trip, ms"
-	assert_le "$(rtt)" 50 "shortest round trip, ms"
+	best_of 5 is_quick 50
 	run_ok wl_wire set delay 5
-	assert_le "$(rtt)" 20 "shortest round trip, ms"
+	best_of 5 is_quick 20
 }
+is_quick() { assert_le "$(rtt)" "$1" "shortest round trip, ms"; }
 
 @test "wire: a stream gets the rate and no more; the queue drops its tail" {
 	wl_up "$DIR" --delay 1 --rate 20 --queue 20
@@ -70,11 +71,13 @@ rtt() { wl_net far ping -nqc "${1:-10}" -i 0.01 192.168.5.2 | sed -nE 's|^rtt.* 
 	wait_for 10 answered
 	assert_le 300 "$(json .b.silence_ms)" "silence of a captured host"
 	assert_match "$(json .b.silent)" "^192.168.5.7:[0-9]+ > 192.168.5.2:80$"
-	run_ok wl_wire mark
-	run_ok wl_wire report
-	assert_le "$(json .b.silence_ms)" 300 "silence since the mark (usual: $usual)"
+	best_of 5 begins_anew "$usual"
 	run_ok wl_wire flows "$DIR/flows"
 	assert_match "$(cat "$DIR/flows")" "192.168.5.7:[0-9]+ > 192.168.5.2:80 silence "
+}
+begins_anew() {
+	run_ok wl_wire mark && run_ok wl_wire report &&
+		assert_le "$(json .b.silence_ms)" 300 "silence since the mark (usual: $1)"
 }
 silent_ms() { run_ok wl_wire report && [ "$(json '.b.silence_ms | floor')" -ge "$1" ]; }
 answered() { run_ok wl_wire report && [ "$(json .b.waiting)" -eq 0 ]; }

@@ -36,7 +36,7 @@ wl_bg() {
 }
 
 _wl_await() { # file name
-	local end=$((SECONDS + 20))
+	local end=$((SECONDS + 60))
 	until [ -s "$1" ]; do
 		[ $SECONDS -lt $end ] || { echo "wirelab: $2 does not start" >&2; cat "$WL_DIR/$2.err" >&2; return 1; }
 		sleep 0.02
@@ -94,7 +94,7 @@ wl_server() { # node name args...
 
 # the youngest first: traffic before nodes
 wl_down() {
-	local pid start name end=$((SECONDS + 20))
+	local pid start name end=$((SECONDS + 60))
 	[ -s "${WL_DIR:-/nonexistent}/pids" ] || return 0
 	while read -r pid start name; do
 		[ -z "$start" ] || [ "$(_wl_start "$pid")" != "$start" ] || kill -CONT "$pid" 2>/dev/null
