@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # A program is frozen while its connect() waits: the stand-in gets the answer in its place, and what the server then says
-# (tests/lib/connecting.py). No CRIU here: the socket stays; tests/bats/standin_move.bats has the same with moves.
+# (tests/lib/connecting.py). No CRIU here: the socket stays; tests/bats/connecting_move.bats has moves.
 #
 #   ovl-fabric:  ve-app -- app 192.168.5.2 (slot 1), the client      hold-app == tunstack, /run/app.sock
 #                ve-db  -- db  192.168.5.7 (slot 2), the server
@@ -57,7 +57,7 @@ thaw() {
 }
 all_said() { # BYTES
 	finish cli none
-	assert_eq "$status $output" "0 ok $1"
+	assert_eq "$status $(cat "$DIR/result")" "0 ok $1"
 	finish srv none
 	assert_eq "$status" 0
 	test -e "$DIR/served"
@@ -107,7 +107,7 @@ answered() { # ADDR BYTES [block]
 	run_ok stack park "$DIR/records" resume
 	thaw
 	finish cli none
-	assert_eq "$status $output" "0 ECONNREFUSED"
+	assert_eq "$status $(cat "$DIR/result")" "0 ECONNREFUSED"
 }
 
 @test "connecting: nobody answers: the kernel goes on asking" {

@@ -4,8 +4,8 @@
     connecting.py serve ADDR PORT DIR BYTES   sends BYTES bytes to whoever comes, at once; then receives a line and answers it.
                                               DIR/serving when it listens, DIR/greeted when it has sent them, DIR/served when all is over.
     connecting.py go ADDR PORT DIR [block]    DIR/connecting with its pid, then connect(), without "block" a non-blocking one that poll()
-                                              waits for. A result other than success is printed: "ECONNREFUSED". Otherwise
-                                              the bytes are checked, a line is sent and its answer awaited: "ok BYTES". ADDR may be
+                                              waits for. DIR/result has what came of it: "ECONNREFUSED", or, when the bytes
+                                              are as they must be and a line that was sent has been answered, "ok BYTES". ADDR may be
                                               an IPv6 one with an IPv4 one in it.
 """
 import errno
@@ -52,7 +52,6 @@ def connect(sock, addr, port, out, block):
     error = sock.connect_ex((addr, port))
     if error != errno.EINPROGRESS:
         return error
-    put(f"{out}/connecting.sent", "")
     poll = select.poll()
     poll.register(sock, select.POLLOUT)
     poll.poll()
@@ -64,7 +63,7 @@ def go(addr, port, out, how=""):
     with socket.socket(socket.AF_INET6 if ":" in addr else socket.AF_INET) as sock:
         error = connect(sock, addr, int(port), out, how == "block")
         if error:
-            print(errno.errorcode[error])
+            put(f"{out}/result", errno.errorcode[error])
             return
         sock.sendall(LINE)
         data = b""
@@ -72,7 +71,7 @@ def go(addr, port, out, how=""):
             data += piece
         n = len(data) - len(LINE)
         assert data == pattern(n) + LINE[::-1], f"{len(data)} bytes"
-        print(f"ok {n}")
+        put(f"{out}/result", f"ok {n}")
 
 
 if __name__ == "__main__":

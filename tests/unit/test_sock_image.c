@@ -126,6 +126,42 @@ static void test_round_trip(void **state)
 	sock_image_fini(&back);
 }
 
+/* every state with every kind of address, as an image and as a record */
+static void test_every_state(void **state)
+{
+	static const struct { uint8_t family; uint32_t scope; uint8_t laddr[16], raddr[16]; } addrs[] = {
+		{ 4, 0, { 192, 168, 5, 2 }, { 192, 168, 5, 7 } },
+		{ 6, 0, { 0x20, 1, 0xd, 0xb8, [15] = 1 }, { 0xfd, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14 } },
+		{ 6, 3, { 0xfe, 0x80, [15] = 1 }, { 0xfe, 0x80, [8] = 2, [15] = 0xff } },
+		{ 6, 0, { [10] = 0xff, 0xff, 192, 168, 5, 2 }, { [10] = 0xff, 0xff, 192, 168, 5, 7 } },
+	};
+	struct sock_image img, back;
+	uint8_t buf[4096];
+	char text[256];
+	int n;
+
+	(void)state;
+	for (unsigned int st = SOCK_ESTABLISHED; st < SOCK_STATE_COUNT; st++)
+		for (size_t i = 0; i < ARRAY_SIZE(addrs); i++)
+			for (int record = 0; record < 2; record++) {
+				(record ? sample_record : sample)(&img);
+				img.state = (uint8_t)st;
+				img.family = addrs[i].family;
+				img.scope_id = addrs[i].scope;
+				memcpy(img.laddr, addrs[i].laddr, 16);
+				memcpy(img.raddr, addrs[i].raddr, 16);
+				img.flags |= record ? SOCK_F_CONNECTING : 0;
+				n = sock_image_encode(&img, NOW, buf, sizeof(buf));
+				assert_in_range(n, sizeof(struct sock_image_wire), sizeof(buf));
+				if (sock_image_decode(buf, (size_t)n, NOW, &back, NULL))
+					fail_msg("%s, address %zu, record %d", sock_state_name(img.state), i, record);
+				same(&img, &back);
+				assert_int_equal(sock_image_compare(&img, &back, text, sizeof(text)), 0);
+				sock_image_fini(&img);
+				sock_image_fini(&back);
+			}
+}
+
 static void test_record(void **state)
 {
 	struct sock_image img, back;
@@ -265,6 +301,7 @@ static void test_foreign(void **state)
 		{ AT(rcvq_hash) + 31, 1, -EBADMSG },
 		{ AT(opt_known) + 7, 0x80, -EBADMSG },
 		{ AT(flags) + 2, SOCK_F_SENT_BYTES >> 16, -EBADMSG },
+		{ AT(flags) + 2, SOCK_F_CONNECTING >> 16, -EBADMSG },	/* of no record */
 		{ AT(k_rcv_nxt), 1, -EBADMSG },
 		{ AT(max_right), 1, -EBADMSG },
 		{ AT(taken_len), 1, -EBADMSG },
@@ -539,6 +576,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_round_trip),
+		cmocka_unit_test(test_every_state),
 		cmocka_unit_test(test_record),
 		cmocka_unit_test(test_oos_bound),
 		cmocka_unit_test(test_older),
