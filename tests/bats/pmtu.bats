@@ -143,7 +143,7 @@ more_chunks() { [ "$(chunks)" -ge "$1" ]; }
 		wide $width
 		for n in 1 2; do node_start $n $((width - 60)); done
 		for n in 1 2; do
-			run_ok in_i $n ping -c 3 -i 0.05 -W 5 -M do -s $((width - 60 - 28)) "192.168.5.$((3 - n))"
+			run_ok in_i $n ping -c 3 -i 0.05 -W 20 -M do -s $((width - 60 - 28)) "192.168.5.$((3 - n))"
 			run_fail in_i $n ping -c 1 -W 1 -M do -s $((width - 60 - 27)) "192.168.5.$((3 - n))"
 			wait_for 10 path_is $n "$width confirmed"
 		done
@@ -159,7 +159,7 @@ more_chunks() { [ "$(chunks)" -ge "$1" ]; }
 @test "an underlay narrower than the configuration says: found out, told to senders, TCP gets through" {
 	wide 1280
 	for n in 1 2; do node_start $n 1440; done
-	run_ok in_i 1 ping -c 3 -i 0.05 -W 5 $VIP2
+	run_ok in_i 1 ping -c 3 -i 0.05 -W 20 $VIP2
 	wait_for 10 path_is 1 "1280 confirmed"
 	wait_for 10 path_is 2 "1280 confirmed"
 	transfer_start 7002 5000000
@@ -167,7 +167,7 @@ more_chunks() { [ "$(chunks)" -ge "$1" ]; }
 	[ "$(stat 1 .mss_clamped)" -ge 1 ] || fail "no MSS was clamped"
 	run_fail in_i 1 ping -c 1 -W 1 -M do -s 1300 $VIP2
 	assert_match "$output" "mtu = 1220"
-	run_ok in_i 1 ping -c 2 -i 0.05 -W 5 -M do -s 1192 $VIP2
+	run_ok in_i 1 ping -c 2 -i 0.05 -W 20 -M do -s 1192 $VIP2
 	# who does not listen to ICMP gets through, too
 	in_i 1 sysctl -qw net.ipv4.ip_no_pmtu_disc=1
 	ip -n "$(i 1)" route flush cache
@@ -223,7 +223,7 @@ more_chunks() { [ "$(chunks)" -ge "$1" ]; }
 @test "ICMP that lies changes nothing" {
 	wide 1500
 	for n in 1 2; do node_start $n 1440; done
-	run_ok in_i 1 ping -c 3 -i 0.05 -W 5 $VIP2
+	run_ok in_i 1 ping -c 3 -i 0.05 -W 20 $VIP2
 	wait_for 10 path_is 1 "1500 confirmed"
 	run_ok ip netns exec "$(u 2)" python3 -c "
 import socket, struct
@@ -240,5 +240,5 @@ for mtu in (700, 68, 0, 1000, 1400) * 4:
 	heard() { [ "$(stat 1 '.paths[0].searches')" -ge 1 ]; }
 	wait_for 10 heard
 	wait_for 10 path_is 1 "1500 confirmed"
-	run_ok in_i 1 ping -c 2 -i 0.05 -W 5 -M do -s 1412 $VIP2
+	run_ok in_i 1 ping -c 2 -i 0.05 -W 20 -M do -s 1412 $VIP2
 }
