@@ -208,7 +208,8 @@ struct cgroup_fence *cgroup_fence_open(const char *name, const char *state_path,
 	return f;
 }
 
-/* Return: 0, also when it has ended meanwhile; *added tells whether it was moved */
+/* A zombie will never run, and the kernel leaves it where it is, without an error: it is passed over.
+ * Return: 0, also when it has ended meanwhile; *added tells whether it was moved */
 static int cgroup_take_one(struct cgroup_fence *f, pid_t pid, bool *added)
 {
 	cleanup_free char *from = cgroup_of(pid);
@@ -219,7 +220,8 @@ static int cgroup_take_one(struct cgroup_fence *f, pid_t pid, bool *added)
 	int r;
 
 	*added = false;
-	if (!from || util_pid_start_time(pid, &start) || !strcmp(from, f->path + strlen(f->root)))
+	if (!from || util_pid_start_time(pid, &start) || !strcmp(from, f->path + strlen(f->root)) ||
+	    !util_pid_alive(pid, start))
 		return 0;
 	fd = open(f->state_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 	if (fd < 0)

@@ -1,6 +1,7 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: Apache-2.0
-# session.bats - a process whose session's leader has ended (a daemon that forked twice) stays in its tree, move after move
+# session.bats - the family of a process moves with it: one whose session's leader has ended (a daemon that forked twice) stays in its
+# tree, move after move; a child that has ended can be waited for where its parent is by then
 #
 #	n1 (directory)    n2    n3        workload app 192.168.5.2, moved around
 
@@ -46,4 +47,27 @@ goes_on() { wait_for 20 _more_beats $(($(beats) + 5)); }
 	move n3 app n1
 	goes_on
 	assert_eq "$(daemon_of n1)" "$before" "parent and session after three moves"
+}
+
+@test "session: a child that has ended and was not waited for moves along, with its exit status" {
+	workload n1 app 192.168.5.2
+	spawn app on n1 ip netns exec app python3 -c '
+import os, sys, time
+child = os.fork()
+if child == 0:
+    os._exit(7)
+os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+open(sys.argv[1] + "/ended", "w").close()
+while not os.path.exists(sys.argv[1] + "/wait"):
+    time.sleep(0.02)
+with open(sys.argv[1] + "/status.new", "w") as f:
+    f.write(str(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])))
+os.rename(sys.argv[1] + "/status.new", sys.argv[1] + "/status")
+time.sleep(1000)' "$T"
+	wait_for 20 test -e "$T/ended"
+	move n1 app n2
+	move n2 app n3
+	touch "$T/wait"
+	wait_for 20 test -e "$T/status"
+	assert_eq "$(cat "$T/status")" 7 "exit status of the child"
 }

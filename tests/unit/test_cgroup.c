@@ -153,6 +153,23 @@ static void test_kill_frozen(void **state)
 	assert_int_equal(cgroup_fence_remove(f, &err), 0);
 	cgroup_fence_free(f);
 }
+/* a child that nobody has waited for yet */
+static void test_zombie(void **state)
+{
+	struct rig *r = *state;
+	struct oerr err = { 0 };
+	struct cgroup_fence *f = cgroup_fence_create(r->name, r->state, &err);
+	siginfo_t info;
+
+	assert_non_null(f);
+	kill(r->pid, SIGKILL);
+	assert_int_equal(waitid(P_PID, (id_t)r->pid, &info, WEXITED | WNOWAIT), 0);
+	assert_int_equal(cgroup_fence_take(f, list, r, &err), 0);
+	assert_true(cgroup_fence_empty(f));
+	assert_int_equal(cgroup_fence_restore(f, &err), 0);
+	assert_int_equal(cgroup_fence_remove(f, &err), 0);
+	cgroup_fence_free(f);
+}
 
 static void test_attributes(void **state)
 {
@@ -193,6 +210,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_fence, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_kill_frozen, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_zombie, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_attributes, setup, teardown),
 	};
 	char path[64];
