@@ -13,7 +13,7 @@ import sys
 import xml.sax.saxutils
 
 COLOURS = ["#4a7fb5", "#b5504b", "#c9a227", "#5b8c5a", "#7d5a8c", "#888888"]
-TITLES = {"direct": "direct kernel TCP", "vxlan": "kernel VXLAN", "encrypted": "**encrypted**", "spin": "encrypted, spin", "plain": "plain",
+TITLES = {"direct": "direct (kernel, bare wire)", "vxlan": "kernel VXLAN", "encrypted": "**encrypted**", "spin": "encrypted, spin", "plain": "plain",
           "nebula": "nebula", "wireguard-go": "wireguard-go", "tinc": "tinc, no cipher", "veth": "a bare veth pair",
           "colocated": "two workloads on one node"}
 CASES = {"spin": "encrypted, spin"}
@@ -98,13 +98,15 @@ def step_of(top):
 def plot(path, title, axis, groups, series):
     """bars: groups = names along the axis, series = [(name, [(median, least, most) or None for each group])]"""
     width, height, left, top = 900, 320, 70, 70
-    most = max(v[2] for _, values in series for v in values if v)
-    least = min(0, min(v[1] for _, values in series for v in values if v))
-    most = max(most, 0) or 1
+    shown_values = [v for _, values in series for v in values if v]
+    limit = 1.5 * max(abs(v[0]) for v in shown_values) or 1  # a line of one wild round ends there
+    most = min(max(max(v[2] for v in shown_values), 0), limit) or 1
+    least = max(min(min(v[1] for v in shown_values), 0), -limit)
     out = ['<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" font-family="sans-serif" fill="#222">' % (width + left + 20, height + top + 60),
            '<rect width="100%" height="100%" fill="white"/>', text(left + width / 2, 22, title, 14)]
 
     def at(v):
+        v = min(max(v, least), most)
         return top + height * (1 - (v - least) / (most - least))
 
     step = step_of(most - least)
@@ -235,10 +237,10 @@ def latency(s, setting):
             rows.append(row(case, p50, "us", ratio, **bounds("added_us", added), p99_us=float(statistics.median(p99)), wire=setting["wire"]))
         lines += ["## " + title, ""]
         table(lines, ["way", "p50, us", "p99, us", "added to " + base], cells)
-    kinds = [k for k in ("64B", "1KiB") if k in s.order]
-    ways = [w for w in s.order["64B"] if w != "direct"]
-    chart = ("TCP round trip on one CPU: added to the bare wire; medians, lines from least to most", "microseconds", [CASES.get(w, w) for w in ways],
-             [(dict(LATENCY)[k].split(",")[0], [spread(s.paired(k, w, "direct", "p50", minus)) for w in ways]) for k in kinds])
+    kinds = [k for k in ("64B", "1KiB", "free") if k in s.order]
+    ways = [w for w in s.order[kinds[-1]] if w != "direct"]
+    chart = ("TCP round trip: added to the bare wire; medians, lines from least to most", "microseconds", [CASES.get(w, w) for w in ways],
+             [(dict(LATENCY)[k].replace("everything on ", ""), [spread(s.paired(k, w, "direct", "p50", minus)) for w in ways]) for k in kinds])
     return ("Round trips: through the tunnel, beside the bare wire and other tunnels",
             "sockperf, TCP, one request outstanding, %s rounds of %s s. What a way adds is its p50 less that of the base in the same round. On one CPU (both ends\n"
             "and both daemons) the length of the path is measured; with all CPUs also how long sleeping ones take to wake. \"Spin\": `tunnel { spin = %s }`.\n"
@@ -249,7 +251,7 @@ def latency(s, setting):
 # ---- paper2001 ---------------------------------------------------------------------------------------------------------------------
 
 PAPER = [("none", "no overlayd on the nodes"), ("out", "out of the overlay (real addresses, overlayd runs)"), ("in", "**in the overlay, two nodes**"),
-         ("plain", "in the overlay, two nodes, not encrypted"), ("veth", "one node, no overlay (veth)"), ("one", "**in the overlay, one node**")]
+         ("plain", "in the overlay, two nodes, plain"), ("veth", "one node, no overlay (veth)"), ("one", "**in the overlay, one node**")]
 
 
 def paper2001(s, setting):

@@ -4,8 +4,8 @@
  * Usage: ms-prodcons consume ADDR:PORT READY
  *        ms-prodcons produce ADDR:PORT --size BYTES --mib N
  *
- * consume  serves one producer after another: reads until its end, then tells it how many bytes came and their sum, so that the
- *          producer's time ends when everything has been consumed.
+ * consume  serves one producer after another: reads until its end, then tells it how many bytes came and a sum over one byte in
+ *          every 4 KiB, so that the producer's time ends when everything has been consumed, and a gross fault is noticed.
  * produce  sends N MiB in messages of so many bytes (the last one may be shorter), each with one call.
  *
  * Prints one line of JSON: {"size", "mib", "ms"}. Exit status 0, 1 something went wrong or was altered, 2 usage.
