@@ -12,7 +12,7 @@ setup() {
 	DIR=$BATS_TEST_TMPDIR
 	: >"$DIR/stacks"
 	spawn node unshare -n -m bash -c 'mount --make-rprivate / && mount -t tmpfs none /run && ip link set lo up &&
-		>/run/ready && exec sleep 300'
+		>/run/ready && exec sleep 3600'
 	NODE=$SPAWNED
 	wait_for 10 test -e "/proc/$NODE/root/run/ready"
 	run_ok in_node $FABRICTOOL ensure app 1 192.168.5.2
@@ -315,7 +315,7 @@ assert a == b and len(a) == 1, (len(a), len(b))' "$DIR/records" "$DIR/again"
 @test "stand-in: what is no image, and no record, is refused" {
 	serve
 	talk one fin
-	freeze 50
+	freeze 60000	# armed, for certain
 	run_ok stack park "$DIR/none" release
 	run_fail stack standin "$SERVER" 0
 	assert_match "$output" "nothing is captured"
