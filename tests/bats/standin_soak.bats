@@ -19,8 +19,8 @@ teardown() { drop_workloads && end_spawned; }
 
 TALKERS=(both slow up down paced pings)
 
-# has each client moved on since `mark`? Bytes of both directions, for both of them
-mark() { local c; for c in "${TALKERS[@]}"; do cp "$BATS_TEST_TMPDIR/$c.json" "$BATS_TEST_TMPDIR/$c.mark"; done; }
+# has each client moved on since `mark`? Bytes of both directions, for both of them. (cp(1) refuses a file that is being replaced.)
+mark() { local c; for c in "${TALKERS[@]}"; do cat "$BATS_TEST_TMPDIR/$c.json" >"$BATS_TEST_TMPDIR/$c.mark"; done; }
 went_on() {
 	local c fields
 	for c in "${TALKERS[@]}"; do
