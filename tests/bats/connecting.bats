@@ -39,7 +39,8 @@ serve() { # BYTES
 	wait_for 10 test -e "$DIR/serving"
 }
 _connects() { in_node ip netns exec app ss -Htn state syn-sent | grep -q .; }
-status_is() { run_ok stack status && [ "$(state "$1")" "$2" "$3" ]; }
+at_least() { run_ok stack status && [ "$(state "$1")" -ge "$2" ]; }
+live() { run_ok stack status && [ "$(state standin)" = live ]; }
 
 # the program connects, into a capture, and is frozen: its SYN is held
 connect_and_freeze() { # ADDR [block]
@@ -68,7 +69,7 @@ answered() { # ADDR BYTES [block]
 	connect_and_freeze "$1" "${3:-}"
 	run_ok stack standin "$CLIENT" 0
 	wait_for 10 test -e "$DIR/greeted"
-	wait_for 10 status_is taken -ge "$2"
+	wait_for 10 at_least taken "$2"
 	thaw
 	all_said "$2"
 }
@@ -81,7 +82,7 @@ answered() { # ADDR BYTES [block]
 	serve 400000
 	connect_and_freeze 192.168.5.7
 	run_ok stack standin "$CLIENT" 0
-	wait_for 10 status_is taken -ge 50000
+	wait_for 10 at_least taken 50000
 	assert_le "$(state taken)" 65535 "bytes taken in"
 	thaw
 	all_said 400000
@@ -92,7 +93,7 @@ answered() { # ADDR BYTES [block]
 	run_ok in_node ip -n db route add blackhole 192.168.5.2/32 # it has no way to answer
 	connect_and_freeze 192.168.5.7
 	run_ok stack standin "$CLIENT" 0
-	wait_for 10 status_is answered -ge 1
+	wait_for 10 at_least answered 1
 	assert_eq "$(state taken)" 0
 	run_ok in_node ip -n db route del blackhole 192.168.5.2/32
 	wait_for 60 test -e "$DIR/greeted"
@@ -103,7 +104,7 @@ answered() { # ADDR BYTES [block]
 @test "connecting: a refusal is the program's to hear" {
 	connect_and_freeze 192.168.5.7
 	run_ok stack standin "$CLIENT" 0
-	wait_for 10 status_is standin = live
+	wait_for 10 live
 	run_ok stack park "$DIR/records" resume
 	thaw
 	finish cli none
@@ -114,7 +115,7 @@ answered() { # ADDR BYTES [block]
 	run_ok in_node ip -n db route add blackhole 192.168.5.2/32
 	connect_and_freeze 192.168.5.7 block
 	run_ok stack standin "$CLIENT" 0
-	wait_for 10 status_is standin = live
+	wait_for 10 live
 	thaw
 	serve 300
 	run_ok in_node ip -n db route del blackhole 192.168.5.2/32
@@ -125,7 +126,7 @@ answered() { # ADDR BYTES [block]
 	serve 2000
 	connect_and_freeze 192.168.5.7
 	run_ok stack standin "$CLIENT" 0
-	wait_for 10 status_is taken -ge 2000
+	wait_for 10 at_least taken 2000
 	run_ok stack park "$DIR/records" resume park "$DIR/records" resume
 	thaw
 	all_said 2000
