@@ -58,7 +58,7 @@ of_row() { # CASE FILTER
 }
 
 @test "bench: medians and spread, ratios taken within a round, in JSON, page and plot" {
-	local place
+	local place way
 	cd "$BATS_TEST_TMPDIR"
 	{ samples direct encrypted 3 tcp1 gbps; samples veth colocated 2 local gbps; } >samples
 	report throughput rounds=3 seconds=1 wire=wire rivals=none
@@ -73,9 +73,9 @@ of_row() { # CASE FILTER
 	assert_eq "$(of_row "in 1 KiB" '[.overhead_percent, .overhead_percent_min]')" '[100,100]'
 	for place in 1,2 1,1 2,2 2,3 3,3; do
 		samples moved relayed 4 "$place 256" mean
-		samples direct none 1 "$place 256" mean
-		for way in moved relayed direct; do printf '%s\t%s\t1\tsend1\t5\n' "$place 256" $way; done
+		samples direct nat 2 "$place 256" mean
+		for way in moved relayed nat direct; do printf '%s\t%s\t1\tsend1\t5\n' "$place 256" $way; done
 	done >samples
 	report thesis rounds=3 sends=1
-	assert_eq "$(of_row "2,3 256 KiB" '[.value, .gain_percent, .relayed_ms, .direct_ms]')" '[200,75,800,200]'
+	assert_eq "$(of_row "2,3 256 KiB" '[.value, .gain_percent, .gain_over_nat_percent, .relayed_ms, .nat_ms, .direct_ms]')" '[200,75,50,800,400,200]'
 }

@@ -2,10 +2,13 @@
 /* blockecho.c - ms-blockecho, the pattern of the 2008 thesis: a file goes out in blocks of 1 KiB, each is echoed before the next
  *
  * Usage: ms-blockecho serve ADDR:PORT READY
+ *        ms-blockecho relay ADDR:PORT TO READY
  *        ms-blockecho run ADDR:PORT --kib N[,N...] --sends N --place C,S [--place C,S ...] [--move]
  *
  * serve   accepts one connection after another, echoes blocks; a block that begins with "MOVE host" is a request to move itself
  *         there (ms-migrate --self), answered when it is there.
+ * relay   what a home node does for a process that is away: accepts one connection after another and passes on what comes, from
+ *         it to the endpoint TO and back.
  * run     for each placement (names of the client's and the server's node): with --move both ends first move themselves to
  *         where they are to be; then every file is sent so many times. Every block is compared with what was sent.
  *
@@ -15,6 +18,7 @@
 #include <errno.h>
 #include <getopt.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -106,7 +110,50 @@ static void serve_one(int fd)
 	close(fd);
 }
 
-static int serve(const struct sockaddr_in *addr, const char *ready)
+static int dial(const struct sockaddr_in *addr)
+{
+	int fd = socket(AF_INET, SOCK_STREAM, 0), one = 1;
+
+	if (fd < 0 || connect(fd, (const struct sockaddr *)addr, sizeof(*addr))) {
+		perror("ms-blockecho: connect");
+		return -1;
+	}
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	return fd;
+}
+
+/* what can be read from @from goes to @to; Return: whether there was something */
+static bool pass(int from, int to)
+{
+	uint8_t buf[65536];
+	ssize_t n = recv(from, buf, sizeof(buf), 0), done = 0;
+
+	while (done < n) {
+		ssize_t sent = send(to, buf + done, (size_t)(n - done), MSG_NOSIGNAL);
+
+		if (sent <= 0)
+			return false;
+		done += sent;
+	}
+	return n > 0;
+}
+
+static void relay_one(int fd, const struct sockaddr_in *to)
+{
+	int out = dial(to), one = 1;
+	struct pollfd pfd[2] = { { .fd = fd, .events = POLLIN }, { .fd = out, .events = POLLIN } };
+
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	while (out >= 0 && poll(pfd, 2, -1) > 0)
+		if ((pfd[0].revents && !pass(fd, out)) || (pfd[1].revents && !pass(out, fd)))
+			break;
+	if (out >= 0)
+		close(out);
+	close(fd);
+}
+
+/* with @to each connection is passed on there, else echoed */
+static int serve(const struct sockaddr_in *addr, const struct sockaddr_in *to, const char *ready)
 {
 	int fd = socket(AF_INET, SOCK_STREAM, 0), one = 1;
 	FILE *f;
@@ -124,7 +171,9 @@ static int serve(const struct sockaddr_in *addr, const char *ready)
 	for (;;) {
 		int conn = accept(fd, NULL, NULL);
 
-		if (conn >= 0)
+		if (conn >= 0 && to)
+			relay_one(conn, to);
+		else if (conn >= 0)
 			serve_one(conn);
 		else if (errno != EINTR)
 			return 1;
@@ -192,14 +241,11 @@ static int run_place(int fd, const struct run *r, const struct placement *p, uin
 
 static int run(const struct sockaddr_in *addr, const struct run *r)
 {
-	int fd = socket(AF_INET, SOCK_STREAM, 0), one = 1, ret = 0;
+	int fd = dial(addr), ret = 0;
 	uint64_t number = 0;
 
-	if (fd < 0 || connect(fd, (const struct sockaddr *)addr, sizeof(*addr))) {
-		perror("ms-blockecho: connect");
+	if (fd < 0)
 		return 1;
-	}
-	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	for (size_t i = 0; i < r->n_places && !ret; i++)
 		ret = run_place(fd, r, &r->places[i], &number);
 	close(fd);
@@ -253,14 +299,17 @@ static bool parse_run(int argc, char **argv, struct run *r)
 
 int main(int argc, char **argv)
 {
-	struct sockaddr_in addr;
+	struct sockaddr_in addr, to;
 	struct run r = { 0 };
 
 	if (argc == 4 && !strcmp(argv[1], "serve") && !endpoint_parse(argv[2], 0, &addr))
-		return serve(&addr, argv[3]);
+		return serve(&addr, NULL, argv[3]);
+	if (argc == 5 && !strcmp(argv[1], "relay") && !endpoint_parse(argv[2], 0, &addr) && !endpoint_parse(argv[3], 0, &to))
+		return serve(&addr, &to, argv[4]);
 	if (argc > 3 && !strcmp(argv[1], "run") && !endpoint_parse(argv[2], 0, &addr) && parse_run(argc - 2, argv + 2, &r))
 		return run(&addr, &r);
 	fputs("usage: ms-blockecho serve ADDR:PORT READY\n"
+	      "       ms-blockecho relay ADDR:PORT TO READY\n"
 	      "       ms-blockecho run ADDR:PORT --kib N[,N...] --sends N --place C,S [--place C,S ...] [--move]\n", stderr);
 	return 2;
 }
