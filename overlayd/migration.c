@@ -47,7 +47,7 @@
 #define MIGRATION_UNSURE_S 1.
 #define MIGRATION_STAGE_OVER "over"
 #define MIGRATION_MAX 64		/* at the same time on one node */
-#define MIGRATION_OUTCOME_KEEP_S 86400
+#define MIGRATION_OUTCOME_KEEP_S 86400	/* GONE */
 #define MIGRATION_REMAINS_S 60	/* a folder without a journal: an agent died while it removed it */
 #define MIGRATION_AGENT_FD 3
 #define MIGRATION_PREFIX_MIN 8	/* digits of an id, as `status` shows them */
@@ -561,13 +561,19 @@ static void migration_adopt_unsure(struct overlayd *ov)
 	}
 }
 
+/* GONE is also what would be said if nothing were on file. RUNNING stays: a source that was cut off for days, its tasks frozen, has
+ * yet to ask, and would let them run beside the copy */
 static void migration_prune_outcome(const char *name)
 {
-	char path[512];
+	char path[512], hex[JOURNAL_HEX_LEN];
 	struct stat st;
+	int64_t pid;
 
 	snprintf(path, sizeof(path), "%s/%s", JOURNAL_DIR, name);
-	if (!stat(path, &st) && time(NULL) - st.st_mtime > MIGRATION_OUTCOME_KEEP_S)
+	if (stat(path, &st) || time(NULL) - st.st_mtime <= MIGRATION_OUTCOME_KEEP_S)
+		return;
+	snprintf(hex, sizeof(hex), "%.*s", JOURNAL_HEX_LEN - 1, name);
+	if (journal_outcome_read(hex, &pid) != JOURNAL_OUTCOME_RUNNING)
 		unlink(path);
 }
 

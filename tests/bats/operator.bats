@@ -94,6 +94,17 @@ run_has_room() { on "$1" sh -c 'rm /run/filler; mount -o remount,size=50% /run';
 	assert_eq "$(on n1 overlayd netns list --json | jq '.[0].pinned')" true "pinned"
 }
 
+@test "operator: an outcome of days ago that says RUNNING is kept, for a source that may still ask" {
+	local dir=/run/overlayd/migrations gone=00000000000000000000000000000001 runs=00000000000000000000000000000002
+	run_ok on n3 overlayd stop
+	on n3 sh -c "echo '{\"outcome\": 3, \"pid\": 0}' >$dir/$gone.outcome; echo '{\"outcome\": 2, \"pid\": 7}' >$dir/$runs.outcome"
+	run_ok on n3 touch -d '3 days ago' $dir/$gone.outcome $dir/$runs.outcome
+	run_ok on n3 overlayd start
+	run_rc 1 on n3 test -e $dir/$gone.outcome
+	run_ok on n3 test -e $dir/$runs.outcome
+	run_ok on n3 rm $dir/$runs.outcome
+}
+
 @test "operator: what moves is not removed, pinned, moved again or started into" {
 	workload n1 app 192.168.5.2
 	workload n3 far 192.168.5.5
