@@ -2,7 +2,7 @@
 # shellcheck shell=bash
 # bench.bash - what tests/bench/{throughput,latency,thesis,paper2001} share: their options, their samples, what they leave
 #
-# Sourced, with NAME set. `bench_begin "$@"` reads the options; `sample KIND WAY ROUND NUMBER VALUE` notes what was measured;
+# Sourced; NAME is the script's. `bench_begin "$@"` reads the options; `sample KIND WAY ROUND NUMBER VALUE` notes what was measured;
 # `bench_report NAME=TEXT...` makes the table, the JSON, the plot and the page of all samples. In full, docs/NAME.svg and
 # docs/bench-NAME.md are written unless other files are named; with --quick only what is named.
 
@@ -11,6 +11,7 @@ BUILD=${BUILD:-$TOP/build}
 [[ $BUILD == /* ]] || BUILD=$TOP/$BUILD
 export BUILD
 PATH=$BUILD/bin:$PATH:/usr/sbin
+NAME=$(basename "$0")
 QUICK=0 JSON='' PLOT='' MD=''
 LOAD=$(cut -d' ' -f1 /proc/loadavg)
 
