@@ -9,28 +9,11 @@ load faults
 
 setup_file() { fault_setup_file; }
 teardown_file() { lab_down; }
-setup() {
-	workload n1 app 192.168.5.2
-	workload n3 far 192.168.5.5
-	GO=$BATS_TEST_TMPDIR/go
-}
+setup() { late_setup; }
 teardown() { fault_teardown; }
 
-late() { # node workload name mode args...: late.py in a workload, standing
-	local node=$1 inside=$2 name=$3
-	shift 3
-	spawn "$name" on "$node" ip netns exec "$inside" "$TOP/tests/lib/late.py" "$@"
-	wait_for 30 test -e "$BATS_TEST_TMPDIR/$name.ready" || { cat "$BATS_TEST_TMPDIR/$name.err" >&2; return 1; }
-}
 server_with() { late n1 app srv serve 192.168.5.2:2000 "$GO" "$BATS_TEST_TMPDIR/srv.ready" "$@"; }
 crowd() { late n3 far "$1" crowd 192.168.5.2:2000 "$GO" "$BATS_TEST_TMPDIR/$1.ready" "$2"; }
-calm() { # nothing under way, the server somewhere
-	local n
-	[ "$(holder | wc -w)" = 1 ] || return 1
-	for n in n1 n2; do
-		[ "$(on $n overlayd status --json | jq '.migrations | length')" = 0 ] || return 1
-	done
-}
 served() { # name: everyone was accepted, every byte had arrived
 	TIMEOUT=60 finish "$1" none || { tell; return 1; }
 	assert_eq "$(json '.errors | length')" 0 "$1: $output $(cat "$BATS_TEST_TMPDIR/$1.err")" || { tell; return 1; }

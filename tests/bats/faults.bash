@@ -5,9 +5,10 @@
 # listed in overlayd/agent/fault.h.
 #
 #   setup_file() { fault_setup_file; }   setup() { fault_setup; }   teardown() { fault_teardown; }
-#   arm NODE "POINT ACTION"...   the next migration there meets it      disarmed NODE   all of them were met
+#   arm NODE "POINT ACTION"...   the next migration there meets it      disarmed NODE   all of them were met, disarmed_minding NODE...
 #   settled WHAT                 everything that must hold afterwards (tests/lib/faultlook.py)
 #   again                        it moves as if nothing had been        ended           the clients end, nothing was lost
+#   late NODE WORKLOAD NAME MODE ARGS...   late.py there, standing      calm            nothing is under way
 
 CLIENTS="pings streams idles"
 
@@ -51,6 +52,13 @@ arm() { # NODE "POINT ACTION"...
 	printf '%s\n' "${@:2}" >"$(root "$1")/run/overlayd/fault"
 }
 disarmed() { [ ! -e "$(root "$1")/run/overlayd/fault" ]; }
+disarmed_minding() { # NODE...: a daemon that is killed on the way comes back, else nobody would recover
+	local n armed=
+	for n in "$@"; do disarmed "$n" || armed=$n; done
+	[ -n "$armed" ] || return 0
+	for n in "$@"; do daemon_lives "$n" || daemon_back "$n"; done
+	return 1
+}
 holder() {
 	local n
 	for n in n1 n2; do
@@ -65,9 +73,10 @@ daemon_lives() {
 		[ "$(cat "/proc/$pid/comm" 2>/dev/null)" = overlayd ]
 }
 daemon_dead() { ! daemon_lives "$1"; }
-daemon_back() { # node: overlayd runs again if it was killed
+daemon_back() { wait_for 15 _daemon_answers "$1"; } # node: overlayd runs again if it was killed, and if it is killed meanwhile
+_daemon_answers() {
 	daemon_lives "$1" || on "$1" overlayd start >>"$BATS_TEST_TMPDIR/daemon.log" 2>&1 3>&- || true
-	wait_for 15 on "$1" overlayd status
+	on "$1" overlayd status
 }
 
 _tell() {
@@ -85,7 +94,7 @@ tell() { _tell >&2 || true; } # what was going on, for the log of a failed test
 settled() {
 	local wrong
 	# shellcheck disable=SC2086
-	wrong=$("$TOP/tests/lib/faultlook.py" "$LAB_NAME" "${SETTLE:-60}" "$BATS_TEST_TMPDIR" $CLIENTS) ||
+	wrong=$("$TOP/tests/lib/faultlook.py" "$LAB_NAME" "${SETTLE:-120}" "$BATS_TEST_TMPDIR" $CLIENTS) ||
 		{ tell; fail "$1: $wrong"; return 1; }
 }
 
@@ -99,3 +108,24 @@ again() { # it moves as if nothing had been
 ended() { local c; for c in $CLIENTS; do client_ok $c || return 1; done; }
 
 mover_ended() { ! kill -0 "$(spawned mover)" 2>/dev/null; }
+
+# ---- servers that are late to accept, to read or to end (tests/lib/late.py): acceptq.bats, orphan.bats -------------------------------
+
+late_setup() {
+	workload n1 app 192.168.5.2
+	workload n3 far 192.168.5.5
+	GO=$BATS_TEST_TMPDIR/go
+}
+late() { # node workload name mode args...: late.py in a workload, standing
+	local node=$1 inside=$2 name=$3
+	shift 3
+	spawn "$name" on "$node" ip netns exec "$inside" "$TOP/tests/lib/late.py" "$@"
+	wait_for 30 test -e "$BATS_TEST_TMPDIR/$name.ready" || { cat "$BATS_TEST_TMPDIR/$name.err" >&2; return 1; }
+}
+calm() { # nothing under way, the server somewhere
+	local n
+	[ "$(holder | wc -w)" = 1 ] || return 1
+	for n in n1 n2; do
+		[ "$(on $n overlayd status --json | jq '.migrations | length')" = 0 ] || return 1
+	done
+}

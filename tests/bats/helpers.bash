@@ -95,12 +95,13 @@ refute_match() { ! [[ $1 =~ $2 ]] || fail "${3:-text}: '$2' should not be in:" "
 
 _patience() { [ "$1" -ge 60 ] && echo "$1" || echo 60; } # a limit that only a test that fails gets to see
 
-within() {
-	local end=$((SECONDS + $1 + 1))
+within() { # what began in time may succeed later
+	local end=$((SECONDS + $1 + 1)) began=$SECONDS
 	shift
 	until "$@" >/dev/null 2>&1; do
-		[ $SECONDS -lt $end ] || return 1
+		[ $began -lt $end ] || return 1
 		sleep 0.05
+		began=$SECONDS
 	done
 }
 

@@ -9,19 +9,9 @@ load faults
 
 setup_file() { fault_setup_file; }
 teardown_file() { lab_down; }
-setup() {
-	workload n1 app 192.168.5.2
-	workload n3 far 192.168.5.5
-	GO=$BATS_TEST_TMPDIR/go
-}
+setup() { late_setup; }
 teardown() { fault_teardown; }
 
-late() { # node workload name mode args...
-	local node=$1 inside=$2 name=$3
-	shift 3
-	spawn "$name" on "$node" ip netns exec "$inside" "$TOP/tests/lib/late.py" "$@"
-	wait_for 30 test -e "$BATS_TEST_TMPDIR/$name.ready" || { cat "$BATS_TEST_TMPDIR/$name.err" >&2; return 1; }
-}
 orphans() { on "$1" ip netns exec app ss -Htn state fin-wait-1 | wc -l; }
 upload_and_readers() { # n
 	local i
@@ -32,13 +22,6 @@ upload_and_readers() { # n
 	wait_for 10 has_orphans n1 "$1"
 }
 has_orphans() { [ "$(orphans "$1")" -eq "$2" ]; }
-calm() { # nothing under way, the server somewhere
-	local n
-	[ "$(holder | wc -w)" = 1 ] || return 1
-	for n in n1 n2; do
-		[ "$(on $n overlayd status --json | jq '.migrations | length')" = 0 ] || return 1
-	done
-}
 got_all() { # name
 	TIMEOUT=60 finish "$1" none || { tell; return 1; }
 	assert_eq "$(json '.errors | length')" 0 "$1: $output" || { tell; return 1; }

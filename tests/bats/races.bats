@@ -82,7 +82,7 @@ late_answers() {
 	[ "$(on "$1" python3 -c "
 import socket
 s = socket.socket(socket.AF_UNIX)
-s.settimeout(5)
+s.settimeout(60)
 s.connect('$T/late.name')
 print(s.recv(10).decode())")" = here ]
 }
@@ -118,7 +118,7 @@ print(s.recv(10).decode())")" = here ]
 		let_go
 		TIMEOUT=60 finish mover none
 		wait_for 20 eval '[ "$(on n1 overlayd status --json | jq ".migrations | length")" = 0 ]'
-		no_cgroup n1 || fail "a cgroup is left after $point: $(on n1 find /sys/fs/cgroup -maxdepth 1 -name 'overlayd-*')"
+		wait_for 10 no_cgroup n1 || fail "a cgroup is left after $point: $(on n1 find /sys/fs/cgroup -maxdepth 1 -name 'overlayd-*')"
 		assert_eq "$(on n1 find /run/overlayd/migrations -mindepth 1 -type d)" "" "journals after $point"
 		drop_workloads
 		end_spawned

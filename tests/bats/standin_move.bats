@@ -226,11 +226,6 @@ fails() {
 	again
 	for c in $CLIENTS up; do client_ok "$c"; done
 }
-disarmed_minding() { # a daemon that is killed on the way comes back, else nobody would recover
-	disarmed "$1" && return
-	daemon_lives "$1" || daemon_back "$1"
-	return 1
-}
 
 @test "standin: CRIU itself fails, and the tasks run again before anybody has given back a byte" {
 	local t=$BATS_TEST_TMPDIR

@@ -21,7 +21,8 @@ import time
 NODES = ("n1", "n2")
 SERVER = "ms-testsrv"
 VIP = "192.168.5.2"
-ANSWER_S = 20
+ANSWER_S = 60
+MOMENT_S = 20
 
 
 def read(path):
@@ -128,7 +129,7 @@ def lock_wrong(folder):
 def name_wrong(folder):
     out = ["name put aside: %s" % p for p in glob.glob(folder + "/*.ms-*")]
     s = socket.socket(socket.AF_UNIX)
-    s.settimeout(5)
+    s.settimeout(60)
     try:
         s.connect(folder + "/name")
         s.recv(1)
@@ -160,7 +161,7 @@ def main():
             wrong.append("the directory says %s, the node %s" % (directory(lab), said))
     for n in nodes:
         # what was told to end may take a moment
-        wrong += await_(3, lambda: n.left(n in holders)) or []
+        wrong += await_(MOMENT_S, lambda: n.left(n in holders)) or []
     wrong += lock_wrong(folder) + name_wrong(folder)
     print("\n".join(wrong))
     return 1 if wrong else 0

@@ -53,7 +53,7 @@ def mark(path, text=""):
 
 
 def await_state(sock, want):
-    for _ in range(500):
+    for _ in range(6000):
         if sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == want:
             return
         time.sleep(0.01)
@@ -63,12 +63,14 @@ def await_state(sock, want):
 def fill(sock):
     """until nothing more fits, and the window is closed; the length of what went in"""
     sock.setblocking(False)
-    n = 0
-    for _ in range(3):
+    n, still = 0, 0
+    while still < 4:
+        before = n
         try:
             while True:
                 n += sock.send(RAMP[n % 251:n % 251 + 65536])
         except BlockingIOError:
+            still = still + 1 if n == before else 0
             time.sleep(0.05)
     sock.setblocking(True)
     return n
@@ -146,7 +148,7 @@ def peer(where):
     s["est"].sendall(RAMP[9000:10000])
     s["fin_wait2"].sendall(RAMP[:5000])
     for name, n in want.items():
-        s[name].settimeout(20)
+        s[name].settimeout(60)
         got = b""
         try:
             while len(got) <= n:
