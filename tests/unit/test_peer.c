@@ -243,7 +243,7 @@ static void on_tick(struct ev_loop *l, ev_timer *w, int revents)
 	++*(unsigned int *)w->data;
 }
 
-/* run the loop until @cond, 10 s at most */
+/* run the loop until @cond, a minute at most */
 #define AWAIT(cond)                                                                                                                    \
 	do {                                                                                                                           \
 		unsigned int ticks_ = 0;                                                                                               \
@@ -251,12 +251,23 @@ static void on_tick(struct ev_loop *l, ev_timer *w, int revents)
 		ev_timer_init(&t_, on_tick, .01, .01);                                                                                 \
 		t_.data = &ticks_;                                                                                                     \
 		ev_timer_start(loop, &t_);                                                                                             \
-		while (!(cond) && ticks_ < 1000)                                                                                       \
+		while (!(cond) && ticks_ < 6000)                                                                                       \
 			ev_run(loop, EVRUN_ONCE);                                                                                      \
 		ev_timer_stop(loop, &t_);                                                                                              \
 		if (!(cond))                                                                                                           \
 			fail_msg("not in time: %s", #cond);                                                                            \
 	} while (0)
+
+/* in vain, but it says why: that is known before the time is up, however slow this machine is */
+static void ask_refused(struct peer *p, struct answer *a)
+{
+	static struct answer first;
+
+	ask(p, 60000, &first);
+	AWAIT(p->why[0]);
+	ask(p, 100, a);
+	AWAIT(a->n == 1);
+}
 
 static int setup(void **state)
 {
@@ -309,7 +320,7 @@ static void test_on_demand(void **state)
 	r = (struct answer){ 0 };
 	at = peer_addr(peer_find(b.ps, "n1"));
 	assert_string_equal(endpoint_fmt(&at).s, endpoint_fmt(&a.at).s);
-	ask(peer_find(b.ps, "n1"), 5000, &r);
+	ask(peer_find(b.ps, "n1"), 60000, &r);
 	AWAIT(r.n == 1 && r.code == 0);
 	assert_int_equal(a.adopted, 0);
 	json = peers_json(a.ps);
@@ -338,13 +349,13 @@ static void test_refusals_and_late_answers(void **state)
 	p = peer_get(a.ps, "n2", &b.at);
 	msg.body_case = OVL__PEER_MSG__BODY_AGENT_EXPECT;
 	msg.agent_expect = &expect;
-	peer_request(p, &msg, 5000, answer_cb, &r);
+	peer_request(p, &msg, 60000, answer_cb, &r);
 	AWAIT(r.n == 1);
 	assert_int_equal(r.code, -EBUSY);
 	assert_string_equal(r.text, "no room?for an agent"); /* one line, whatever they send */
 	b.hold = true;
 	r = (struct answer){ 0 };
-	ask(p, 5000, &r);
+	ask(p, 60000, &r);
 	AWAIT(b.requests == 2);
 	assert_int_equal(r.n, 0);
 	peer_answer(&b.held, 0, NULL);
@@ -358,12 +369,12 @@ static void test_refusals_and_late_answers(void **state)
 	peer_answer(&b.held, 0, NULL);
 	/* cancelled */
 	r = (struct answer){ 0 };
-	id = ask(p, 5000, &r);
+	id = ask(p, 60000, &r);
 	peer_cancel(p, id);
 	peer_cancel(p, id);
 	peer_cancel(p, 0);
 	/* open at the end */
-	ask(p, 5000, &r);
+	ask(p, 60000, &r);
 	node_stop(&a);
 	assert_int_equal(r.n, 1);
 	assert_int_equal(r.code, -ECANCELED);
@@ -407,8 +418,8 @@ static void test_both_dial(void **state)
 		pa = peer_get(a.ps, "n2", &b.at);
 		pb = peer_get(b.ps, "n1", &a.at);
 		for (int i = 0; i < 20; i++) {
-			ask(pa, 5000, &ra);
-			ask(pb, 5000, &rb);
+			ask(pa, 60000, &ra);
+			ask(pb, 60000, &rb);
 		}
 		AWAIT(ra.n == 20 && rb.n == 20 && links_of(a.ps) == 1 && links_of(b.ps) == 1);
 		assert_int_equal(ra.code + rb.code, 0);
@@ -432,7 +443,7 @@ static void test_resend(void **state)
 	(void)state;
 	node_start(&a, loop, 0, (struct peers_cfg){ 0 });
 	node_start(&b, loop, 1, (struct peers_cfg){ 0 });
-	ask(peer_get(a.ps, "n2", &b.at), 8000, &r);
+	ask(peer_get(a.ps, "n2", &b.at), 60000, &r);
 	AWAIT(r.n == 1);
 	assert_int_equal(r.code, 0);
 	assert_int_equal(b.requests, 3);
@@ -455,7 +466,7 @@ static void test_restart(void **state)
 	p = peer_get(a.ps, "n2", &b.at);
 	peer_want(p, true);
 	AWAIT(a.ups == 1);
-	ask(p, 8000, &r);
+	ask(p, 60000, &r);
 	AWAIT(b.requests == 1);
 	node_stop(&b);
 	AWAIT(a.downs == 1);
@@ -493,7 +504,7 @@ static void test_replaces_forgotten(void **state)
 	peer_link_retire(pb->cur); /* n2 has forgotten it without n1 having heard */
 	pb->cur = NULL;
 	peer_settle(pb, PEER_EV_LOST);
-	ask(pb, 5000, &r);
+	ask(pb, 60000, &r);
 	AWAIT(r.n == 1 && r.code == 0);
 	assert_ptr_not_equal(pa->cur, old);
 	assert_false(pa->cur->ours);
@@ -517,8 +528,7 @@ static void test_version_mismatch(void **state)
 	node_start(&a, loop, 0, (struct peers_cfg){ .version = 2, .min_version = 1 });
 	node_start(&b, loop, 1, (struct peers_cfg){ .version = 4, .min_version = 3 });
 	p = peer_get(a.ps, "n2", &b.at);
-	ask(p, 1000, &r);
-	AWAIT(r.n == 1);
+	ask_refused(p, &r);
 	assert_true(!strcmp(p->why, says) || !strcmp(p->why, says_b)); /* ours, or theirs if it came first */
 	snprintf(text, sizeof(text), "node n2 is not reached: %s", p->why);
 	assert_string_equal(r.text, text);
@@ -531,7 +541,7 @@ static void test_version_mismatch(void **state)
 	r = (struct answer){ 0 };
 	node_start(&a, loop, 0, (struct peers_cfg){ .version = 3, .min_version = 1 });
 	node_start(&b, loop, 1, (struct peers_cfg){ .version = 4, .min_version = 3 });
-	ask(peer_get(a.ps, "n2", &b.at), 5000, &r);
+	ask(peer_get(a.ps, "n2", &b.at), 60000, &r);
 	AWAIT(r.n == 1 && r.code == 0);
 	node_stop(&a);
 	node_stop(&b);
@@ -545,14 +555,12 @@ static void test_wrong_node(void **state)
 	(void)state;
 	node_start(&a, loop, 0, (struct peers_cfg){ 0 });
 	node_start(&b, loop, 1, (struct peers_cfg){ 0 });
-	ask(peer_get(a.ps, "n3", &b.at), 1000, &r);
-	AWAIT(r.n == 1);
+	ask_refused(peer_get(a.ps, "n3", &b.at), &r);
 	assert_string_equal(r.text, "node n3 is not reached: the node there is n2, not n3");
 	assert_int_equal(a.ups + b.ups, 0);
 	/* and one that is ourselves */
 	r = (struct answer){ 0 };
-	ask(peer_get(a.ps, "n2", &a.at), 1000, &r);
-	AWAIT(r.n == 1);
+	ask_refused(peer_get(a.ps, "n2", &a.at), &r);
 	assert_non_null(strstr(r.text, "it has our own name, n1"));
 	node_stop(&a);
 	node_stop(&b);
@@ -568,8 +576,7 @@ static void test_hello_lies(void **state)
 	node_start(&a, loop, 0, (struct peers_cfg){ 0 });
 	node_start(&b, loop, 1, (struct peers_cfg){ 0 });
 	b.ps->cfg.node = "n3";
-	ask(peer_get(a.ps, "n2", &b.at), 1000, &r);
-	AWAIT(r.n == 1);
+	ask_refused(peer_get(a.ps, "n2", &b.at), &r);
 	assert_string_equal(r.text, "node n2 is not reached: it calls itself 'n3', its certificate says 'n2'");
 	assert_int_equal(a.ups, 0);
 	node_stop(&a);
@@ -762,8 +769,7 @@ static void test_tunnel_mismatch(void **state)
 
 		node_start(&a, loop, 0, cases[i].a);
 		node_start(&b, loop, 1, cases[i].b);
-		ask(peer_get(a.ps, "n2", &b.at), 1000, &r);
-		AWAIT(r.n == 1);
+		ask_refused(peer_get(a.ps, "n2", &b.at), &r);
 		assert_non_null(strstr(r.text, cases[i].says));
 		assert_int_equal(a.ups + b.ups + a.n_keys + b.n_keys, 0);
 		node_stop(&a);
