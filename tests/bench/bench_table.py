@@ -220,7 +220,8 @@ def throughput(s, setting):
 
 LATENCY = [("64B", "64 bytes, everything on one CPU"), ("1KiB", "1 KiB, everything on one CPU"), ("free", "64 bytes, all CPUs"),
            ("free 1KiB", "1 KiB, all CPUs"), ("local", "Two workloads on one node: 64 bytes, one CPU"),
-           ("local 1KiB", "Two workloads on one node: 1 KiB, one CPU"), ("local free", "Two workloads on one node: 64 bytes, all CPUs")]
+           ("local 1KiB", "Two workloads on one node: 1 KiB, one CPU"), ("local free", "Two workloads on one node: 64 bytes, all CPUs"),
+           ("local free 1KiB", "Two workloads on one node: 1 KiB, all CPUs")]
 
 
 def latency(s, setting):
