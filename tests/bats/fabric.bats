@@ -14,7 +14,7 @@ setup() {
 		ip link set lo up && ip link add eth7 type veth peer name eth8 && ip link set eth8 up && ip link set eth7 up &&
 		ip addr add 10.99.0.1/24 dev eth7 && ip route add default via 10.99.0.254 &&
 		until [ "$(ip -6 addr show scope link | grep -c inet6)" = 2 ]; do sleep 0.02; done &&
-		>/run/ready && exec sleep 300'
+		>/run/ready && exec sleep 3600'
 	NODE=$SPAWNED
 	wait_for 10 test -e "/proc/$NODE/root/run/ready"
 }

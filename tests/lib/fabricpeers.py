@@ -40,7 +40,7 @@ def sock(place, kind=socket.SOCK_STREAM):
     fd = home if place == "." else os.open("/run/netns/" + place, os.O_RDONLY)
     check(libc.setns(fd, CLONE_NEWNET) == 0, "setns " + place)
     s = socket.socket(socket.AF_INET, kind)
-    s.settimeout(10)
+    s.settimeout(60)
     check(libc.setns(home, CLONE_NEWNET) == 0, "setns back")
     if fd != home:
         os.close(fd)
@@ -61,7 +61,7 @@ def connect(server, ip, client):
     c = sock(client)
     c.connect(l.getsockname())
     a, _ = l.accept()
-    a.settimeout(10)
+    a.settimeout(60)
     return l, a, c
 
 
@@ -111,7 +111,7 @@ class Hold:
         with self.cond:
             self.p.stdin.write(what + "\n")
             self.p.stdin.flush()
-            check(self.cond.wait_for(lambda: self.answers, 10), "hold does not answer " + what)
+            check(self.cond.wait_for(lambda: self.answers, 60), "hold does not answer " + what)
             cmd, rc, us = self.answers.pop(0)
         check(cmd == what and rc == "0", "hold: %s answered %s %s" % (what, cmd, rc))
         return int(us)
@@ -122,7 +122,7 @@ class Hold:
 
     def await_pkt(self, src, dst):
         with self.cond:
-            ok = self.cond.wait_for(lambda: any(p[:2] == (src, dst) for p in self.pkts), 10)
+            ok = self.cond.wait_for(lambda: any(p[:2] == (src, dst) for p in self.pkts), 60)
         check(ok, "the hold TUN never saw %s > %s" % (src, dst))
 
     def forget(self):
@@ -134,7 +134,7 @@ class Hold:
             self.p.send_signal(sig)
         else:
             self.p.stdin.close()
-        self.p.wait(10)
+        self.p.wait(60)
 
 
 def cmd_talk(server, ip, client, source=None):
