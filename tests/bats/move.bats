@@ -134,8 +134,8 @@ teardown() { drop_workloads && end_spawned; }
 	client n3 - other 192.168.5.2:2000
 	move n1 "$SERVER" n2
 	for c in own other; do progress $c; client_ok $c; done
-	run_ok on n2 ip netns exec app ping -c 1 -W 2 192.168.5.103
-	run_ok on n2 ip netns exec app ping -c 1 -W 2 192.168.5.102
+	wait_for 20 on n2 ip netns exec app ping -c 1 -W 2 192.168.5.103
+	wait_for 20 on n2 ip netns exec app ping -c 1 -W 2 192.168.5.102
 }
 
 @test "move: twenty times in a row around the nodes, nothing lost" {
