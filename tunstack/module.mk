@@ -4,7 +4,7 @@
 stackclient_SRC	:= tunstack/stackclient.c
 # what is asked of the stand-in; wants sock_image.c and -lcrypto
 standinclient_SRC	:= tunstack/stackclient_standin.c tunstack/imgstream.c
-sock_image_SRC	:= tunstack/sock_image.c tunstack/sock_repair.c tunstack/sock_list.c tunstack/sock_diag.c
+sock_image_SRC	:= tunstack/sock_image.c tunstack/sock_repair.c tunstack/sock_list.c tunstack/sock_diag.c overlayd/diag.c
 handback_SRC	:= tunstack/handback.c
 tun_SRC		:= tunstack/tun.c
 # lwIP as the TCP of a frozen workload's sockets; wants segment.c and LIBS_lwip

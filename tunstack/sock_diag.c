@@ -9,10 +9,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <linux/inet_diag.h>
-#include <linux/sock_diag.h>
-#include <netlink/errno.h>
 #include <netlink/msg.h>
-#include <netlink/netlink.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,13 +17,13 @@
 #include <sys/socket.h>
 
 #include "overlayd/common/util.h"
-#include "overlayd/netns.h"
+#include "overlayd/diag.h"
 #include "tunstack/sock_repair.h"
 
 #define STATE_BIT(s) (1u << (s))
 #define ORPHAN_STATES (STATE_BIT(SOCK_FIN_WAIT1) | STATE_BIT(SOCK_CLOSING) | STATE_BIT(SOCK_LAST_ACK))
 
-struct diag_dump {
+struct diag_list {
 	struct sock_image *imgs;
 	size_t n, room;
 };
@@ -54,68 +51,32 @@ static void diag_take(const struct inet_diag_msg *m, struct sock_image *img)
 	}
 }
 
-static int diag_valid_cb(struct nl_msg *msg, void *arg)
+static void diag_answer(struct nlmsghdr *h, void *arg)
 {
-	struct diag_dump *d = arg;
-	struct nlmsghdr *nlh = nlmsg_hdr(msg);
-	const struct inet_diag_msg *m = nlmsg_data(nlh);
+	struct diag_list *d = arg;
+	const struct inet_diag_msg *m = nlmsg_data(h);
 	const struct nlattr *shut;
 
-	if (nlmsg_datalen(nlh) < (int)sizeof(*m))
-		return NL_SKIP;
+	if (nlmsg_datalen(h) < (int)sizeof(*m))
+		return;
 	if (d->n == d->room) {
 		d->room = d->room ? d->room * 2 : 32;
 		d->imgs = xrealloc(d->imgs, d->room * sizeof(*d->imgs));
 	}
 	diag_take(m, &d->imgs[d->n]);
-	shut = nlmsg_find_attr(nlh, sizeof(*m), INET_DIAG_SHUTDOWN);
+	shut = nlmsg_find_attr(h, sizeof(*m), INET_DIAG_SHUTDOWN);
 	if (shut && nla_len(shut) >= 1)
 		d->imgs[d->n].flags |= (nla_get_u8(shut) & 1 ? SOCK_F_RX_SHUT : 0) |
 				       (nla_get_u8(shut) & 2 ? SOCK_F_TX_SHUT : 0);
 	d->n++;
-	return NL_OK;
 }
 
 /* one family's sockets behind those in @d */
-static int diag_family(struct nl_sock *sk, uint8_t family, uint32_t state_mask, struct diag_dump *d)
+static int diag_family(struct nl_sock *sk, uint8_t family, uint32_t state_mask, struct diag_list *d, struct oerr *err)
 {
-	struct inet_diag_req_v2 req = { .sdiag_family = family, .sdiag_protocol = IPPROTO_TCP,
-		.idiag_states = state_mask };
-	int r;
+	const struct inet_diag_req_v2 req = { .sdiag_family = family, .sdiag_protocol = IPPROTO_TCP, .idiag_states = state_mask };
 
-	r = nl_socket_modify_cb(sk, NL_CB_VALID, NL_CB_CUSTOM, diag_valid_cb, d);
-	if (!r)
-		r = nl_send_simple(sk, SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, &req, sizeof(req));
-	if (r >= 0)
-		r = nl_recvmsgs_default(sk);
-	return r < 0 ? r : 0;
-}
-
-static struct nl_sock *diag_open(int netns_fd, struct oerr *err)
-{
-	struct nl_sock *sk = nl_socket_alloc();
-	int saved = -1, r = 0;
-
-	if (!sk) {
-		oerr_set(err, -ENOMEM, "sock_diag: out of memory");
-		return NULL;
-	}
-	if (netns_fd >= 0)
-		r = netns_enter(netns_fd, &saved);
-	if (r) {
-		oerr_set(err, r, "network namespace: %s", strerror(-r));
-	} else {
-		r = nl_connect(sk, NETLINK_SOCK_DIAG);
-		if (r)
-			oerr_set(err, -EIO, "sock_diag: %s", nl_geterror(r));
-		if (netns_fd >= 0)
-			netns_leave(saved);
-	}
-	if (r) {
-		nl_socket_free(sk);
-		return NULL;
-	}
-	return sk;
+	return diag_dump(sk, &req, sizeof(req), diag_answer, d, err);
 }
 
 /**
@@ -129,19 +90,18 @@ static struct nl_sock *diag_open(int netns_fd, struct oerr *err)
 int sock_repair_diag(int netns_fd, uint32_t state_mask, struct sock_image **imgs, size_t *n,
 		     struct oerr *err)
 {
-	struct diag_dump d = { 0 };
-	struct nl_sock *sk = diag_open(netns_fd, err);
+	struct diag_list d = { 0 };
+	cleanup_diag struct nl_sock *sk = diag_open(netns_fd, err);
 	int r;
 
 	if (!sk)
 		return -EIO;
-	r = diag_family(sk, AF_INET, state_mask, &d);
+	r = diag_family(sk, AF_INET, state_mask, &d, err);
 	if (!r)
-		r = diag_family(sk, AF_INET6, state_mask, &d);
-	nl_socket_free(sk);
+		r = diag_family(sk, AF_INET6, state_mask, &d, err);
 	if (r) {
 		free(d.imgs);
-		return oerr_set(err, -EIO, "sock_diag: %s", nl_geterror(r));
+		return r;
 	}
 	*imgs = d.imgs;
 	*n = d.n;
@@ -157,8 +117,7 @@ int sock_repair_diag(int netns_fd, uint32_t state_mask, struct sock_image **imgs
 int sock_repair_destroy(int netns_fd, const struct sock_image *img, struct oerr *err)
 {
 	struct inet_diag_req_v2 req = { .sdiag_family = img->family == 4 ? AF_INET : AF_INET6, .sdiag_protocol = IPPROTO_TCP };
-	struct nl_sock *sk = diag_open(netns_fd, err);
-	int r;
+	cleanup_diag struct nl_sock *sk = diag_open(netns_fd, err);
 
 	if (!sk)
 		return -EIO;
@@ -168,13 +127,7 @@ int sock_repair_destroy(int netns_fd, const struct sock_image *img, struct oerr 
 	req.id.idiag_dport = htons(img->rport);
 	req.id.idiag_cookie[0] = (uint32_t)img->cookie;
 	req.id.idiag_cookie[1] = (uint32_t)(img->cookie >> 32);
-	r = nl_send_simple(sk, SOCK_DESTROY, NLM_F_ACK, &req, sizeof(req));
-	if (r >= 0)
-		r = nl_wait_for_ack(sk);
-	nl_socket_free(sk);
-	if (r >= 0 || r == -NLE_OBJ_NOTFOUND)
-		return 0;
-	return oerr_set(err, -EIO, "a connection cannot be ended: %s", nl_geterror(r));
+	return diag_destroy(sk, &req, sizeof(req), err);
 }
 
 /* "; "-joined labels, as many as fit */

@@ -233,20 +233,12 @@ struct scan {
 	uint64_t took_us;		/* the scan itself */
 };
 
-/* TCP states that matter just before a freeze */
-struct scan_tcp_pending {
-	unsigned int accept_queue;	/* connections no listener's owner has accepted yet */
-	unsigned int handshakes;	/* SYN_RECV */
-	unsigned int orphans;		/* closed, with data still on its way out */
-};
-
 int scan_workload(uint64_t netns, pid_t without, struct scan **scan, struct oerr *err);
 void scan_free(struct scan *s);
 
 /* cheap parts, for use close to the freeze */
 int scan_netns_of(pid_t pid, uint64_t *netns);
 int scan_pids(uint64_t netns, pid_t **pids, size_t *n);
-int scan_tcp_pending(int netns_fd, struct scan_tcp_pending *pending);
 
 /* look-ups; NULL = not there */
 const struct scan_task *scan_find_pid(const struct scan *s, pid_t pid);

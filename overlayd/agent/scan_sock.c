@@ -14,12 +14,11 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <linux/inet_diag.h>
-#include <linux/netlink.h>
 #include <linux/netlink_diag.h>
 #include <linux/packet_diag.h>
-#include <linux/rtnetlink.h>
-#include <linux/sock_diag.h>
 #include <linux/unix_diag.h>
+#include <netlink/msg.h>
+#include <netlink/socket.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,7 +29,7 @@
 
 #include "overlayd/common/cleanup.h"
 #include "overlayd/common/util.h"
-#include "overlayd/netns.h"
+#include "overlayd/diag.h"
 
 #ifndef SO_NETNS_COOKIE
 #define SO_NETNS_COOKIE 71
@@ -42,16 +41,12 @@
 #define INET_ULP_INFO_NAME 1
 #endif
 
-#define DIAG_BUF (64u << 10)
-#define DIAG_TIMEOUT_S 5		/* the kernel answers a dump at once; never hang on it */
-
 /* what a dump is being collected into */
 struct diag_out {
 	struct scan_sock *v;
 	size_t n, size;
+	int type, protocol;	/* asked for; the answers of inet_diag do not say it */
 };
-
-typedef void (*diag_fn)(const struct nlmsghdr *h, int type, int protocol, struct diag_out *out);
 
 static struct scan_sock *out_add(struct diag_out *out)
 {
@@ -86,55 +81,39 @@ static void set_addr(struct sockaddr_storage *ss, int family, const uint32_t *ad
 	}
 }
 
-/* attributes behind a fixed header of @size bytes */
-static const struct rtattr *attr_first(const struct nlmsghdr *h, size_t size, int *len)
+static void inet_msg(struct nlmsghdr *h, void *arg)
 {
-	*len = (int)h->nlmsg_len - (int)NLMSG_SPACE(size);
-	return (const struct rtattr *)((const char *)NLMSG_DATA(h) + NLMSG_ALIGN(size));
-}
-
-static void inet_ulp(const struct rtattr *ulp, struct scan_sock *s)
-{
-	int len = (int)RTA_PAYLOAD(ulp);
-
-	for (const struct rtattr *a = RTA_DATA(ulp); RTA_OK(a, len); a = RTA_NEXT(a, len))
-		if ((a->rta_type & NLA_TYPE_MASK) == INET_ULP_INFO_NAME)
-			snprintf(s->ulp, sizeof(s->ulp), "%.*s", (int)RTA_PAYLOAD(a),
-				 (const char *)RTA_DATA(a));
-}
-
-static void inet_msg(const struct nlmsghdr *h, int type, int protocol, struct diag_out *out)
-{
-	const struct inet_diag_msg *m = NLMSG_DATA(h);
-	const struct rtattr *a;
+	const struct inet_diag_msg *m = nlmsg_data(h);
+	struct nlattr *ulp, *name;
+	struct diag_out *out = arg;
 	struct scan_sock *s;
-	int len;
 
-	if (h->nlmsg_len < NLMSG_LENGTH(sizeof(*m)))
+	if (nlmsg_datalen(h) < (int)sizeof(*m))
 		return;
 	s = out_add(out);
 	s->ino = m->idiag_inode;
 	s->family = m->idiag_family;
-	s->type = type;
-	s->protocol = protocol;
+	s->type = out->type;
+	s->protocol = out->protocol;
 	s->state = m->idiag_state;
 	s->rqueue = m->idiag_rqueue;
 	s->wqueue = m->idiag_wqueue;
 	set_addr(&s->local, s->family, m->id.idiag_src, m->id.idiag_sport);
 	if (m->id.idiag_dport)
 		set_addr(&s->remote, s->family, m->id.idiag_dst, m->id.idiag_dport);
-	for (a = attr_first(h, sizeof(*m), &len); RTA_OK(a, len); a = RTA_NEXT(a, len))
-		if ((a->rta_type & NLA_TYPE_MASK) == INET_DIAG_ULP_INFO)
-			inet_ulp(a, s);
+	ulp = nlmsg_find_attr(h, sizeof(*m), INET_DIAG_ULP_INFO);
+	name = ulp ? nla_find(nla_data(ulp), nla_len(ulp), INET_ULP_INFO_NAME) : NULL;
+	if (name)
+		nla_strlcpy(s->ulp, name, sizeof(s->ulp));
 }
 
-static void unix_name(const struct rtattr *a, struct scan_sock *s)
+/* an abstract one begins with a zero byte, and may have more of them */
+static void unix_name(const struct nlattr *a, struct scan_sock *s)
 {
-	size_t len = RTA_PAYLOAD(a);
+	size_t len = (size_t)nla_len(a);
 
-	free(s->name);
 	s->name = xmalloc(len + 1);
-	memcpy(s->name, RTA_DATA(a), len);
+	memcpy(s->name, nla_data(a), len);
 	s->name[len] = '\0';
 	s->name_len = len;
 	if (len && !s->name[0])
@@ -143,159 +122,113 @@ static void unix_name(const struct rtattr *a, struct scan_sock *s)
 		s->name_len = strlen(s->name);
 }
 
-static void unix_attr(const struct rtattr *a, struct scan_sock *s)
+static void unix_vfs(const struct unix_diag_vfs *vfs, struct scan_sock *s)
 {
-	size_t len = RTA_PAYLOAD(a);
+	s->vfs_ino = vfs->udiag_vfs_ino;
+	s->vfs_dev = makedev(vfs->udiag_vfs_dev >> 20, vfs->udiag_vfs_dev & 0xfffff); /* the kernel's own dev_t */
+}
 
-	if (a->rta_type == UNIX_DIAG_NAME) {
-		unix_name(a, s);
-	} else if (a->rta_type == UNIX_DIAG_VFS && len >= sizeof(struct unix_diag_vfs)) {
-		const struct unix_diag_vfs *vfs = RTA_DATA(a);
+/* connections a listener has not accepted yet; the list of one that has none is empty */
+static void unix_pending(const struct nlattr *a, struct scan_sock *s)
+{
+	const uint32_t *inos = nla_data(a);
 
-		s->vfs_ino = vfs->udiag_vfs_ino;
-		s->vfs_dev = makedev(vfs->udiag_vfs_dev >> 20,
-				     vfs->udiag_vfs_dev & 0xfffff); /* the kernel's own dev_t */
-	} else if (a->rta_type == UNIX_DIAG_PEER && len >= 4) {
-		s->peer_ino = *(const uint32_t *)RTA_DATA(a);
-	} else if (a->rta_type == UNIX_DIAG_RQLEN && len >= sizeof(struct unix_diag_rqlen)) {
-		const struct unix_diag_rqlen *q = RTA_DATA(a);
+	s->n_pending = (size_t)nla_len(a) / sizeof(*inos);
+	s->pending = xcalloc(s->n_pending, sizeof(*s->pending));
+	for (size_t i = 0; i < s->n_pending; i++)
+		s->pending[i] = inos[i];
+}
+
+static void unix_attrs(struct nlattr *const *a, struct scan_sock *s)
+{
+	if (a[UNIX_DIAG_VFS])
+		unix_vfs(nla_data(a[UNIX_DIAG_VFS]), s);
+	if (a[UNIX_DIAG_PEER])
+		s->peer_ino = nla_get_u32(a[UNIX_DIAG_PEER]);
+	if (a[UNIX_DIAG_RQLEN]) {
+		const struct unix_diag_rqlen *q = nla_data(a[UNIX_DIAG_RQLEN]);
 
 		s->rqueue = q->udiag_rqueue;
 		s->wqueue = q->udiag_wqueue;
-	} else if (a->rta_type == UNIX_DIAG_ICONS && len >= 4 && !s->pending) {
-		const uint32_t *inos = RTA_DATA(a);
-
-		s->n_pending = len / 4;
-		s->pending = xcalloc(s->n_pending, sizeof(*s->pending));
-		for (size_t i = 0; i < s->n_pending; i++)
-			s->pending[i] = inos[i];
 	}
+	if (a[UNIX_DIAG_ICONS])
+		unix_pending(a[UNIX_DIAG_ICONS], s);
 }
 
-static void unix_msg(const struct nlmsghdr *h, int type, int protocol, struct diag_out *out)
+static void unix_msg(struct nlmsghdr *h, void *arg)
 {
-	const struct unix_diag_msg *m = NLMSG_DATA(h);
-	const struct rtattr *a;
+	static const struct nla_policy policy[UNIX_DIAG_RQLEN + 1] = {
+		[UNIX_DIAG_VFS] = { .minlen = sizeof(struct unix_diag_vfs) },
+		[UNIX_DIAG_PEER] = { .type = NLA_U32 },
+		[UNIX_DIAG_RQLEN] = { .minlen = sizeof(struct unix_diag_rqlen) },
+	};
+	const struct unix_diag_msg *m = nlmsg_data(h);
+	struct nlattr *attrs[ARRAY_SIZE(policy)], *name;
 	struct scan_sock *s;
-	int len;
 
-	(void)type;
-	(void)protocol;
-	if (h->nlmsg_len < NLMSG_LENGTH(sizeof(*m)))
+	if (nlmsg_datalen(h) < (int)sizeof(*m) || nlmsg_parse(h, sizeof(*m), attrs, ARRAY_SIZE(policy) - 1, policy))
 		return;
-	s = out_add(out);
+	s = out_add(arg);
 	s->ino = m->udiag_ino;
 	s->family = AF_UNIX;
 	s->type = m->udiag_type;
 	s->state = m->udiag_state;
-	for (a = attr_first(h, sizeof(*m), &len); RTA_OK(a, len); a = RTA_NEXT(a, len))
-		unix_attr(a, s);
+	unix_attrs(attrs, s);
+	name = nlmsg_find_attr(h, sizeof(*m), UNIX_DIAG_NAME);	/* its number is 0, which nlmsg_parse() passes over */
+	if (name)
+		unix_name(name, s);
 }
 
-static void packet_msg(const struct nlmsghdr *h, int type, int protocol, struct diag_out *out)
+static void packet_msg(struct nlmsghdr *h, void *arg)
 {
-	const struct packet_diag_msg *m = NLMSG_DATA(h);
-	const struct rtattr *a;
+	const struct packet_diag_msg *m = nlmsg_data(h);
 	struct scan_sock *s;
-	int len;
 
-	(void)type;
-	(void)protocol;
-	if (h->nlmsg_len < NLMSG_LENGTH(sizeof(*m)))
+	if (nlmsg_datalen(h) < (int)sizeof(*m))
 		return;
-	s = out_add(out);
+	s = out_add(arg);
 	s->ino = m->pdiag_ino;
 	s->family = AF_PACKET;
 	s->type = m->pdiag_type;
 	s->protocol = m->pdiag_num;
-	for (a = attr_first(h, sizeof(*m), &len); RTA_OK(a, len); a = RTA_NEXT(a, len))
-		if (a->rta_type == PACKET_DIAG_RX_RING || a->rta_type == PACKET_DIAG_TX_RING)
-			s->ring = true;
+	s->ring = nlmsg_find_attr(h, sizeof(*m), PACKET_DIAG_RX_RING) || nlmsg_find_attr(h, sizeof(*m), PACKET_DIAG_TX_RING);
 }
 
-static void netlink_msg(const struct nlmsghdr *h, int type, int protocol, struct diag_out *out)
+static void netlink_msg(struct nlmsghdr *h, void *arg)
 {
-	const struct netlink_diag_msg *m = NLMSG_DATA(h);
+	const struct netlink_diag_msg *m = nlmsg_data(h);
 	struct scan_sock *s;
 
-	(void)type;
-	(void)protocol;
-	if (h->nlmsg_len < NLMSG_LENGTH(sizeof(*m)) || !m->ndiag_ino || !m->ndiag_portid)
+	if (nlmsg_datalen(h) < (int)sizeof(*m) || !m->ndiag_ino || !m->ndiag_portid)
 		return;		/* the kernel's own end */
-	s = out_add(out);
+	s = out_add(arg);
 	s->ino = m->ndiag_ino;
 	s->family = AF_NETLINK;
 	s->type = m->ndiag_type;
 	s->protocol = m->ndiag_protocol;
 }
 
-/* one batch of answers; Return: 1 more to come, 0 done, -errno */
-static int diag_batch(const char *buf, ssize_t got, diag_fn fn, int type, int protocol,
-		      struct diag_out *out)
+static int diag_inet(struct nl_sock *sk, int family, int type, int protocol, struct diag_out *out, struct oerr *err)
 {
-	int len = (int)got;
+	const struct inet_diag_req_v2 req = { .sdiag_family = (uint8_t)family,
+					      .sdiag_protocol = (uint8_t)protocol,
+					      .idiag_states = ~(1u << TCP_TIME_WAIT) };
 
-	for (const struct nlmsghdr *h = (const void *)buf; NLMSG_OK(h, (unsigned int)len);
-	     h = NLMSG_NEXT(h, len)) {
-		if (h->nlmsg_type == NLMSG_DONE)
-			return 0;
-		if (h->nlmsg_type == NLMSG_ERROR)
-			return ((const struct nlmsgerr *)NLMSG_DATA(h))->error;
-		if (h->nlmsg_type == SOCK_DIAG_BY_FAMILY)
-			fn(h, type, protocol, out);
-	}
-	return 1;
+	out->type = type;
+	out->protocol = protocol;
+	return diag_dump(sk, &req, sizeof(req), inet_msg, out, err);
 }
 
-/* one whole dump. A family without its diag module answers ENOENT (or EOPNOTSUPP), which is an
- * empty list. */
-static int diag_dump(int nl, const void *req, size_t len, diag_fn fn, int type, int protocol,
-		     struct diag_out *out)
+static int diag_all(struct nl_sock *sk, struct diag_out *out, struct oerr *err)
 {
-	struct nlmsghdr h = { .nlmsg_len = NLMSG_LENGTH(len), .nlmsg_type = SOCK_DIAG_BY_FAMILY,
-			      .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP };
-	struct iovec iov[2] = { { &h, sizeof(h) }, { (void *)req, len } };
-	struct msghdr msg = { .msg_iov = iov, .msg_iovlen = 2 };
-	cleanup_free char *buf = xmalloc(DIAG_BUF);
-	int r;
-
-	if (sendmsg(nl, &msg, 0) < 0)
-		return -errno;
-	do {
-		ssize_t got = recv(nl, buf, DIAG_BUF, 0);
-
-		if (got < 0 && errno == EINTR) {
-			r = 1;
-			continue;
-		}
-		if (got <= 0)
-			return got ? -errno : -EIO;
-		r = diag_batch(buf, got, fn, type, protocol, out);
-	} while (r > 0);
-	return r == -ENOENT || r == -EOPNOTSUPP ? 0 : r;
-}
-
-static int diag_inet(int nl, int family, int type, int protocol, uint32_t states,
-		     struct diag_out *out)
-{
-	struct inet_diag_req_v2 req = { .sdiag_family = (uint8_t)family,
-					.sdiag_protocol = (uint8_t)protocol,
-					.idiag_states = states };
-
-	return diag_dump(nl, &req, sizeof(req), inet_msg, type, protocol, out);
-}
-
-static int diag_all(int nl, struct diag_out *out)
-{
-	const uint32_t live = ~(1u << TCP_TIME_WAIT);
-	struct unix_diag_req ux = { .sdiag_family = AF_UNIX,
+	const struct unix_diag_req ux = { .sdiag_family = AF_UNIX,
 				    .udiag_states = ~0u,
 				    .udiag_show = UDIAG_SHOW_NAME | UDIAG_SHOW_VFS |
 						  UDIAG_SHOW_PEER | UDIAG_SHOW_ICONS |
 						  UDIAG_SHOW_RQLEN };
-	struct packet_diag_req pk = { .sdiag_family = AF_PACKET,
+	const struct packet_diag_req pk = { .sdiag_family = AF_PACKET,
 				      .pdiag_show = PACKET_SHOW_INFO | PACKET_SHOW_RING_CFG };
-	struct netlink_diag_req nd = { .sdiag_family = AF_NETLINK,
+	const struct netlink_diag_req nd = { .sdiag_family = AF_NETLINK,
 				       .sdiag_protocol = NDIAG_PROTO_ALL };
 	static const struct {
 		int family, type, protocol;
@@ -307,28 +240,10 @@ static int diag_all(int nl, struct diag_out *out)
 	int r = 0;
 
 	for (size_t i = 0; !r && i < ARRAY_SIZE(inet); i++)
-		r = diag_inet(nl, inet[i].family, inet[i].type, inet[i].protocol, live, out);
-	r = r ? r : diag_dump(nl, &ux, sizeof(ux), unix_msg, 0, 0, out);
-	r = r ? r : diag_dump(nl, &pk, sizeof(pk), packet_msg, 0, 0, out);
-	return r ? r : diag_dump(nl, &nd, sizeof(nd), netlink_msg, 0, 0, out);
-}
-
-static int diag_open(int netns_fd)
-{
-	struct timeval tv = { .tv_sec = DIAG_TIMEOUT_S };
-	cleanup_close int nl = -1;
-	int saved, r;
-
-	r = netns_enter(netns_fd, &saved);
-	if (r)
-		return r;
-	nl = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
-	r = nl < 0 ? -errno : 0;
-	netns_leave(saved);
-	if (r)
-		return r;
-	setsockopt(nl, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv));
-	return steal_fd(&nl);
+		r = diag_inet(sk, inet[i].family, inet[i].type, inet[i].protocol, out, err);
+	r = r ? r : diag_dump(sk, &ux, sizeof(ux), unix_msg, out, err);
+	r = r ? r : diag_dump(sk, &pk, sizeof(pk), packet_msg, out, err);
+	return r ? r : diag_dump(sk, &nd, sizeof(nd), netlink_msg, out, err);
 }
 
 static int sock_cmp(const void *a, const void *b)
@@ -369,21 +284,21 @@ void scan_sock_sort(struct scan_sock *socks, size_t *n)
 int scan_sock_list(int netns_fd, struct scan_sock **socks, size_t *n, uint64_t *cookie,
 		   struct oerr *err)
 {
-	cleanup_close int nl = diag_open(netns_fd);
+	cleanup_diag struct nl_sock *sk = diag_open(netns_fd, err);
 	socklen_t len = sizeof(*cookie);
 	struct diag_out out = { 0 };
 	int r;
 
-	if (nl < 0)
-		return oerr_set(err, nl, "listing sockets: %s", strerror(-nl));
+	if (!sk)
+		return -EIO;
 	*cookie = 0;
-	getsockopt(nl, SOL_SOCKET, SO_NETNS_COOKIE, cookie, &len);
-	r = diag_all(nl, &out);
+	getsockopt(nl_socket_get_fd(sk), SOL_SOCKET, SO_NETNS_COOKIE, cookie, &len);
+	r = diag_all(sk, &out, err);
 	if (r) {
 		for (size_t i = 0; i < out.n; i++)
 			scan_sock_fini(&out.v[i]);
 		free(out.v);
-		return oerr_set(err, r, "listing sockets: %s", strerror(-r));
+		return r;
 	}
 	scan_sock_sort(out.v, &out.n);
 	*socks = out.v;
@@ -402,9 +317,9 @@ int scan_sock_names(int netns_fd, struct scan_sock **socks, size_t *n)
 	const struct unix_diag_req ux = { .sdiag_family = AF_UNIX,
 					  .udiag_states = ~0u,
 					  .udiag_show = UDIAG_SHOW_NAME | UDIAG_SHOW_VFS };
-	cleanup_close int nl = diag_open(netns_fd);
+	cleanup_diag struct nl_sock *sk = diag_open(netns_fd, NULL);
 	struct diag_out out = { 0 };
-	int r = nl < 0 ? nl : diag_dump(nl, &ux, sizeof(ux), unix_msg, 0, 0, &out);
+	int r = sk ? diag_dump(sk, &ux, sizeof(ux), unix_msg, &out, NULL) : -EIO;
 
 	*socks = out.v;
 	*n = out.n;
@@ -466,43 +381,4 @@ void scan_sock_fini(struct scan_sock *sock)
 	free(sock->pending);
 	sock->name = NULL;
 	sock->pending = NULL;
-}
-
-static void pending_count(const struct scan_sock *s, struct scan_tcp_pending *p)
-{
-	if (s->state == TCP_LISTEN)
-		p->accept_queue += s->rqueue;
-	else if (s->state == TCP_SYN_RECV)
-		p->handshakes++;
-	else if (!s->ino &&
-		 (s->state == TCP_FIN_WAIT1 || s->state == TCP_CLOSING || s->state == TCP_LAST_ACK))
-		p->orphans++;
-}
-
-/**
- * scan_tcp_pending() - what TCP has under way that no descriptor holds; cheap enough to be asked
- * every few milliseconds
- * @netns_fd: the workload's namespace
- *
- * Return: 0 or -errno.
- */
-int scan_tcp_pending(int netns_fd, struct scan_tcp_pending *pending)
-{
-	const uint32_t states = 1u << TCP_LISTEN | 1u << TCP_SYN_RECV | 1u << TCP_FIN_WAIT1 |
-				1u << TCP_CLOSING | 1u << TCP_LAST_ACK;
-	cleanup_close int nl = diag_open(netns_fd);
-	struct diag_out out = { 0 };
-	int r;
-
-	memset(pending, 0, sizeof(*pending));
-	if (nl < 0)
-		return nl;
-	r = diag_inet(nl, AF_INET, SOCK_STREAM, IPPROTO_TCP, states, &out);
-	r = r ? r : diag_inet(nl, AF_INET6, SOCK_STREAM, IPPROTO_TCP, states, &out);
-	for (size_t i = 0; i < out.n; i++) {
-		pending_count(&out.v[i], pending);
-		scan_sock_fini(&out.v[i]);
-	}
-	free(out.v);
-	return r;
 }

@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-/* scantool.c - prints what the scan and preflight rooms say of a workload, as JSON, for
- *tests/bats/preflight.bats
+/* scantool.c - prints what the scan and preflight rooms say of a workload, as JSON, for tests/bats/preflight.bats
  *
  *	scantool scan PID			tasks, trees, externals, sockets, pipes, files
  *	scantool refuse PID [urgent] [shim] [remap] [ghost=N] [vip=ADDRESS]	the source's reasons
- *	scantool dest PID ROOT [key=value...]	the destination's reasons, the destination being the
- *tree below ROOT; the plan travels packed scantool locks PID FILE release|relock	let go of
- *locks (FILE is written as a journal), take them back (FILE is read) scantool names PID FILE
- *aside|back|finish scantool pending PID			scan_tcp_pending scantool pids PID
- *scan_pids, and how long it took
+ *	scantool dest PID ROOT [key=value...]	the destination's reasons, the destination being the tree below ROOT; the plan
+ *						travels packed
+ *	scantool locks PID FILE release|relock	let go of locks (FILE is written as a journal), take them back (FILE is read)
+ *	scantool names PID FILE aside|back|finish
+ *	scantool pids PID			scan_pids(), and how long it took
  *
  * PID is any process in the namespace. Exit status 1: refused or failed.
  */
@@ -87,10 +86,10 @@ static json_t *socks_json(const struct scan *s)
 
 		if (k->task == SCAN_NONE)
 			continue;
-		json_array_append_new(a, json_pack("{s:I, s:s, s:i, s:i, s:i, s:b, s:s, s:b}",
+		json_array_append_new(a, json_pack("{s:I, s:s, s:i, s:i, s:i, s:i, s:b, s:s, s:b}",
 						   "ino", (json_int_t)k->ino, "name", k->proto_name,
-						   "family", k->family, "state", k->state, "fd",
-						   k->fd, "foreign", k->foreign, "bound",
+						   "family", k->family, "state", k->state, "rqueue",
+						   (int)k->rqueue, "fd", k->fd, "foreign", k->foreign, "bound",
 						   k->name ? k->name : "", "listed", k->listed));
 	}
 	return a;
@@ -285,21 +284,6 @@ static int do_names(const struct scan *s, char **args)
 	return r;
 }
 
-static int do_pending(pid_t pid)
-{
-	struct scan_tcp_pending p;
-	char path[64];
-	int r;
-
-	snprintf(path, sizeof(path), "/proc/%d/ns/net", (int)pid);
-	cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC);
-	r = fd < 0 ? -1 : scan_tcp_pending(fd, &p);
-	if (r)
-		return 1;
-	return print(json_pack("{s:i, s:i, s:i}", "accept", (int)p.accept_queue, "handshakes",
-			       (int)p.handshakes, "orphans", (int)p.orphans));
-}
-
 static int do_pids(uint64_t netns)
 {
 	const uint64_t begun = monotime_us();
@@ -346,8 +330,6 @@ int main(int argc, char **argv)
 		r = do_names(s, argv + 3);
 	else if (!strcmp(argv[1], "pids"))
 		r = do_pids(netns);
-	else if (!strcmp(argv[1], "pending"))
-		r = do_pending(atoi(argv[2]));
 	scan_free(s);
 	return r;
 }
