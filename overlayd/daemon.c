@@ -8,6 +8,8 @@
  *   Stop       workloads, tunstacks, namespaces, overlay0 and agents stay; the next daemon adopts them. --purge takes all away.
  *   Reload     a new configuration is loaded whole and checked; it replaces the old one only if every difference can take effect
  *              without a restart, otherwise nothing changes and the answer says which setting stands in the way.
+ *   Launcher   forked before there are threads and foreign bytes, it starts processes for us (launch.c). When it dies nothing can be started any more and no other one made: in the
+ *              foreground, where somebody starts us again, the daemon ends with status 1; else it goes on without and says so.
  *   One only   an flock on /run/overlayd/lock, held for life.
  */
 #include <errno.h>
@@ -33,6 +35,7 @@
 #include "overlayd/dirconf.h"
 #include "overlayd/fabric.h"
 #include "overlayd/fastpath.h"
+#include "overlayd/launch.h"
 #include "overlayd/locate.h"
 #include "overlayd/metrics.h"
 #include "overlayd/metrics_http.h"
@@ -218,7 +221,34 @@ static const struct dirclient_ops daemon_dir_ops = { .changed = daemon_changed_c
 static const struct peer_ops daemon_peer_ops = { .request = requests_peer, .moved = daemon_moved_cb, .up = daemon_peer_up_cb,
 						.key = daemon_key_cb, .revoked = daemon_revoked_cb };
 
+static void daemon_launcher_gone_cb(void *arg)
+{
+	struct overlayd *ov = arg;
+
+	if (!ov->supervised) {
+		log_error("daemon", "the launcher has died: nothing can be started or moved here until overlayd is restarted");
+		return;
+	}
+	log_error("daemon", "the launcher has died: ending, to be started again; workloads stay");
+	ov->failed = true;
+	ev_break(ov->loop, EVBREAK_ALL);
+}
+
 /* --- bringing the rooms up --- */
+
+static int daemon_start_launcher(struct overlayd *ov, struct oerr *err)
+{
+	const struct launch_cfg cfg = { .conf_path = ov->conf_path };
+
+	return launch_new(&cfg, &ov->launch, err);
+}
+
+static int daemon_watch_launcher(struct overlayd *ov, struct oerr *err)
+{
+	(void)err;
+	launch_watch(ov->launch, ov->loop, daemon_launcher_gone_cb, ov);
+	return 0;
+}
 
 static struct tls_files daemon_tls_files(const struct conf *conf)
 {
@@ -385,7 +415,7 @@ static int daemon_start_metrics(struct overlayd *ov, struct oerr *err)
 }
 
 static int (*const daemon_steps[])(struct overlayd *ov, struct oerr *err) = {
-	daemon_start_identity, daemon_start_fabric, daemon_start_fastpath, daemon_start_dirserver, daemon_start_dirclient,
+	daemon_watch_launcher, daemon_start_identity, daemon_start_fabric, daemon_start_fastpath, daemon_start_dirserver, daemon_start_dirclient,
 	daemon_start_peers, nodevip_start, workload_adopt_all, migration_recover_all, queues_start, daemon_start_metrics,
 	daemon_start_doors,
 };
@@ -446,6 +476,7 @@ static void daemon_fini(struct overlayd *ov)
 		log_error("daemon", "purge: %s", err.text);
 	if (ov->tls)
 		SSL_CTX_free(ov->tls);
+	launch_free(ov->launch);
 	conf_free(ov->conf);
 	unlink(OVERLAYD_PID_PATH);
 }
@@ -533,9 +564,9 @@ static void daemon_tell_starter(int ready_fd, const char *text)
 	close(ready_fd);
 }
 
-static int daemon_main(const char *conf_path, int ready_fd)
+static int daemon_main(const char *conf_path, int ready_fd, bool supervised)
 {
-	struct overlayd ov = { .conf_path = conf_path, .started_us = monotime_us() };
+	struct overlayd ov = { .conf_path = conf_path, .started_us = monotime_us(), .supervised = supervised };
 	struct oerr err = { 0 };
 	cleanup_close int lock = daemon_lock(&err);
 	int ret = lock < 0 ? lock : 0;
@@ -546,6 +577,9 @@ static int daemon_main(const char *conf_path, int ready_fd)
 	}
 	if (!ret) {
 		log_init("overlayd", ov.conf->log_level, ov.conf->log_file);
+		ret = daemon_start_launcher(&ov, &err);
+	}
+	if (!ret) {
 		ov.loop = ev_default_loop(EVFLAG_AUTO);
 		ev_set_userdata(ov.loop, &ov);
 		daemon_signals(&ov);
@@ -561,7 +595,7 @@ static int daemon_main(const char *conf_path, int ready_fd)
 	}
 	if (lock >= 0)
 		daemon_fini(&ov);
-	return ret ? 1 : 0;
+	return ret || ov.failed ? 1 : 0;
 }
 
 /* the starter's side: wait for the daemon's word, repeat a failure, and leave */
@@ -612,7 +646,7 @@ int daemon_run(const char *conf_path, bool foreground)
 	pid_t pid;
 
 	if (foreground)
-		return daemon_main(conf_path, -1);
+		return daemon_main(conf_path, -1, true);
 	if (pipe2(p, O_CLOEXEC))
 		return 1;
 	pid = fork();
@@ -627,5 +661,5 @@ int daemon_run(const char *conf_path, bool foreground)
 	util_mkdir_p(OVERLAYD_RUN_DIR, 0755);
 	daemon_detach();
 	daemon_default_log();
-	_exit(daemon_main(conf_path, p[1]));
+	_exit(daemon_main(conf_path, p[1], false));
 }

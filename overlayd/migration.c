@@ -2,7 +2,7 @@
 /* migration.c - the migrations this node takes part in
  *
  * Theory of operation
- *   Purpose    starts ms-agents, knows whether they live, starts `ms-agent --recover` for one that died with
+ *   Purpose    has ms-agents started (launch.c), knows whether they live, starts `ms-agent --recover` for one that died with
  *              its journal unfinished, and answers another node's question what became of a migration.
  *   Not here   any step of a migration (agent/): a restart of the daemon does not disturb a living agent.
  *   Storage    list ov->migrations; what must survive is on file: the agents' journals and outcomes (journal.c).
@@ -21,7 +21,6 @@
 #include <errno.h>
 #include <ev.h>
 #include <fcntl.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,6 +36,7 @@
 #include "overlayd/common/monotime.h"
 #include "overlayd/common/util.h"
 #include "overlayd/conf.h"
+#include "overlayd/launch.h"
 #include "overlayd/overlayd.h"
 #include "overlayd/peer.h"
 #include "overlayd/workload.h"
@@ -49,10 +49,7 @@
 #define MIGRATION_MAX 64		/* at the same time on one node */
 #define MIGRATION_OUTCOME_KEEP_S 86400	/* GONE */
 #define MIGRATION_REMAINS_S 60	/* a folder without a journal: an agent died while it removed it */
-#define MIGRATION_AGENT_FD 3
 #define MIGRATION_PREFIX_MIN 8	/* digits of an id, as `status` shows them */
-
-extern char **environ;
 
 enum migration_state {
 	MIGRATION_EXPECTED,
@@ -79,6 +76,7 @@ struct migration {
 	char stage[32];			/* as the agent last said */
 	bool frozen, in_doubt;
 	pid_t agent;			/* 0 = none lives */
+	int agent_fd;			/* pidfd of one that has just been started, until it is watched; else -1 */
 	struct ev_io agent_gone;	/* its pidfd */
 	struct ev_timer timer;		/* EXPECTED: forget; RECOVERING: try again */
 	double retry_s;			/* next pause */
@@ -109,6 +107,7 @@ static struct migration *migration_new(struct overlayd *ov, const char *hex, enu
 	snprintf(m->hex, sizeof(m->hex), "%s", hex);
 	m->state = state;
 	m->retry_s = MIGRATION_RETRY_FIRST_S;
+	m->agent_fd = -1;
 	m->next = ov->migrations;
 	ov->migrations = m;
 	return m;
@@ -127,6 +126,8 @@ static void migration_free(struct migration *m)
 	struct migration **p = &m->ov->migrations;
 
 	migration_unwatch(m);
+	if (m->agent_fd >= 0)
+		close(m->agent_fd);
 	ev_timer_stop(m->ov->loop, &m->timer);
 	while (*p && *p != m)
 		p = &(*p)->next;
@@ -161,24 +162,14 @@ static bool migration_has_journal(const char *hex)
 
 /* --- agents --- */
 
-static int migration_spawn(struct migration *m, const char *const *argv, int fd, struct oerr *err)
+/* an agent for @m, to be watched; @a: its role, and what only the source is told */
+static int migration_spawn(struct migration *m, struct launch_agent *a, int fd, struct oerr *err)
 {
-	char program[4096];
-	posix_spawn_file_actions_t actions;
-	int ret = util_sibling_path("ms-agent", program, sizeof(program));
-
-	if (ret)
-		return oerr_set(err, ret, "%s is missing", program);
-	posix_spawn_file_actions_init(&actions);
-	if (fd >= 0)
-		posix_spawn_file_actions_adddup2(&actions, fd, MIGRATION_AGENT_FD);
-	ret = -posix_spawn(&m->agent, program, &actions, NULL, (char *const *)argv, environ);
-	posix_spawn_file_actions_destroy(&actions);
-	if (ret) {
-		m->agent = 0;
-		return oerr_set(err, ret, "%s: %s", program, strerror(-ret));
-	}
-	return 0;
+	if (journal_id_parse(m->hex, a->id))
+		return oerr_set(err, -EINVAL, "%s is no migration's id", m->hex);
+	if (a->role != LAUNCH_RECOVER)
+		snprintf(a->host, sizeof(a->host), "%s", m->peer);
+	return launch_agent(m->ov->launch, a, fd, &m->agent, &m->agent_fd, err);
 }
 
 static void migration_recover(struct migration *m);
@@ -248,7 +239,7 @@ static void migration_agent_gone_cb(struct ev_loop *loop, struct ev_io *io, int 
 
 static void migration_watch(struct migration *m)
 {
-	int fd = (int)syscall(SYS_pidfd_open, m->agent, 0);
+	int fd = m->agent_fd >= 0 ? steal_fd(&m->agent_fd) : (int)syscall(SYS_pidfd_open, m->agent, 0);
 
 	if (fd < 0) {
 		migration_agent_ended(m);
@@ -272,7 +263,7 @@ static bool migration_find_agent(struct migration *m)
 
 static void migration_recover(struct migration *m)
 {
-	const char *argv[] = { "ms-agent", "--recover", m->hex, "--conf", m->ov->conf_path, NULL };
+	struct launch_agent recover = { .role = LAUNCH_RECOVER };
 	struct oerr err = { 0 };
 
 	if (!migration_has_journal(m->hex)) {
@@ -284,7 +275,7 @@ static void migration_recover(struct migration *m)
 		migration_watch(m);
 		return;
 	}
-	if (migration_spawn(m, argv, -1, &err)) {
+	if (migration_spawn(m, &recover, -1, &err)) {
 		log_error("migration", "%.8s: %s", m->hex, err.text);
 		migration_retry_later(m);
 		return;
@@ -312,52 +303,32 @@ static void migration_new_id(char hex[JOURNAL_HEX_LEN])
 int migration_start(struct overlayd *ov, struct workload *w, const Ovl__CtlMigrate *request, pid_t self, int fd,
 		    struct oerr *err)
 {
-	char hex[JOURNAL_HEX_LEN], timeout[16], self_text[16], standin[16], hold[16];
-	const char *argv[24] = { "ms-agent", "--source", "--conf", ov->conf_path, "--id", hex };
+	struct launch_agent a = { .role = LAUNCH_SOURCE, .self = (int32_t)self, .timeout_s = request->timeout_s,
+				  .hold_freeze_ms = request->hold_freeze_ms };
+	char hex[JOURNAL_HEX_LEN];
 	struct migration *m;
-	size_t n = 6;
-	int ret;
+	int ret = launch_check(ov->launch, err);
+
+	if (ret)
+		return ret;
 
 	if (w->migration[0])
 		return oerr_set(err, -EBUSY, "%s is part of migration %.8s already", w->net.name, w->migration);
 	if (migration_count(ov) >= MIGRATION_MAX)
 		return oerr_set(err, -EBUSY, "%d migrations are under way on this node", MIGRATION_MAX);
 	migration_new_id(hex);
-	argv[n++] = "--workload";
-	argv[n++] = w->net.name;
-	argv[n++] = "--host";
-	argv[n++] = request->host;
-	if (request->dry_run)
-		argv[n++] = "--dry-run";
-	if (request->allow_urgent_loss)
-		argv[n++] = "--allow-urgent-loss";
-	if (request->timeout_s) {
-		snprintf(timeout, sizeof(timeout), "%u", request->timeout_s);
-		argv[n++] = "--timeout";
-		argv[n++] = timeout;
-	}
-	if (request->standin) {
-		snprintf(standin, sizeof(standin), "%u", request->standin_after_ms);
-		argv[n++] = "--standin-after";
-		argv[n++] = standin;
-	}
-	if (request->hold_freeze_ms) {
-		snprintf(hold, sizeof(hold), "%u", request->hold_freeze_ms);
-		argv[n++] = "--hold-freeze";
-		argv[n++] = hold;
-	}
-	if (self) {
-		snprintf(self_text, sizeof(self_text), "%d", (int)self);
-		argv[n++] = "--self";
-		argv[n++] = self_text;
-	}
+	snprintf(a.workload, sizeof(a.workload), "%s", w->net.name);
+	a.flags = (request->dry_run ? LAUNCH_DRY_RUN : 0) | (request->allow_urgent_loss ? LAUNCH_ALLOW_URGENT_LOSS : 0) |
+		  (request->standin ? LAUNCH_STANDIN : 0);
+	if (request->standin)
+		a.standin_after_ms = request->standin_after_ms;
 	m = migration_new(ov, hex, MIGRATION_ACTIVE);
 	m->source = true;
 	snprintf(m->workload, sizeof(m->workload), "%s", w->net.name);
 	snprintf(m->peer, sizeof(m->peer), "%s", request->host);
 	ret = workload_set_migration(w, hex, err);
 	if (!ret)
-		ret = migration_spawn(m, argv, fd, err);
+		ret = migration_spawn(m, &a, fd, err);
 	if (ret) {
 		workload_set_migration(w, "", NULL);
 		migration_free(m);
@@ -398,6 +369,10 @@ int migration_expect(struct overlayd *ov, const char *from, const Ovl__PeerAgent
 		return 0;
 	if (migration_count(ov) >= MIGRATION_MAX)
 		return oerr_set(err, -EBUSY, "%d migrations are under way at %s", MIGRATION_MAX, ov->conf->node);
+	if (launch_check(ov->launch, err)) {
+		oerr_wrap(err, "%s", ov->conf->node);
+		return err->code;
+	}
 	m = migration_new(ov, hex, MIGRATION_EXPECTED);
 	snprintf(m->workload, sizeof(m->workload), "%s", msg->workload);
 	snprintf(m->peer, sizeof(m->peer), "%s", from);
@@ -418,10 +393,10 @@ void migration_accept(struct overlayd *ov, int fd, const uint8_t id[CONN_ID_LEN]
 	if (!m || m->state != MIGRATION_EXPECTED) {
 		LOG_LIMITED(LOG_LVL_WARN, "migration", monotime_us(), "%.8s: a connection nobody announced", hex);
 	} else {
-		const char *argv[] = { "ms-agent", "--destination", "--conf", ov->conf_path, "--id", m->hex, "--host", m->peer, NULL };
+		struct launch_agent a = { .role = LAUNCH_DESTINATION };
 
 		ev_timer_stop(ov->loop, &m->timer);
-		if (migration_spawn(m, argv, fd, &err)) {
+		if (migration_spawn(m, &a, fd, &err)) {
 			log_error("migration", "%.8s: %s", hex, err.text);
 			migration_free(m);
 		} else {

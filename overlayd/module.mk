@@ -13,6 +13,9 @@ forward_SRC	:= overlayd/forward.c overlayd/forward_update.c overlayd/forward_pat
 path_SRC	:= overlayd/fastpath.c $(forward_SRC) overlayd/tunnel.c overlayd/tunnel_probe.c overlayd/tunnel_wire.c \
 		   tunstack/offload.c tunstack/tun.c $(confine_SRC) $(seal_SRC)
 
+# who starts processes for the daemon; wants state_SRC, stack and LIBS_json
+launch_SRC	:= overlayd/launch.c overlayd/launcher.c overlayd/launch_wire.c overlayd/agent/journal.c tunstack/stackclient.c tunstack/hold.c
+
 # the daemon, and the command that starts and asks it
 fabric_SRC	:= $(addprefix overlayd/,fabric.c fabric_workload.c fabric_capture.c fabric_overlap.c fabric_steps.c)
 net_SRC		:= overlayd/netlink.c overlayd/netns.c $(fabric_SRC)
@@ -21,8 +24,8 @@ ctlclient_SRC	:= overlayd/ctlclient.c
 
 PROGRAMS	+= overlayd
 overlayd_SRC	:= $(addprefix overlayd/,main.c purge.c ping.c ping_cmd.c show.c daemon.c requests.c status.c metrics.c metrics_http.c queues.c workload.c workload_file.c workload_tunstack.c workload_jobs.c migration.c locate.c nodevip.c dirconf.c \
-		   peer.c peer_link.c peer_key.c peer_req.c ctl.c) overlayd/agent/journal.c overlayd/agent/cgroup.c overlayd/agent/ms_init_client.c overlayd/agent/taskattr.c $(path_SRC) $(net_SRC) $(conf_SRC) \
-		   $(ctlclient_SRC) tunstack/stackclient.c tunstack/hold.c directory/lease.c directory/store.c directory/store_rules.c directory/store_upkeep.c directory/watch.c \
+		   peer.c peer_link.c peer_key.c peer_req.c ctl.c) $(launch_SRC) overlayd/agent/cgroup.c overlayd/agent/ms_init_client.c overlayd/agent/taskattr.c $(path_SRC) $(net_SRC) $(conf_SRC) \
+		   $(ctlclient_SRC) directory/lease.c directory/store.c directory/store_rules.c directory/store_upkeep.c directory/watch.c \
 		   directory/rpc.c directory/server.c directory/backend_sqlite.c directory/binding.c \
 		   overlayd/dircache.c overlayd/dirclient.c overlayd/dirclient_site.c overlayd/dirclient_request.c $(conn_SRC) $(state_SRC) $(common_SRC)
 overlayd_PB	:= ctl peer dir stack

@@ -25,6 +25,7 @@ struct dirclient;
 struct dirserver;
 struct fabric;
 struct fastpath;
+struct launch;
 struct metrics_http;
 struct migration;
 struct nodevip;
@@ -42,6 +43,7 @@ struct overlayd {
 	char addr[ADDR_STRLEN];		/* "ip:port" where others reach us */
 	uint64_t started_us;		/* monotonic */
 
+	struct launch *launch;		/* starts agents and tunstacks for us */
 	struct fabric *fabric;
 	struct fastpath *fastpath;
 	struct conn_listener *listener;
@@ -59,6 +61,8 @@ struct overlayd {
 	unsigned int n_nodevips;
 
 	struct ev_signal sigterm, sigint, sighup;
+	bool supervised;		/* in the foreground: who started us starts us again when we fail */
+	bool failed;			/* on the way out, with an exit status that says so */
 	bool purge;			/* on the way out, take everything down */
 };
 

@@ -164,6 +164,8 @@ void show_status(const json_t *v)
 	printf("node %s at %s, overlayd %s, up %lld s, inner MTU %lld, tunnel %s\n", show_text(v, "node"), show_text(v, "address"),
 	       show_text(v, "version"), show_int(v, "uptime_s"), show_int(v, "mtu"),
 	       json_is_true(json_object_get(v, "encrypted")) ? "encrypted" : "PLAINTEXT");
+	if (json_is_false(json_object_get(v, "launcher")))
+		printf("  LAUNCHER DEAD: nothing can be started or moved here until overlayd is restarted (workloads survive that)\n");
 	for (size_t i = 0; i < json_array_size(subnets); i++) {
 		const json_t *s = json_array_get(subnets, i);
 

@@ -48,7 +48,6 @@ struct workload {
 	struct ev_io tunstack_gone;	/* readable pidfd: the process has died */
 	struct ev_io tunstack_ready;	/* it is being started: readable when it serves, or has given up */
 	struct ev_timer tunstack_late;	/* ... when it has had time enough */
-	pid_t tunstack_child;		/* ... who starts it */
 	struct ev_timer tunstack_retry;	/* it died too soon, or could not be started: once more */
 	uint64_t tunstack_us;		/* when it was last started, monotonic */
 };

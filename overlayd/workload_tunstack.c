@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* workload_tunstack.c - a workload's tunstack process: started, watched, started again
  *
- * It is watched by pidfd. When it dies it is started again, at once or, when it had not lived WORKLOAD_TUNSTACK_LIFE_S or does not
+ * overlayd's launcher starts it (launch.c). It is watched by pidfd. When it dies it is started again, at once or, when it had not lived WORKLOAD_TUNSTACK_LIFE_S or does not
  * start, after WORKLOAD_TUNSTACK_RETRY_S; the loop goes on meanwhile. The first start, with the workload itself, is waited for. The capture it may have had is gone with it; a fence, being the kernel's, stays.
  */
 #include <errno.h>
@@ -14,6 +14,7 @@
 #include "overlayd/common/monotime.h"
 #include "overlayd/common/util.h"
 #include "overlayd/conf.h"
+#include "overlayd/launch.h"
 #include "overlayd/overlayd.h"
 #include "overlayd/workload_priv.h"
 #include "tunstack/stackclient.h"
@@ -47,38 +48,34 @@ void workload_unwatch(struct workload *w)
 	}
 }
 
-/* where a workload's tunstack is spoken to, and where it logs */
-struct workload_tunstack_files {
-	char sock[WORKLOAD_PATH_MAX], log[WORKLOAD_PATH_MAX];
-};
-
-/* how its tunstack is started; points into @w and @files */
-static struct tunstack_spawn_cfg workload_tunstack_cfg(const struct workload *w, struct workload_tunstack_files *files)
-{
-	workload_path(files->sock, w->net.name, "tunstack.sock");
-	workload_path(files->log, w->net.name, "tunstack.log");
-	return (struct tunstack_spawn_cfg){
-		.name = w->net.name,
-		.slot = w->net.slot,
-		.vips = w->net.vips,
-		.n_vips = (unsigned int)w->net.nvips,
-		.socket_path = files->sock,
-		.log_path = files->log,
-		.hold_limit_bytes = w->ov->conf->migration.hold_limit_bytes,
-		.mtu = w->ov->conf->mtu,
-		.netns_fd = fabric_netns(w->ov->fabric),
-	};
-}
-
 /* one that serves already was started by a daemon that died before it could write that down; it would keep the hold TUN */
-static void workload_tunstack_quit(const char *sock)
+static void workload_tunstack_quit(const struct workload *w)
 {
+	char sock[WORKLOAD_PATH_MAX];
 	struct stackclient *old;
 
+	workload_path(sock, w->net.name, "tunstack.sock");
 	if (stackclient_open(sock, &old, NULL))
 		return;
 	stackclient_quit(old, NULL);
 	stackclient_close(old);
+}
+
+/* have it started; Return: a descriptor for tunstack_spawn_end(), or -errno */
+static int workload_tunstack_begin(const struct workload *w, struct oerr *err)
+{
+	const struct tunstack_spawn_cfg cfg = {
+		.name = w->net.name,
+		.slot = w->net.slot,
+		.vips = w->net.vips,
+		.n_vips = (unsigned int)w->net.nvips,
+		.hold_limit_bytes = w->ov->conf->migration.hold_limit_bytes,
+		.mtu = w->ov->conf->mtu,
+		.netns_fd = fabric_netns(w->ov->fabric),
+	};
+
+	workload_tunstack_quit(w);
+	return launch_tunstack(w->ov->launch, &cfg, err);
 }
 
 static void workload_tunstack_retry_cb(struct ev_loop *loop, struct ev_timer *timer, int revents);
@@ -110,7 +107,7 @@ static void workload_tunstack_end(struct workload *w)
 	struct oerr err = { 0 };
 	pid_t pid;
 
-	if (tunstack_spawn_end(rd, w->tunstack_child, WORKLOAD_TUNSTACK_READ_MS, &pid, &err)) {
+	if (tunstack_spawn_end(rd, 0, WORKLOAD_TUNSTACK_READ_MS, &pid, &err)) {
 		workload_tunstack_failed(w, &err);
 		return;
 	}
@@ -136,13 +133,9 @@ static void workload_tunstack_late_cb(struct ev_loop *loop, struct ev_timer *tim
 /* the one that died, or did not start, once more; the loop goes on meanwhile */
 static void workload_tunstack_again(struct workload *w)
 {
-	struct workload_tunstack_files files;
-	struct tunstack_spawn_cfg cfg = workload_tunstack_cfg(w, &files);
 	struct oerr err = { 0 };
-	int rd;
+	int rd = workload_tunstack_begin(w, &err);
 
-	workload_tunstack_quit(files.sock);
-	rd = tunstack_spawn_begin(&cfg, &w->tunstack_child, &err);
 	if (rd < 0) {
 		workload_tunstack_failed(w, &err);
 		return;
@@ -193,13 +186,13 @@ void workload_watch(struct workload *w)
 /** workload_tunstack_start() - start it, and wait until it answers (milliseconds); Return: 0 or -errno with @err set */
 int workload_tunstack_start(struct workload *w, struct oerr *err)
 {
-	struct workload_tunstack_files files;
-	struct tunstack_spawn_cfg cfg = workload_tunstack_cfg(w, &files);
+	int rd = workload_tunstack_begin(w, err);
 	pid_t pid;
 	int ret;
 
-	workload_tunstack_quit(files.sock);
-	ret = tunstack_spawn(&cfg, &pid, err);
+	if (rd < 0)
+		return rd;
+	ret = tunstack_spawn_end(rd, 0, STACKCLIENT_TIMEOUT_MS, &pid, err);
 	if (ret)
 		return ret;
 	workload_tunstack_serves(w, pid);
@@ -213,7 +206,7 @@ void workload_tunstack_stop(struct workload *w)
 
 	/* one that is about to serve would stay behind */
 	if (workload_tunstack_is_starting(w) &&
-	    !tunstack_spawn_end(workload_tunstack_started(w), w->tunstack_child, STACKCLIENT_TIMEOUT_MS, &pid, NULL))
+	    !tunstack_spawn_end(workload_tunstack_started(w), 0, STACKCLIENT_TIMEOUT_MS, &pid, NULL))
 		w->tunstack = workload_process_of(pid);
 	workload_unwatch(w);
 	if (workload_process_alive(&w->tunstack))

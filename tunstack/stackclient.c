@@ -170,7 +170,7 @@ int tunstack_spawn_begin(const struct tunstack_spawn_cfg *cfg, pid_t *child, str
 
 /**
  * tunstack_spawn_end() - what became of it
- * @rd, @child: from tunstack_spawn_begin(); @rd is closed
+ * @rd, @child: from tunstack_spawn_begin(); @rd is closed; @child 0: another process's, which reaps it
  * @timeout_ms: how long to wait; once @rd is readable there is no waiting
  * @pid: its process id; it is nobody's child (its starter has been reaped)
  *
@@ -181,7 +181,7 @@ int tunstack_spawn_end(int rd, pid_t child, unsigned int timeout_ms, pid_t *pid,
 	int r = spawn_result(rd, timeout_ms, pid, err);
 
 	close(rd);
-	while (waitpid(child, NULL, r == -ETIMEDOUT ? WNOHANG : 0) < 0 && errno == EINTR)
+	while (child && waitpid(child, NULL, r == -ETIMEDOUT ? WNOHANG : 0) < 0 && errno == EINTR)
 		;
 	return r;
 }
