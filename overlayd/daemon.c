@@ -8,7 +8,8 @@
  *   Stop       workloads, tunstacks, namespaces, overlay0 and agents stay; the next daemon adopts them. --purge takes all away.
  *   Reload     a new configuration is loaded whole and checked; it replaces the old one only if every difference can take effect
  *              without a restart, otherwise nothing changes and the answer says which setting stands in the way.
- *   Launcher   forked before there are threads and foreign bytes, it starts processes for us (launch.c). When it dies nothing can be started any more and no other one made: in the
+ *   Rights     before there are threads and foreign bytes, the launcher is forked, which keeps all rights (launch.c), and the daemon
+ *              gives up what it does not need. When the launcher dies nothing can be started any more and no other one made: in the
  *              foreground, where somebody starts us again, the daemon ends with status 1; else it goes on without and says so.
  *   One only   an flock on /run/overlayd/lock, held for life.
  */
@@ -25,6 +26,7 @@
 
 #include "directory/server.h"
 #include "overlayd/common/cleanup.h"
+#include "overlayd/common/confine.h"
 #include "overlayd/common/conn.h"
 #include "overlayd/common/log.h"
 #include "overlayd/common/monotime.h"
@@ -243,10 +245,13 @@ static int daemon_start_launcher(struct overlayd *ov, struct oerr *err)
 	return launch_new(&cfg, &ov->launch, err);
 }
 
-static int daemon_watch_launcher(struct overlayd *ov, struct oerr *err)
+/* from here on, threads that are made included */
+static int daemon_confine(struct overlayd *ov, struct oerr *err)
 {
-	(void)err;
 	launch_watch(ov->launch, ov->loop, daemon_launcher_gone_cb, ov);
+	if (confine(CONFINE_CONTROL, err))
+		log_warn("daemon", "not confined: %s", err->text);
+	oerr_clear(err);
 	return 0;
 }
 
@@ -415,7 +420,7 @@ static int daemon_start_metrics(struct overlayd *ov, struct oerr *err)
 }
 
 static int (*const daemon_steps[])(struct overlayd *ov, struct oerr *err) = {
-	daemon_watch_launcher, daemon_start_identity, daemon_start_fabric, daemon_start_fastpath, daemon_start_dirserver, daemon_start_dirclient,
+	daemon_confine, daemon_start_identity, daemon_start_fabric, daemon_start_fastpath, daemon_start_dirserver, daemon_start_dirclient,
 	daemon_start_peers, nodevip_start, workload_adopt_all, migration_recover_all, queues_start, daemon_start_metrics,
 	daemon_start_doors,
 };

@@ -5,9 +5,12 @@
  *   Purpose    whoever takes over a program through the bytes it parses finds little to do with it: no
  *              capability beyond the role's, no way to new ones, no system call outside a short list.
  *   Scope      the calling thread and what it starts later; threads that exist already are not
- *              touched (overlayd's control thread starts agents, which need everything).
+ *              touched. Filters add up: overlayd's packet thread has the control thread's as well.
  *   Refusal    a call outside the list fails with EPERM; one that only an intruder makes (exec, ptrace,
  *              mount, ...) ends the process with SIGSYS, which the kernel's audit log names.
+ *   Control    overlayd's control thread does so much, through so many libraries, that it has no list of what
+ *              it may do: it may all but what is deadly or refused. It makes namespaces and mounts them, and
+ *              may do no more with setns(), unshare() and mount() than that. It makes no process.
  *   Sanitizers their run-time wants calls of its own: programs built with one are not filtered.
  *   Guarded by tests/unit/test_confine.c, tests/bats/confine.bats
  */
@@ -15,8 +18,11 @@
 
 #include <errno.h>
 #include <linux/capability.h>
+#include <sched.h>
 #include <seccomp.h>
+#include <stdbool.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -63,18 +69,39 @@ static const int calls_directory[] = {
 /* nobody here does this by mistake */
 static const int calls_deadly[] = {
 	SCMP_SYS(execve), SCMP_SYS(execveat), SCMP_SYS(ptrace), SCMP_SYS(process_vm_readv), SCMP_SYS(process_vm_writev),
-	SCMP_SYS(bpf), SCMP_SYS(mount), SCMP_SYS(umount2), SCMP_SYS(pivot_root), SCMP_SYS(setns), SCMP_SYS(unshare),
-	SCMP_SYS(init_module), SCMP_SYS(finit_module), SCMP_SYS(kexec_load), SCMP_SYS(keyctl), SCMP_SYS(userfaultfd),
-	SCMP_SYS(perf_event_open), SCMP_SYS(open_by_handle_at), SCMP_SYS(io_uring_setup),
+	SCMP_SYS(bpf), SCMP_SYS(pivot_root), SCMP_SYS(pidfd_getfd), SCMP_SYS(reboot), SCMP_SYS(swapon), SCMP_SYS(swapoff),
+	SCMP_SYS(init_module), SCMP_SYS(finit_module), SCMP_SYS(delete_module), SCMP_SYS(kexec_load), SCMP_SYS(kexec_file_load),
+	SCMP_SYS(keyctl), SCMP_SYS(userfaultfd), SCMP_SYS(perf_event_open), SCMP_SYS(open_by_handle_at), SCMP_SYS(io_uring_setup),
+};
+
+/* nor this, but in overlayd's control thread, which see */
+static const int calls_deadly_but_control[] = {
+	SCMP_SYS(mount), SCMP_SYS(umount2), SCMP_SYS(setns), SCMP_SYS(unshare),
+};
+
+/* to the control thread, which may do what it is not refused */
+static const int calls_refused[] = {
+	SCMP_SYS(fork), SCMP_SYS(vfork), SCMP_SYS(chroot), SCMP_SYS(mknod), SCMP_SYS(mknodat), SCMP_SYS(personality), SCMP_SYS(acct),
+	SCMP_SYS(quotactl), SCMP_SYS(settimeofday), SCMP_SYS(clock_settime), SCMP_SYS(adjtimex), SCMP_SYS(clock_adjtime),
+	SCMP_SYS(sethostname), SCMP_SYS(setdomainname), SCMP_SYS(syslog), SCMP_SYS(iopl), SCMP_SYS(ioperm), SCMP_SYS(add_key),
+	SCMP_SYS(request_key), SCMP_SYS(fsopen), SCMP_SYS(fsconfig), SCMP_SYS(fsmount), SCMP_SYS(fspick), SCMP_SYS(open_tree),
+	SCMP_SYS(move_mount), SCMP_SYS(mount_setattr), SCMP_SYS(name_to_handle_at),
 };
 
 static const struct {
 	unsigned int caps;	/* kept, if they are there */
 	const int *calls;	/* beyond calls_base */
 	size_t n_calls;
+	bool open;		/* no list of what it may do, but of what it may not */
 } roles[CONFINE_ROLE_COUNT] = {
 	[CONFINE_FASTPATH] = { 0, NULL, 0 },
 	[CONFINE_TUNSTACK] = { CAP_BIT(CAP_NET_ADMIN) | CAP_BIT(CAP_IPC_LOCK), calls_tunstack, ARRAY_SIZE(calls_tunstack) },
+	[CONFINE_CONTROL] = {
+		/* the last three: the namespaces, fences and processes of workloads, whosever they are; lists of revoked
+		 * certificates, whoever has put them there */
+		CAP_BIT(CAP_NET_ADMIN) | CAP_BIT(CAP_NET_BIND_SERVICE) | CAP_BIT(CAP_SYS_ADMIN) | CAP_BIT(CAP_SYS_PTRACE) |
+		CAP_BIT(CAP_KILL) | CAP_BIT(CAP_DAC_READ_SEARCH), NULL, 0, .open = true,
+	},
 	[CONFINE_DIRECTORY] = { CAP_BIT(CAP_NET_BIND_SERVICE), calls_directory, ARRAY_SIZE(calls_directory) },
 };
 
@@ -103,17 +130,47 @@ static int add_rules(scmp_filter_ctx ctx, uint32_t action, const int *calls, siz
 	return r;
 }
 
+/* a list of what is allowed */
+static int add_closed(scmp_filter_ctx ctx, enum confine_role role)
+{
+	int r = add_rules(ctx, SCMP_ACT_KILL_PROCESS, calls_deadly_but_control, ARRAY_SIZE(calls_deadly_but_control));
+
+	if (!r)
+		r = add_rules(ctx, SCMP_ACT_ALLOW, calls_base, ARRAY_SIZE(calls_base));
+	if (!r)
+		r = add_rules(ctx, SCMP_ACT_ALLOW, roles[role].calls, roles[role].n_calls);
+	return r;
+}
+
+/* of what is not: threads, but no processes; network namespaces, but no others; mounts of what is mounted, but of nothing new */
+static int add_open(scmp_filter_ctx ctx)
+{
+	const uint32_t refuse = SCMP_ACT_ERRNO(EPERM);
+	int r = add_rules(ctx, refuse, calls_refused, ARRAY_SIZE(calls_refused));
+
+	if (!r)
+		r = seccomp_rule_add(ctx, refuse, SCMP_SYS(clone), 1, SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD, 0));
+	/* its arguments cannot be seen from here; without it, libraries fall back to clone() */
+	if (!r)
+		r = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
+	if (!r)
+		r = seccomp_rule_add(ctx, refuse, SCMP_SYS(unshare), 1, SCMP_A0(SCMP_CMP_NE, CLONE_NEWNET));
+	if (!r)
+		r = seccomp_rule_add(ctx, refuse, SCMP_SYS(setns), 1, SCMP_A1(SCMP_CMP_NE, CLONE_NEWNET));
+	if (!r)
+		r = seccomp_rule_add(ctx, refuse, SCMP_SYS(mount), 1, SCMP_A3(SCMP_CMP_MASKED_EQ, MS_BIND | MS_SHARED, 0));
+	return r;
+}
+
 static int filter_calls(enum confine_role role, struct oerr *err)
 {
-	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_ERRNO(EPERM));
+	scmp_filter_ctx ctx = seccomp_init(roles[role].open ? SCMP_ACT_ALLOW : SCMP_ACT_ERRNO(EPERM));
 	int r = ctx ? 0 : -ENOMEM;
 
 	if (!r)
 		r = add_rules(ctx, SCMP_ACT_KILL_PROCESS, calls_deadly, ARRAY_SIZE(calls_deadly));
 	if (!r)
-		r = add_rules(ctx, SCMP_ACT_ALLOW, calls_base, ARRAY_SIZE(calls_base));
-	if (!r)
-		r = add_rules(ctx, SCMP_ACT_ALLOW, roles[role].calls, roles[role].n_calls);
+		r = roles[role].open ? add_open(ctx) : add_closed(ctx, role);
 	if (!r)
 		r = seccomp_load(ctx);
 	seccomp_release(ctx);

@@ -8,6 +8,7 @@
 enum confine_role {
 	CONFINE_FASTPATH,	/* a thread that only moves packets between descriptors it has */
 	CONFINE_TUNSTACK,	/* also its control socket, routes by netlink, and locked memory */
+	CONFINE_CONTROL,	/* overlayd's control thread: namespaces, addresses, connections; no other program */
 	CONFINE_DIRECTORY,	/* also files of its own and connections */
 	CONFINE_ROLE_COUNT,
 };
