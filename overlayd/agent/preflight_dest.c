@@ -5,7 +5,7 @@
  * CRIU opens every file by its path at restore and refuses one whose size, mode or build-id
  * differs. All of that can be looked at beforehand. Where both nodes see one filesystem (network
  * storage, or two namespaces of one machine) the very same file is found and there is nothing to
- * compare - but what only one process may hold then stands in the way: POSIX locks.
+ * compare - but what only one process may hold then stands in the way: POSIX locks, leases.
  */
 #include "overlayd/agent/preflight.h"
 
@@ -177,6 +177,11 @@ static void check_file(struct dest *d, const Ovl__MigFile *f)
 		NO(d, "posix-lock",
 		   "%s: %s holds a POSIX lock on %s, which %s and %s share: the copy could not take it while the original "
 		   "has it",
+		   d->facts->node, f->owner, f->path, d->facts->source, d->facts->node);
+	} else if (f->lease) {
+		NO(d, "lease",
+		   "%s: %s holds a lease on %s, which %s and %s share: the copy would break it, which the frozen original cannot answer; "
+		   "have it given up first",
 		   d->facts->node, f->owner, f->path, d->facts->source, d->facts->node);
 	}
 }

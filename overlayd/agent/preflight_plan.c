@@ -145,6 +145,7 @@ static void plan_fd(struct builder *b, const struct scan_task *t, const struct s
 	for (size_t i = 0; i < d->n_locks; i++) {
 		f->lock = true;
 		f->posix_lock |= d->locks[i].kind == PROCFS_LOCK_POSIX;
+		f->lease |= d->locks[i].kind == PROCFS_LOCK_LEASE;
 	}
 }
 

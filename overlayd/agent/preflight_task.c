@@ -50,6 +50,10 @@ static void check_namespaces(const struct scan *s, const struct scan_task *t,
 		refuse(list, "user-namespace", t,
 		       WHO " runs in a user namespace of its own: it cannot be restored; start it without one",
 		       WHO_ARGS(t));
+	if (t->ns[SCAN_NS_TIME] != s->own_ns[SCAN_NS_TIME])
+		refuse(list, "time-namespace", t,
+		       WHO " runs in a time namespace of its own: it cannot be restored; start it without one",
+		       WHO_ARGS(t));
 	for (size_t i = 0; i < ARRAY_SIZE(same); i++)
 		if (t->ns[same[i].ns] != root->ns[same[i].ns])
 			refuse(list, same[i].code, t,

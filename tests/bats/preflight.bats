@@ -263,7 +263,7 @@ dest() {
 	refused "$PID" foreign-netns 'a TCP socket of another network namespace'
 }
 
-@test "refused: user, mount, IPC and PID namespaces of a child's own; one that left the network namespace" {
+@test "refused: user, mount, IPC, PID and time namespaces of a child's own; one that left the network namespace" {
 	start a userns
 	refused "$PID" user-namespace 'user namespace of its own'
 	finish a KILL
@@ -276,6 +276,9 @@ dest() {
 	start d child-ns pid
 	refused "$PID" pid-namespace
 	finish d KILL
+	start t child-ns time
+	refused "$PID" time-namespace 'the-child.[0-9]+. runs in a time namespace of its own'
+	finish t KILL
 	start e child-ns net
 	refused "$PID" netns-left 'the-child.[0-9]+., a descendant of the workload, has moved to another network namespace'
 	finish e KILL
@@ -527,12 +530,15 @@ build_id_offset() {
 	assert_eq "$(codes refuse)" ""
 }
 
-@test "destination: a POSIX lock on a file both see is refused, a flock is not" {
+@test "destination: a POSIX lock or a lease on a file both see is refused, a flock is not" {
 	start a flock "$DIR/l1"
 	dest "" -- /
 	finish a KILL
 	start b posix "$DIR/l2"
 	dest posix-lock "holds a POSIX lock on $DIR/l2, which n1 and n2 share" -- /
+	finish b KILL
+	start c lease "$DIR/l3"
+	dest lease "holds a lease on $DIR/l3, which n1 and n2 share" -- /
 }
 
 @test "destination: a lock somebody else has there on a file of that name" {

@@ -16,6 +16,7 @@
 #include <pty.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -250,6 +251,11 @@ static void do_posix(char **a)
 	CHECK(fcntl((int)CHECK(open(a[0], O_RDWR | O_CREAT, 0600)), F_SETLK, &l));
 }
 
+static void do_lease(char **a)
+{
+	CHECK(fcntl((int)CHECK(open(a[0], O_RDWR | O_CREAT, 0600)), F_SETLEASE, F_WRLCK));
+}
+
 /* PATH SIZE ["linked"]: an open file that has been removed; linked: from one of its two names */
 static void do_deleted(char **a)
 {
@@ -429,16 +435,18 @@ static void do_child_ns(char **a)
 	int flag = !strcmp(a[0], "mnt") ? CLONE_NEWNS :
 		   !strcmp(a[0], "ipc") ? CLONE_NEWIPC :
 		   !strcmp(a[0], "pid") ? CLONE_NEWPID :
+		   !strcmp(a[0], "time") ? CLONE_NEWTIME :
 					  CLONE_NEWNET;
+	const bool of_children = flag == CLONE_NEWPID || flag == CLONE_NEWTIME;
 	int sync[2];
 	char c;
 
 	CHECK(pipe(sync));
-	if (flag == CLONE_NEWPID)
+	if (of_children)
 		CHECK(unshare(flag));
 	if (!CHECK(fork())) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		if (flag != CLONE_NEWPID)
+		if (!of_children)
 			CHECK(unshare(flag));
 		prctl(PR_SET_NAME, "the-child");
 		CHECK(write(sync[1], "", 1));
@@ -621,6 +629,7 @@ int main(int argc, char **argv)
 		{ "flock", do_flock, 1 },
 		{ "ofd", do_ofd, 1 },
 		{ "posix", do_posix, 1 },
+		{ "lease", do_lease, 1 },
 		{ "deleted", do_deleted, 2 },
 		{ "open", do_open, 1 },
 		{ "chdir", do_chdir, 1 },
