@@ -419,7 +419,8 @@ SETTER(set_subnet_directory)
 	return ret;
 }
 
-static bool conf_is_host_of(struct addr_prefix prefix, vip_t vip)
+/** conf_is_host_of() - is it inside of the subnet, and neither its first nor its last address? */
+bool conf_is_host_of(struct addr_prefix prefix, vip_t vip)
 {
 	vip_t last = prefix.net | (UINT32_MAX >> prefix.len);
 

@@ -101,6 +101,7 @@ void conf_free(struct conf *conf);
 enum conf_change conf_diff_reloadable(const struct conf *a, const struct conf *b, char *what,
 				      size_t size);
 const struct conf_subnet *conf_subnet_of(const struct conf *conf, vip_t vip);
+bool conf_is_host_of(struct addr_prefix prefix, vip_t vip);
 bool conf_is_operator(const struct conf *conf, uid_t uid);
 const struct conf_peer *conf_find_peer(const struct conf *conf, const char *name);
 

@@ -244,6 +244,9 @@ static int workload_check_vip(struct overlayd *ov, vip_t vip, struct oerr *err)
 	if (!subnet)
 		return oerr_set(err, -EINVAL, "%s is in none of the subnets of %s", vip_fmt(vip).s,
 				ov->conf_path);
+	if (!conf_is_host_of(subnet->prefix, vip))
+		return oerr_set(err, -EINVAL, "%s is the first or the last address of %s, which no workload can have", vip_fmt(vip).s,
+				prefix_fmt(subnet->prefix).s);
 	if (subnet->node_vip == vip)
 		return oerr_set(err, -EEXIST, "%s is this node's own vIP (node-vip)",
 				vip_fmt(vip).s);

@@ -53,6 +53,10 @@ wait_ready() { wait_for 15 on "$1" overlayd status; }
 @test "node: an address outside every subnet, and a bad name, are refused" {
 	run_fail on n1 overlayd netns add app 10.1.2.3
 	run_fail on n1 overlayd netns add app 192.168.5.300
+	for ip in 192.168.5.0 192.168.5.255; do
+		run_fail on n1 overlayd netns add app $ip
+		assert_match "$output" "$ip is the first or the last address of 192.168.5.0/24"
+	done
 	run_fail on n1 overlayd netns add ../app 192.168.5.2
 	run_fail on n1 overlayd netns del nothing
 	run_ok lab leftovers n2 || true
