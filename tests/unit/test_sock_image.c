@@ -144,7 +144,10 @@ static void test_every_state(void **state)
 	for (unsigned int st = SOCK_ESTABLISHED; st < SOCK_STATE_COUNT; st++)
 		for (size_t i = 0; i < ARRAY_SIZE(addrs); i++)
 			for (int record = 0; record < 2; record++) {
-				(record ? sample_record : sample)(&img);
+				if (record)
+					sample_record(&img);
+				else
+					sample(&img);
 				img.state = (uint8_t)st;
 				img.family = addrs[i].family;
 				img.scope_id = addrs[i].scope;
