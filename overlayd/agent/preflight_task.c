@@ -44,15 +44,12 @@ static void check_namespaces(const struct scan *s, const struct scan_task *t,
 		{ SCAN_NS_PID, "pid-namespace", "PID" },
 		{ SCAN_NS_IPC, "ipc-namespace", "IPC" },
 		{ SCAN_NS_UTS, "uts-namespace", "UTS" },
+		{ SCAN_NS_TIME, "time-namespace", "time" },	/* whoever was restored before has one, as a tree */
 	};
 
 	if (t->ns[SCAN_NS_USER] != s->own_ns[SCAN_NS_USER])
 		refuse(list, "user-namespace", t,
 		       WHO " runs in a user namespace of its own: it cannot be restored; start it without one",
-		       WHO_ARGS(t));
-	if (t->ns[SCAN_NS_TIME] != s->own_ns[SCAN_NS_TIME])
-		refuse(list, "time-namespace", t,
-		       WHO " runs in a time namespace of its own: it cannot be restored; start it without one",
 		       WHO_ARGS(t));
 	for (size_t i = 0; i < ARRAY_SIZE(same); i++)
 		if (t->ns[same[i].ns] != root->ns[same[i].ns])

@@ -277,7 +277,7 @@ dest() {
 	refused "$PID" pid-namespace
 	finish d KILL
 	start t child-ns time
-	refused "$PID" time-namespace 'the-child.[0-9]+. runs in a time namespace of its own'
+	refused "$PID" time-namespace 'the-child.[0-9]+. is in another time namespace'
 	finish t KILL
 	start e child-ns net
 	refused "$PID" netns-left 'the-child.[0-9]+., a descendant of the workload, has moved to another network namespace'
