@@ -27,6 +27,7 @@
 #include <unistd.h>
 
 #include "overlayd/agent/fault.h"
+#include "overlayd/agent/migrate.h"
 #include "overlayd/agent/migrate_dst_priv.h"
 #include "overlayd/agent/sockmatch.h"
 #include "overlayd/agent/taskattr.h"
@@ -273,7 +274,8 @@ static int copy_restore_tree(struct dst_tree *t, struct oerr *err)
 {
 	struct migrate_dst *m = t->m;
 	cleanup_free struct criu_inherit *inherits = xcalloc(m->n_externals, sizeof(*inherits));
-	struct criu_restore_opts opts = { .netns_key = "workload", .inherits = inherits, .timeout_ms = COPY_RESTORE_MS };
+	struct criu_restore_opts opts = { .netns_key = "workload", .inherits = inherits,
+					  .timeout_ms = migrate_bound_ms(COPY_RESTORE_MS, m->plan->memory_bytes) };
 	int mended = 0;
 
 	for (size_t i = 0; i < m->n_externals; i++)
@@ -298,7 +300,8 @@ int copy_restore(struct migrate_dst *m, struct oerr *err)
 {
 	uint64_t begun = monotime_us();
 
-	if (agent_wait(&m->agent, copy_pages_ended, m, COPY_PAGES_MS, "store the memory pages", err))
+	if (agent_wait(&m->agent, copy_pages_ended, m,
+		       migrate_bound_ms(COPY_PAGES_MS, m->plan->memory_bytes), "store the memory pages", err))
 		return err->code;
 	for (size_t i = 0; i < m->n_trees; i++) {
 		if (!m->trees[i].ps_ok)
@@ -306,7 +309,8 @@ int copy_restore(struct migrate_dst *m, struct oerr *err)
 		if (copy_restore_tree(&m->trees[i], err))
 			return err->code;
 	}
-	if (agent_wait(&m->agent, copy_all_stand_or_ended, m, COPY_RESTORE_MS + 1000, "restore", err))
+	if (agent_wait(&m->agent, copy_all_stand_or_ended, m,
+		       migrate_bound_ms(COPY_RESTORE_MS + 1000, m->plan->memory_bytes), "restore", err))
 		return err->code;
 	m->restore_us = monotime_us() - begun;
 	return copy_has_failed(m, err) ? err->code : 0;

@@ -16,6 +16,9 @@
 #include "overlayd/agent/fault.h"
 #include "overlayd/common/log.h"
 
+#define BOUND_BYTES_PER_MS 10000u
+#define BOUND_MAX_MS 86400000u
+
 static int migrate_run_one(struct agent *a, const struct migrate_stage *stage, const char *side, void *role, bool committed,
 			   struct oerr *err)
 {
@@ -69,4 +72,18 @@ int migrate_run_stages(struct agent *a, const struct migrate_stage *stages, size
 			result->committed = true;
 	}
 	return 0;
+}
+
+/**
+ * migrate_bound_ms() - how long a step may take that handles @bytes of memory
+ * @base_ms: what it may take with next to none
+ *
+ * A bound for what has come to a stop without a word (a link that is dead is noticed by itself), so at 10 MB/s it is a tenth
+ * of the speed of a slow network. Return: milliseconds, a day at most.
+ */
+unsigned int migrate_bound_ms(unsigned int base_ms, uint64_t bytes)
+{
+	uint64_t ms = bytes / BOUND_BYTES_PER_MS;
+
+	return ms < BOUND_MAX_MS - base_ms ? base_ms + (unsigned int)ms : BOUND_MAX_MS;
 }

@@ -5,6 +5,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "overlayd/agent/agent.h"
 
@@ -22,5 +23,6 @@ struct migrate_result {
 
 int migrate_run_stages(struct agent *a, const struct migrate_stage *stages, size_t n, const char *side, void *role,
 		       struct migrate_result *result, struct oerr *err);
+unsigned int migrate_bound_ms(unsigned int base_ms, uint64_t bytes);
 
 #endif

@@ -374,7 +374,8 @@ static int dst_receive(void *arg, struct oerr *err)
 {
 	struct migrate_dst *m = arg;
 
-	if (agent_wait(&m->agent, dst_has_restore, m, DST_IMAGES_MS, "send its images", err))
+	if (agent_wait(&m->agent, dst_has_restore, m,
+		       migrate_bound_ms(DST_IMAGES_MS, m->plan->memory_bytes), "send its images", err))
 		return err->code;
 	if (m->recv_err.code) {
 		*err = m->recv_err;

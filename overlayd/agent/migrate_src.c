@@ -478,7 +478,8 @@ static int src_dump(void *arg, struct oerr *err)
 	src_standin_arm(m);
 	if (src_hold_freeze(m, err))
 		return err->code;
-	if (agent_wait(&m->agent, src_all_dumped_or_ended, m, SRC_DUMP_MS, "dump", err))
+	if (agent_wait(&m->agent, src_all_dumped_or_ended, m,
+		       migrate_bound_ms(SRC_DUMP_MS, m->scan->memory_bytes), "dump", err))
 		return err->code;
 	for (size_t i = 0; i < m->n_trees; i++)
 		if (m->trees[i].ended)
@@ -497,7 +498,8 @@ static int src_restore(void *arg, struct oerr *err)
 	struct migrate_src *m = arg;
 
 	if (src_send_simple(m, OVL__MIG_MSG__BODY_RESTORE, err) ||
-	    agent_wait(&m->agent, src_is_restored, m, SRC_RESTORED_MS, "restore", err))
+	    agent_wait(&m->agent, src_is_restored, m,
+		       migrate_bound_ms(SRC_RESTORED_MS, m->scan->memory_bytes), "restore", err))
 		return err->code;
 	m->t.restored = monotime_us();
 	agent_progress(&m->agent, "restore", 0, 0, "all stands at %s, %u sockets checked", m->control.host, m->sockets_checked);

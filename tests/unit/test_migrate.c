@@ -209,6 +209,15 @@ static void test_statefile_keeps_the_old_one(void **state)
 	assert_int_equal(err.code, -EBADMSG);
 }
 
+static void test_bound(void **state)
+{
+	(void)state;
+	assert_int_equal(migrate_bound_ms(30000, 0), 30000);
+	assert_int_equal(migrate_bound_ms(30000, 64u << 20), 30000 + 6710);
+	assert_int_equal(migrate_bound_ms(30000, 64ull << 30), 30000 + 6871947);
+	assert_int_equal(migrate_bound_ms(30000, UINT64_MAX), 86400000);	/* a plan that lies, too */
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -221,6 +230,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_journal_bad_ids, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_outcome, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_statefile_keeps_the_old_one, setup, teardown),
+		cmocka_unit_test(test_bound),
 	};
 
 	log_init("test_migrate", LOG_LVL_ERROR, NULL);
