@@ -12,7 +12,7 @@ DESTDIR	?=
 
 PKGS	:= libnl-3.0 libnl-route-3.0 libprotobuf-c libssl libcrypto sqlite3 jansson libconfuse
 # only what builds needs the packages; help and clean must work before anything is installed
-BARE	:= help clean deps list-unit-tests list-fuzzers
+BARE	:= help clean deps list-unit-tests list-thread-tests list-fuzzers
 ifneq ($(filter-out $(BARE),$(or $(MAKECMDGOALS),all)),)
 ifeq ($(DEPS_DONE),)
 DEPS_OUT := $(shell scripts/install-deps >&2 && echo ok)
@@ -27,15 +27,17 @@ endif
 WARN	:= -Wall -Wextra -Werror -Wshadow -Wpointer-arith -Wwrite-strings -Wstrict-prototypes -Wmissing-prototypes \
 	   -Wno-missing-field-initializers -Wvla
 OPT	?= -O2 -g
+# SAN=1: AddressSanitizer and UndefinedBehaviorSanitizer; SAN=thread: ThreadSanitizer
+comma	:= ,
 ifneq ($(SAN),)
-OPT	:= -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
+SANITIZE := -fsanitize=$(if $(filter thread,$(SAN)),thread,address$(comma)undefined -fno-sanitize-recover=all)
+OPT	:= -O1 -g -fno-omit-frame-pointer $(SANITIZE)
 endif
 CPPFLAGS += -D_GNU_SOURCE -I. -I$(BUILD)/gen -DOVERLAYD_LIBEXEC_DIR='"$(prefix)/lib/overlayd"' -MMD -MP
 # FAULTS=1: named fault points of migrations are live (overlayd/agent/fault.h); for tests only
 CPPFLAGS += $(if $(FAULTS),-DOVERLAYD_FAULTS)
 CFLAGS	+= -std=gnu11 $(WARN) $(OPT) $(PKG_CFLAGS) $(EXTRA_CFLAGS)
-comma	:= ,
-LDFLAGS	+= $(if $(SAN),-fsanitize=address$(comma)undefined)
+LDFLAGS	+= $(SANITIZE)
 Q	:= $(if $(filter 1,$(V)),,@)
 
 LIBS_nl		:= -lnl-route-3 -lnl-3
@@ -47,6 +49,7 @@ LIBS_lwip	:= -llwip
 
 PROGRAMS	:=
 UNIT_TESTS	:=
+THREAD_TESTS	:= test_fastpath test_dirsqlite
 FUZZERS		:=
 SHARED		:=
 
@@ -126,12 +129,14 @@ unit-tests: $(UNIT_TESTS:%=$(BUILD)/tests/%)	## build the unit tests
 fuzzers: $(FUZZERS:%=$(BUILD)/fuzz/%)	## build the fuzzers (clang)
 list-unit-tests:
 	@echo $(UNIT_TESTS)
+list-thread-tests:	# of what has threads
+	@echo $(THREAD_TESTS)
 list-fuzzers:
 	@echo $(FUZZERS)
 
 check:		## every test: unit (plain, sanitizers, valgrind), fuzzers briefly, lint, bats
 	BUILD=$(BUILD) tests/run
-check-%:	## one stage of it: check-unit, check-asan, check-valgrind, check-fuzz, check-lint, check-bats
+check-%:	## one stage of it: check-unit, check-asan, check-tsan, check-valgrind, check-fuzz, check-lint, check-bats
 	BUILD=$(BUILD) tests/run $*
 lint:		## clang with -Werror, cppcheck, shellcheck
 	BUILD=$(BUILD) tests/run lint
@@ -181,4 +186,4 @@ clean:		## remove what was built
 help:		## this list
 	@grep -hE '^[a-z%-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## */\t/' | expand -t 14 | sort
 
-.PHONY: all programs unit-tests fuzzers list-unit-tests list-fuzzers check lint soak-standin fuzz bench demo install deps clean help
+.PHONY: all programs unit-tests fuzzers list-unit-tests list-thread-tests list-fuzzers check lint soak-standin fuzz bench demo install deps clean help
