@@ -203,6 +203,20 @@ static int conf_set_number(unsigned int *to, const char *text, uint64_t min, uin
 	return ret;
 }
 
+/* the number @text begins with, 32 bits at most; @unit: what is behind it */
+static int conf_split(const char *text, uint64_t *number, const char **unit)
+{
+	size_t len = strspn(text, "0123456789");
+	char digits[16];
+
+	if (len >= sizeof(digits))
+		return -ERANGE;
+	memcpy(digits, text, len);
+	digits[len] = '\0';
+	*unit = text + len;
+	return util_parse_u64(digits, 0, UINT32_MAX, number) ? -EINVAL : 0;
+}
+
 /* "250ms", "30s" or "30", "2m" */
 static int conf_set_duration(unsigned int *to_ms, const char *text, uint64_t min_ms,
 			     uint64_t max_ms)
@@ -211,18 +225,14 @@ static int conf_set_duration(unsigned int *to_ms, const char *text, uint64_t min
 		const char *suffix;
 		unsigned int ms;
 	} units[] = { { "ms", 1 }, { "s", 1000 }, { "m", 60000 }, { "", 1000 } };
-	size_t digits = strspn(text, "0123456789");
-	char number[16];
+	const char *unit;
 	uint64_t v;
+	int ret = conf_split(text, &v, &unit);
 
-	if (digits >= sizeof(number))
-		return -ERANGE;
-	memcpy(number, text, digits);
-	number[digits] = '\0';
-	if (util_parse_u64(number, 0, UINT32_MAX, &v))
-		return -EINVAL;
+	if (ret)
+		return ret;
 	for (size_t i = 0; i < ARRAY_SIZE(units); i++) {
-		if (strcmp(text + digits, units[i].suffix))
+		if (strcmp(unit, units[i].suffix))
 			continue;
 		v *= units[i].ms;
 		if (v < min_ms || v > max_ms)
@@ -237,20 +247,16 @@ static int conf_set_duration(unsigned int *to_ms, const char *text, uint64_t min
 static int conf_set_size(uint64_t *to, const char *text, uint64_t min, uint64_t max)
 {
 	static const char units[] = "KMG";
-	size_t digits = strspn(text, "0123456789");
-	char number[16];
+	const char *unit;
 	uint64_t v;
+	int ret = conf_split(text, &v, &unit);
 
-	if (digits >= sizeof(number))
-		return -ERANGE;
-	memcpy(number, text, digits);
-	number[digits] = '\0';
-	if (util_parse_u64(number, 0, UINT32_MAX, &v))
-		return -EINVAL;
-	if (text[digits]) {
-		const char *u = strchr(units, text[digits]);
+	if (ret)
+		return ret;
+	if (unit[0]) {
+		const char *u = strchr(units, unit[0]);
 
-		if (!u || text[digits + 1])
+		if (!u || unit[1])
 			return -EINVAL;
 		v <<= 10 * (u - units + 1);
 	}
