@@ -19,6 +19,7 @@
 #include "overlayd/common/conn.h"
 #include "overlayd/common/crlwatch.h"
 #include "overlayd/common/util.h"
+#include "tests/unit/testloop.h"
 #include "tests/unit/testpki.h"
 
 static struct testpki pki;
@@ -150,28 +151,6 @@ static void rig_fini(struct rig *r)
 	end_fini(&r->server);
 	conn_listener_free(r->l);
 }
-
-static void on_tick(struct ev_loop *l, ev_timer *w, int revents)
-{
-	(void)l;
-	(void)revents;
-	++*(unsigned int *)w->data;
-}
-
-/* run the loop until @cond, 10 s at most; the tick lets it see what is no event of this loop */
-#define AWAIT(cond)                                                                                                                    \
-	do {                                                                                                                           \
-		unsigned int ticks_ = 0;                                                                                               \
-		ev_timer t_;                                                                                                           \
-		ev_timer_init(&t_, on_tick, .01, .01);                                                                                 \
-		t_.data = &ticks_;                                                                                                     \
-		ev_timer_start(loop, &t_);                                                                                             \
-		while (!(cond) && ticks_ < 1000)                                                                                       \
-			ev_run(loop, EVRUN_ONCE);                                                                                      \
-		ev_timer_stop(loop, &t_);                                                                                              \
-		if (!(cond))                                                                                                           \
-			fail_msg("not in time: %s", #cond);                                                                            \
-	} while (0)
 
 static void rig_connect(struct rig *r, SSL_CTX *client_tls)
 {

@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include "overlayd/peer.c"
+#include "tests/unit/testloop.h"
 #include "tests/unit/testpki.h"
 
 #include <arpa/inet.h>
@@ -235,28 +236,6 @@ static unsigned int links_of(const struct peers *ps)
 		n++;
 	return n;
 }
-
-static void on_tick(struct ev_loop *l, ev_timer *w, int revents)
-{
-	(void)l;
-	(void)revents;
-	++*(unsigned int *)w->data;
-}
-
-/* run the loop until @cond, a minute at most */
-#define AWAIT(cond)                                                                                                                    \
-	do {                                                                                                                           \
-		unsigned int ticks_ = 0;                                                                                               \
-		ev_timer t_;                                                                                                           \
-		ev_timer_init(&t_, on_tick, .01, .01);                                                                                 \
-		t_.data = &ticks_;                                                                                                     \
-		ev_timer_start(loop, &t_);                                                                                             \
-		while (!(cond) && ticks_ < 6000)                                                                                       \
-			ev_run(loop, EVRUN_ONCE);                                                                                      \
-		ev_timer_stop(loop, &t_);                                                                                              \
-		if (!(cond))                                                                                                           \
-			fail_msg("not in time: %s", #cond);                                                                            \
-	} while (0)
 
 /* in vain, but it says why: that is known before the time is up, however slow this machine is */
 static void ask_refused(struct peer *p, struct answer *a)
