@@ -20,7 +20,7 @@ ms-churn_SRC	:= tests/lib/churn.c tests/lib/chk.c tests/lib/packet.c $(common_SR
 ms-churn_LIBS	:= -lpthread
 # blocks of 1 KiB, each echoed before the next, by ends that move themselves (tests/bench/thesis)
 PROGRAMS		+= ms-blockecho
-ms-blockecho_SRC	:= tests/lib/blockecho.c $(common_SRC)
+ms-blockecho_SRC	:= tests/lib/blockecho.c tests/lib/door.c $(common_SRC)
 # messages of one size from a producer to a consumer (tests/bench/paper2001)
 PROGRAMS		+= ms-prodcons
-ms-prodcons_SRC		:= tests/lib/prodcons.c $(common_SRC)
+ms-prodcons_SRC		:= tests/lib/prodcons.c tests/lib/door.c $(common_SRC)

@@ -30,6 +30,7 @@
 #include "overlayd/common/addr.h"
 #include "overlayd/common/monotime.h"
 #include "overlayd/common/util.h"
+#include "tests/lib/door.h"
 
 #define BLOCK 1024
 #define LIST_MAX 16
@@ -155,19 +156,10 @@ static void relay_one(int fd, const struct sockaddr_in *to)
 /* with @to each connection is passed on there, else echoed */
 static int serve(const struct sockaddr_in *addr, const struct sockaddr_in *to, const char *ready)
 {
-	int fd = socket(AF_INET, SOCK_STREAM, 0), one = 1;
-	FILE *f;
+	int fd = door_open(addr, ready);
 
-	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-	if (fd < 0 || bind(fd, (const struct sockaddr *)addr, sizeof(*addr)) || listen(fd, 4)) {
-		perror("ms-blockecho: listen");
+	if (fd < 0)
 		return 1;
-	}
-	f = fopen(ready, "w");
-	if (!f || fprintf(f, "%d\n", (int)getpid()) < 0 || fclose(f)) {
-		perror(ready);
-		return 1;
-	}
 	for (;;) {
 		int conn = accept(fd, NULL, NULL);
 

@@ -22,6 +22,7 @@
 #include "overlayd/common/addr.h"
 #include "overlayd/common/monotime.h"
 #include "overlayd/common/util.h"
+#include "tests/lib/door.h"
 
 #define SIZE_MAX_BYTES (1u << 20)
 #define PATTERN 251	/* prime: a message of any usual size begins elsewhere in it each time */
@@ -81,19 +82,10 @@ static void consume_one(int fd)
 
 static int consume(const struct sockaddr_in *addr, const char *ready)
 {
-	int fd = socket(AF_INET, SOCK_STREAM, 0), one = 1;
-	FILE *f;
+	int fd = door_open(addr, ready);
 
-	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-	if (fd < 0 || bind(fd, (const struct sockaddr *)addr, sizeof(*addr)) || listen(fd, 4)) {
-		perror("ms-prodcons: listen");
+	if (fd < 0)
 		return 1;
-	}
-	f = fopen(ready, "w");
-	if (!f || fprintf(f, "%d\n", (int)getpid()) < 0 || fclose(f)) {
-		perror(ready);
-		return 1;
-	}
 	for (;;) {
 		int conn = accept(fd, NULL, NULL);
 
