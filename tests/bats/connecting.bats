@@ -5,15 +5,14 @@
 #   ovl-fabric:  ve-app -- app 192.168.5.2 (slot 1), the client      hold-app == tunstack, /run/app.sock
 #                ve-db  -- db  192.168.5.7 (slot 2), the server
 load helpers
+load fabricnode
 
 setup() {
 	need_root
 	export FABRICTOOL="$BUILD/bin/fabrictool -s 192.168.5.0/24=192.168.5.200"
 	DIR=$BATS_TEST_TMPDIR
-	spawn node unshare -n -m bash -c 'mount --make-rprivate / && mount -t tmpfs none /run && ip link set lo up &&
-		>/run/ready && exec sleep 300'
+	fabric_node node
 	NODE=$SPAWNED
-	wait_for 10 test -e "/proc/$NODE/root/run/ready"
 	run_ok in_node $FABRICTOOL ensure app 1 192.168.5.2
 	run_ok in_node $FABRICTOOL ensure db 2 192.168.5.7
 	run_ok in_node $FABRICTOOL activate app 1 192.168.5.2
@@ -24,13 +23,10 @@ setup() {
 
 teardown() {
 	if [ -z "${BATS_TEST_COMPLETED:-}" ]; then cat "/proc/$NODE/root/run/app.log" "$DIR"/*.err >&2; fi
-	[ "$(cat "/proc/$STACK/comm" 2>/dev/null)" = tunstack ] && kill "$STACK"
+	_lives_as tunstack "$STACK" && kill "$STACK"
 	end_spawned
 }
 
-in_node() { nsenter -t "$NODE" -n -m -- "$@"; }
-stack() { in_node "$BUILD/bin/stacktool" /run/app.sock "$@"; }
-state() { sed -nE '$s/.* '"$1"'=([0-9a-z]+).*/\1/p' <<<"$output"; }
 program() { # NAME NETNS ARGS...
 	spawn "$1" nsenter -t "$NODE" -n -m -- ip netns exec "$2" "${PYTHON:-python3}" -S "$TOP/tests/lib/connecting.py" "${@:3}"
 }

@@ -4,11 +4,12 @@
 #   ovl-fabric:  ve-app -- app 192.168.5.2 (slot 1)    hold-app == tunstack, /run/app.sock
 #                ve-db  -- db  192.168.5.7 (slot 2)
 load helpers
+load fabricnode
 
 setup() {
 	need_root
 	export FABRICTOOL="$BUILD/bin/fabrictool -s 192.168.5.0/24=192.168.5.200"
-	node_up node
+	fabric_node node
 	NODE=$SPAWNED
 	run_ok in_node $FABRICTOOL ensure app 1 192.168.5.2
 	run_ok in_node $FABRICTOOL ensure db 2 192.168.5.7
@@ -24,19 +25,7 @@ teardown() {
 	end_spawned
 }
 
-_lives_as() { [ "$(cat "/proc/$2/comm" 2>/dev/null)" = "$1" ]; }
-_gone() { ! _lives_as "$@"; }
-
-node_up() { # NAME: $SPAWNED
-	spawn "$1" unshare -n -m bash -c 'mount --make-rprivate / && mount -t tmpfs none /run && ip link set lo up &&
-		>/run/ready && exec sleep 3600'
-	wait_for 10 test -e "/proc/$SPAWNED/root/run/ready"
-}
-
-in_pid() { nsenter -t "$1" -n -m -- "${@:2}"; }
-in_node() { in_pid "$NODE" "$@"; }
 fab() { in_node ip -n ovl-fabric "$@"; }
-stack() { in_node "$BUILD/bin/stacktool" /run/app.sock "$@"; }
 
 stack_up() { # NODE LIMIT: $STACK
 	run_ok in_pid "$1" "$BUILD/bin/stacktool" spawn app 1 192.168.5.2 /run/app.sock /run/app.log "$2" /run/netns/ovl-fabric
@@ -160,7 +149,7 @@ dropped_at_least() { run_ok stack status && [ "$(state dropped)" -ge "$1" ]; }
 
 @test "tunstack: held packets go to another node's tunstack, in order, before its own" {
 	local there
-	node_up there
+	fabric_node there
 	there=$SPAWNED
 	run_ok in_pid "$there" $FABRICTOOL ensure app 1 192.168.5.2
 	run_ok in_pid "$there" $FABRICTOOL ensure db 2 192.168.5.7

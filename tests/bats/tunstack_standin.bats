@@ -5,16 +5,15 @@
 #   ovl-fabric:  ve-app -- app 192.168.5.2 (slot 1), the server      hold-app == tunstack, /run/app.sock
 #                ve-db  -- db  192.168.5.7 (slot 2), the clients
 load helpers
+load fabricnode
 
 setup() {
 	need_root
 	export FABRICTOOL="$BUILD/bin/fabrictool -s 192.168.5.0/24=192.168.5.200"
 	DIR=$BATS_TEST_TMPDIR
 	: >"$DIR/stacks"
-	spawn node unshare -n -m bash -c 'mount --make-rprivate / && mount -t tmpfs none /run && ip link set lo up &&
-		>/run/ready && exec sleep 3600'
+	fabric_node node
 	NODE=$SPAWNED
-	wait_for 10 test -e "/proc/$NODE/root/run/ready"
 	run_ok in_node $FABRICTOOL ensure app 1 192.168.5.2
 	run_ok in_node $FABRICTOOL ensure db 2 192.168.5.7
 	run_ok in_node $FABRICTOOL activate app 1 192.168.5.2
@@ -32,11 +31,6 @@ teardown() {
 	end_spawned
 }
 
-_lives_as() { [ "$(cat "/proc/$2/comm" 2>/dev/null)" = "$1" ]; }
-_gone() { ! _lives_as "$@"; }
-
-in_node() { nsenter -t "$NODE" -n -m -- "$@"; }
-stack() { in_node "$BUILD/bin/stacktool" /run/app.sock "$@"; }
 in_db() { nsenter -t "$NODE" -n -m -- ip netns exec db "$@"; }
 
 stack_up() {
@@ -45,8 +39,6 @@ stack_up() {
 	echo "$STACK" >>"$DIR/stacks"
 }
 
-# VALUE of KEY in the last line of $output
-state() { sed -nE '$s/.* '"$1"'=([0-9a-z]+).*/\1/p' <<<"$output"; }
 
 serve() {
 	spawn srv nsenter -t "$NODE" -n -m -- ip netns exec app "${PYTHON:-python3}" -S "$TOP/tests/lib/standinpeer.py" serve 192.168.5.2 80 "$DIR"
