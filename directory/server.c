@@ -10,6 +10,8 @@
  *   Timers     tick, TICK_S: upkeep of the store, and connections that do not greet within GREET_US end. pump, PUMP_S: runs while a
  *              watcher is behind, and sends it more as its connection drains.
  *   Pressure   a client that does not read its answers is not read any more (CONN_QUEUE_HIGH) until it has.
+ *   Strangers  at most STRANGERS_MAX connections have not greeted: then the one that is at it for longest goes, those with a
+ *              certificate of the cluster last. So who only keeps places keeps no node out, and takes no descriptors.
  *   Dead peers TCP itself tells (keepalive and user timeout, 30 s): leases are about nodes, not connections.
  *   Closing    clients first (their pending answers are dropped), then the backend, which finishes what it was given.
  */
@@ -30,6 +32,7 @@
 #define PUMP_S 0.02
 #define GREET_US 5000000u
 #define DEAD_PEER_MS 30000
+#define STRANGERS_MAX 256	/* connections that have not greeted */
 
 struct server_client {
 	struct rpc_client rpc;		/* valid once @up */
@@ -151,6 +154,27 @@ static void client_tcp_options(int fd)
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 }
 
+/* room for one more that has not greeted */
+static void strangers_bound(struct dirserver *ds)
+{
+	struct server_client *sc, *oldest = NULL;
+	unsigned int n = 0;
+
+	/* the newest is first */
+	LIST_FOREACH(sc, &ds->clients, link) {
+		if (sc->up && sc->rpc.greeted)
+			continue;
+		n++;
+		if (!oldest || !sc->up || oldest->up)
+			oldest = sc;
+	}
+	if (n < STRANGERS_MAX)
+		return;
+	LOG_LIMITED(LOG_LVL_WARN, "server", ds->now.mono_us, "%s: too many are connecting at once, this one for longest",
+		    conn_peer_addr(oldest->conn).s);
+	client_free(oldest);
+}
+
 static void server_accepted(int fd, enum conn_kind kind, const uint8_t id[CONN_ID_LEN], const struct sockaddr_in *from, void *arg)
 {
 	static const struct conn_ops ops = { client_up, client_frame, client_down, client_drained };
@@ -167,6 +191,7 @@ static void server_accepted(int fd, enum conn_kind kind, const uint8_t id[CONN_I
 		return;
 	}
 	client_tcp_options(fd);
+	strangers_bound(ds);
 	sc = xcalloc(1, sizeof(*sc));
 	sc->ds = ds;
 	sc->since_us = ds->now.mono_us;

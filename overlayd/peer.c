@@ -285,21 +285,33 @@ struct peer *peer_get(struct peers *ps, const char *name, const struct sockaddr_
 	return p;
 }
 
+/* the adopted link that has been greeting for longest; those with a certificate of the cluster last */
+static struct peer_link *peer_oldest_stranger(const struct peers *ps)
+{
+	struct peer_link *oldest = NULL;
+
+	/* the newest is first */
+	for (struct peer_link *l = ps->links; l; l = l->next)
+		if (!l->ours && !l->ready && (!oldest || !l->peer || oldest->peer))
+			oldest = l;
+	return oldest;
+}
+
 /**
  * peer_adopt() - another node has connected (CONN_KIND_CONTROL)
  * @fd: taken over, also on failure
  *
- * Return: 0; -EBUSY too many that have not said hello; -errno with @err.
+ * When too many have not said hello, the one that is at it for longest goes: who only keeps a place must not keep nodes out.
+ *
+ * Return: 0; -errno with @err.
  */
 int peer_adopt(struct peers *ps, int fd, struct oerr *err)
 {
 	struct peer_link *l;
 	struct conn_cfg cfg;
 
-	if (ps->strangers >= STRANGERS_MAX) {
-		close(fd);
-		return oerr_set(err, -EBUSY, "too many nodes are connecting at once");
-	}
+	if (ps->strangers >= STRANGERS_MAX)
+		peer_link_lost(peer_oldest_stranger(ps), "too many nodes are connecting at once, this one for longest", false);
 	l = peer_link_new(ps, NULL);
 	cfg = peer_link_conn_cfg(l);
 	l->conn = conn_accept_tls(&cfg, fd, err);

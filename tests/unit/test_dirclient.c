@@ -10,12 +10,15 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "directory/server.h"
+#include "overlayd/common/conn.h"
 #include "overlayd/common/log.h"
 #include "overlayd/common/util.h"
 #include "overlayd/dirclient.h"
@@ -628,12 +631,52 @@ static void test_learn(void **state)
 	dirserver_free(ds);
 }
 
+static unsigned int open_fds(void)
+{
+	DIR *d = opendir("/proc/self/fd");
+	unsigned int n = 0;
+
+	assert_non_null(d);
+	while (readdir(d))
+		n++;
+	closedir(d);
+	return n;
+}
+
+/* those who begin a connection and say nothing more take few descriptors, and keep no node out */
+static void test_silent_strangers(void **state)
+{
+	struct fixture *f = *state;
+	struct dirserver *ds = server(f, 0);
+	const struct sockaddr_in at = dirserver_addr(ds);
+	const vip_t one = VIP(2);
+	struct conn_preface_wire preface;
+	unsigned int before;
+	int fds[400];
+
+	conn_preface_encode(&preface, CONN_KIND_DIRECTORY, NULL);
+	before = open_fds();
+	for (unsigned int i = 0; i < ARRAY_SIZE(fds); i++) {
+		fds[i] = socket(AF_INET, SOCK_STREAM, 0);
+		assert_int_equal(connect(fds[i], (const struct sockaddr *)&at, sizeof(at)), 0);
+		assert_int_equal(send(fds[i], &preface, sizeof(preface), 0), sizeof(preface));
+		for (int turn = 0; turn < 4; turn++)
+			ev_run(f->loop, EVRUN_NOWAIT);
+	}
+	assert_true(open_fds() - before - ARRAY_SIZE(fds) < 300);
+	ASK(f, dirclient_register(client(f, 1, &at), "app", &one, 1, CB));
+	assert_int_equal(ans.code, 0);
+	for (unsigned int i = 0; i < ARRAY_SIZE(fds); i++)
+		close(fds[i]);
+	dirserver_free(ds);
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		T(test_register_and_ask), T(test_list_pages), T(test_move), T(test_restart_and_resume), T(test_queued), T(test_back_off_is_cut_short),
-		T(test_lazy_and_failover), T(test_lease), T(test_several_connections), T(test_learn),
+		T(test_lazy_and_failover), T(test_lease), T(test_several_connections), T(test_learn), T(test_silent_strangers),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -633,6 +633,34 @@ static void test_too_many(void **state)
 	node_stop(&a);
 }
 
+/* those who begin and say nothing more cannot keep a node out: the oldest of them goes */
+static void test_silent_strangers(void **state)
+{
+	struct node a = { 0 }, b = { 0 };
+	struct conn_preface_wire preface;
+	int fds[STRANGERS_MAX + 40];
+	char c;
+
+	(void)state;
+	node_start(&a, loop, 0, (struct peers_cfg){ 0 });
+	node_start(&b, loop, 1, (struct peers_cfg){ 0 });
+	conn_preface_encode(&preface, CONN_KIND_CONTROL, NULL);
+	for (unsigned int i = 0; i < ARRAY_SIZE(fds); i++) {
+		fds[i] = socket(AF_INET, SOCK_STREAM, 0);
+		assert_int_equal(connect(fds[i], (struct sockaddr *)&a.at, sizeof(a.at)), 0);
+		assert_int_equal(send(fds[i], &preface, sizeof(preface), 0), sizeof(preface));
+		AWAIT(a.adopted == i + 1);
+	}
+	assert_true(a.ps->strangers <= STRANGERS_MAX);
+	AWAIT(recv(fds[0], &c, 1, MSG_DONTWAIT) == 0 || (errno != EAGAIN && errno != EINTR));
+	peer_want(peer_get(b.ps, "n1", &a.at), true);
+	AWAIT(a.ups == 1 && b.ups == 1);
+	node_stop(&b);
+	node_stop(&a);
+	for (unsigned int i = 0; i < ARRAY_SIZE(fds); i++)
+		close(fds[i]);
+}
+
 static const struct peers_cfg sealed_cfg = { .encrypt = true, .rekey_ms = 50,
 					     .ciphers = { CRYPTO_AES_128_GCM, CRYPTO_CHACHA20_POLY1305 } };
 
@@ -785,7 +813,8 @@ int main(void)
 		cmocka_unit_test(test_both_dial),	cmocka_unit_test(test_resend),			  cmocka_unit_test(test_restart),
 		cmocka_unit_test(test_replaces_forgotten), cmocka_unit_test(test_version_mismatch),	  cmocka_unit_test(test_wrong_node),
 		cmocka_unit_test(test_hello_lies),	cmocka_unit_test(test_keepalive),		  cmocka_unit_test(test_moved),
-		cmocka_unit_test(test_too_many),	cmocka_unit_test(test_backoff),			  cmocka_unit_test(test_asked),
+		cmocka_unit_test(test_too_many),
+		cmocka_unit_test(test_silent_strangers),	cmocka_unit_test(test_backoff),			  cmocka_unit_test(test_asked),
 		cmocka_unit_test(test_tunnel_keys),	cmocka_unit_test(test_revoked),
 		cmocka_unit_test(test_tunnel_keys_crossing), cmocka_unit_test(test_tunnel_mismatch),
 	};
