@@ -11,7 +11,8 @@
  *              is told; fence and capture end (ACK, FIN, RST and held packets follow); the processes run.
  *   Repeatable at every step: parking gives the same records, pushing knows what is there (tunstack/handback.h).
  *   Dead       a tunstack that may have answered and died took its knowledge along: which connections it took bytes for nobody knows.
- *              All it stood for are aborted, and named: a connection with a hole would wait for ever.
+ *              All it stood for are aborted, and named: a connection with a hole would wait for ever. One that was connecting is
+ *              left alone: connect() gets an answer, or ends by its own time.
  *   Guarded by tests/bats/standin_move.bats, docs/invariants.md M-18, M-19
  */
 #include "overlayd/agent/giveback.h"

@@ -206,14 +206,19 @@ int loose_in_put(struct loose_in *in, int netns_fd, loose_listener_fn listener, 
 	return ret;
 }
 
+static bool loose_same_ends(const struct sock_image *a, const struct sock_image *b)
+{
+	return a->rport == b->rport && a->lport == b->lport && !memcmp(a->raddr, b->raddr, sizeof(a->raddr)) &&
+	       !memcmp(a->laddr, b->laddr, sizeof(a->laddr));
+}
+
 /* a half-open connection of a stand-in's, which has no bytes: loose_in_go() must see to it, too */
 static void loose_in_note(struct loose_in *in, const struct sock_image *rec)
 {
 	struct sock_image img = *rec;
 
 	for (size_t i = 0; i < in->n_waiting; i++)
-		if (in->waiting[i].rport == rec->rport && in->waiting[i].lport == rec->lport &&
-		    !memcmp(in->waiting[i].raddr, rec->raddr, sizeof(rec->raddr)))
+		if (loose_same_ends(&in->waiting[i], rec))
 			return;
 	img.sndq = img.rcvq = img.taken = img.oos = NULL;
 	loose_in_add(in, &img);
