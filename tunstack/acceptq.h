@@ -10,7 +10,7 @@
  *   acceptq_attach()     ... to the ingress of the namespace's lo and eth0. acceptq_open() does both.
  *   acceptq_expect()     one connection, which may come into being once, by exactly the right ACK.
  *   acceptq_inject()     ... which is sent here, with what its peer has sent since, from inside the
- *   namespace. Not for SYN_RECV: there the ACK is the peer's to send.
+ *                        namespace. Not for SYN_RECV: there the ACK is the peer's to send.
  *   acceptq_is_assigned()  did it come to that?
  *   acceptq_check()      is each in the kernel, with every byte?
  *   acceptq_leave()      handshakes that are not over may end after us.

@@ -551,9 +551,7 @@ static int decode_frame(const uint8_t *buf, size_t len, size_t *header, size_t *
 {
 	if (len < SOCK_IMAGE_HEADER_V1 || GET(buf, magic) != SOCK_IMAGE_MAGIC)
 		return -EBADMSG;
-	if (!GET(buf, compat) || GET(buf, compat) > SOCK_IMAGE_VERSION || GET(buf,
-									      version) < GET(buf,
-											     compat))
+	if (!GET(buf, compat) || GET(buf, compat) > SOCK_IMAGE_VERSION || GET(buf, version) < GET(buf, compat))
 		return -EPROTONOSUPPORT;
 	*header = GET(buf, header_len);
 	*total = GET(buf, total_len);

@@ -4,8 +4,9 @@
  * Theory of operation
  *   Purpose    while a process is frozen its peers are answered as its kernel would have; what they
  *              were told (bytes taken, FIN, acknowledgements) is handed back as records, exactly.
- *   Not here   packets in (stack_in.c), the answer to a SYN (stack_syn.c), packets out and timers (stack_out.c); descriptors, clocks,
- *              routes; who loads and exports when (standin.c); connections being made (newconn.c).
+ *   Not here   packets in (stack_in.c), the answer to a SYN (stack_syn.c), packets out and timers
+ *              (stack_out.c); descriptors, clocks, routes; who loads and exports when (standin.c);
+ *              connections being made (newconn.c).
  *   lwIP       does the receiving half: sequence numbers, reassembly, states, when to acknowledge.
  *              Sequence space goes in as it is: pcb->snd_nxt is the kernel's from the start, so an
  *              acknowledgement of anything in flight is good. Its send queue stays empty: 180 pbufs
@@ -617,9 +618,9 @@ static void export_undo(struct conn *c, struct sock_image *rec)
  * stack_export() - every socket leaves as a record, in the order they were loaded
  * @fn: is given each; see stack_record_fn
  *
- * Acknowledgements that are due go out first, and the first of what has been in flight for long (stack_out_last()); nothing
- * afterwards. Return: 0, the stack is empty; or
- * what @fn returned, the rest is still loaded.
+ * Acknowledgements that are due go out first, and the first of what has been in flight for long
+ * (stack_out_last()); nothing afterwards. Return: 0, the stack is empty; or what @fn returned, the
+ * rest is still loaded.
  */
 int stack_export(struct stack *s, stack_record_fn fn, void *arg, uint64_t now_us)
 {

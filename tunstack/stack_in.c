@@ -400,7 +400,7 @@ bool stack_in_segment(struct conn *c, struct stack_segment *seg, uint64_t now_us
 	unsigned int flags = seg->pkt.tcp_flags;
 
 	if (c->connecting)
-		return stack_syn_segment(c, seg, now_us);
+		return stack_syn_segment(c, seg);
 	if (!c->pcb)
 		return on_dead(c, seg, now_us);
 	if (flags & OFFLOAD_TCP_RST)

@@ -114,7 +114,7 @@ void stack_in_drop_pcb(struct conn *c);
 const char *stack_syn_unsuitable(const struct sock_image *img);
 bool stack_syn_consistent(const struct sock_image *img);
 void stack_syn_load(struct conn *c);
-bool stack_syn_segment(struct conn *c, const struct stack_segment *in, uint64_t now_us);
+bool stack_syn_segment(struct conn *c, const struct stack_segment *in);
 bool stack_syn_build(const struct conn *c, struct segment *seg);
 
 /* stack_out.c */

@@ -145,12 +145,11 @@ static void agree(struct conn *c, const struct segment *seg)
  *
  * Return: as stack_input().
  */
-bool stack_syn_segment(struct conn *c, const struct stack_segment *in, uint64_t now_us)
+bool stack_syn_segment(struct conn *c, const struct stack_segment *in)
 {
-	struct sock_image before = c->img;
+	struct conn before;
 	struct segment seg;
 
-	(void)now_us;
 	if (c->left || !segment_parse(in->packet, in->pkt.len, &seg))
 		return leave(c);
 	if (seg.flags & OFFLOAD_TCP_RST) {
@@ -161,11 +160,10 @@ bool stack_syn_segment(struct conn *c, const struct stack_segment *in, uint64_t 
 	}
 	if (!is_answer(c, &seg))
 		return leave(c);
+	before = *c;
 	agree(c, &seg);
 	if (stack_connected(c)) {	/* no memory: as if it was lost on the way */
-		c->img = before;
-		c->una = before.snd_una;
-		c->rcv_nxt = before.rcv_nxt;
+		*c = before;
 		return true;
 	}
 	c->connecting = false;
