@@ -148,13 +148,23 @@ static void daemon_peer_up_cb(void *ctx, struct peer *p, bool restarted)
 		fastpath_post(ov->fastpath, &(struct fp_update){ .kind = FP_NODE, .node = peer_addr(p) });
 }
 
-/* nothing that is sealed with its keys is opened any more, by whatever way they were come by */
+/* nothing that is sealed with its keys is opened any more, by whatever way they were come by; without keys nothing is that
+ * comes from where it is */
 static void daemon_revoked_cb(void *ctx, struct peer *p, const struct sockaddr_in *at)
+{
+	const struct overlayd *ov = ctx;
+	enum fp_update_kind kind = ov->conf->tunnel.encryption ? FP_FORGET_KEYS : FP_BAR;
+
+	(void)p;
+	fastpath_post(ov->fastpath, &(struct fp_update){ .kind = kind, .node = *at });
+}
+
+static void daemon_proven_cb(void *ctx, struct peer *p, const struct sockaddr_in *at)
 {
 	const struct overlayd *ov = ctx;
 
 	(void)p;
-	fastpath_post(ov->fastpath, &(struct fp_update){ .kind = FP_FORGET_KEYS, .node = *at });
+	fastpath_post(ov->fastpath, &(struct fp_update){ .kind = FP_ADMIT, .node = *at });
 }
 
 static void daemon_crl_cb(void *arg)
@@ -221,7 +231,8 @@ static const struct fp_ops daemon_fp_ops = { .miss = daemon_miss_cb, .straggler 
 					    .need_key = daemon_need_key_cb, .pong = daemon_pong_cb };
 static const struct dirclient_ops daemon_dir_ops = { .changed = daemon_changed_cb, .lost = daemon_lost_cb };
 static const struct peer_ops daemon_peer_ops = { .request = requests_peer, .moved = daemon_moved_cb, .up = daemon_peer_up_cb,
-						.key = daemon_key_cb, .revoked = daemon_revoked_cb };
+						.key = daemon_key_cb, .revoked = daemon_revoked_cb,
+						.proven = daemon_proven_cb };
 
 static void daemon_launcher_gone_cb(void *arg)
 {

@@ -326,6 +326,10 @@ static int fp_apply_one(struct fastpath *fp, const struct fp_update *u, uint64_t
 	case FP_FORGET_KEYS:
 		forward_forget_keys(fp->fwd, &u->node);
 		return 0;
+	case FP_BAR:
+	case FP_ADMIT:
+		forward_set_barred(fp->fwd, &u->node, u->kind == FP_BAR);
+		return 0;
 	case FP_NODE:
 		forward_path_check(fp->fwd, &u->node, now_us);
 		return 0;

@@ -46,6 +46,8 @@ enum fp_update_kind {
 	FP_OFFLOADS,		/* offloads */
 	FP_KEY,			/* secret: see fastpath_post_key() */
 	FP_FORGET_KEYS,		/* node: its keys are void */
+	FP_BAR,			/* node: without encryption, nothing is taken from it or sent to it any more */
+	FP_ADMIT,		/* node: it is again */
 	FP_NODE,		/* node: is one of ours, look at the way to it */
 	FP_PING,		/* vip, ping_id: op pong tells who has it, unless nobody answers */
 	FP_UPDATE_COUNT

@@ -39,7 +39,8 @@
  *              node without a key waits at its vIP, op need_key, until forward_set_key() or
  *              HOLD_MAX_US; a datagram that is in plaintext or does not open is dropped before
  *              anything else of it is looked at, and nobody is told. Without cfg.encrypt all is
- *              plaintext and sealed ones are dropped.
+ *              plaintext and sealed ones are dropped, and nothing goes to or is taken from a node that is
+ *              barred (forward_set_barred()): its certificate has been revoked, and it has no keys to lose.
  *   Held       until an update says where to; then, in order, through the same rules. What came as
  *              FORWARDED, and what nodes sent for an arriving vIP, can only be delivered here: an
  *              update that says otherwise leaves it waiting. Given up after HOLD_MAX_US, but for
@@ -107,6 +108,7 @@ static const char *const drop_names[] = {
 	[FORWARD_DROP_REPLAY] = "replay",
 	[FORWARD_DROP_AUTH] = "not-authentic",
 	[FORWARD_DROP_SEAL] = "key-ended",
+	[FORWARD_DROP_REVOKED] = "revoked",
 };
 _Static_assert(ARRAY_SIZE(drop_names) == FORWARD_DROP_COUNT, "a name for each reason");
 
@@ -147,6 +149,7 @@ void forward_free(struct forward *fw)
 	fib_free(fw->fib);
 	seal_free(fw->seal);
 	source_free(fw->source);
+	barred_fini(&fw->barred);
 	pmtu_free(fw->pmtu);
 	inject_fini(&fw->in);
 	free(fw);
@@ -321,6 +324,11 @@ static bool send_to(struct forward *fw, const struct flight *f, const struct soc
 	unsigned int packets = 0;
 	size_t bytes = 0;
 
+	if (barred_has(&fw->barred, node)) {
+		send_icmp(fw, f, ICMP_ERROR_HOST_UNREACHABLE, 0);
+		forward_count_drop(fw, FORWARD_DROP_REVOKED);
+		return false;
+	}
 	if (!cut_for(fw, f, node, &s))
 		return false;
 	for (;; packets++) {
@@ -634,6 +642,10 @@ static bool open_datagram(struct forward *fw, struct tunnel_rx *rx, uint64_t now
 {
 	if (rx->hdr.sealed != (fw->seal != NULL)) {
 		forward_count_drop(fw, fw->seal ? FORWARD_DROP_PLAINTEXT : FORWARD_DROP_NO_KEY);
+		return false;
+	}
+	if (barred_has(&fw->barred, &rx->from)) {
+		forward_count_drop(fw, FORWARD_DROP_REVOKED);
 		return false;
 	}
 	if (!fw->seal)

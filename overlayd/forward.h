@@ -45,6 +45,7 @@ enum forward_drop {
 	FORWARD_DROP_REPLAY,		/* seen already, or too old to tell */
 	FORWARD_DROP_AUTH,		/* sealed, and not genuine */
 	FORWARD_DROP_SEAL,		/* own packet: its key came to an end under way */
+	FORWARD_DROP_REVOKED,		/* in plaintext, from or to a node whose certificate has been revoked */
 	FORWARD_DROP_COUNT
 };
 
@@ -124,6 +125,7 @@ int forward_subnet_del(struct forward *fw, struct addr_prefix subnet);
 int forward_set_key(struct forward *fw, const struct seal_secret *secret, uint64_t now_us);
 void forward_forget_keys(struct forward *fw, const struct sockaddr_in *node);
 void forward_expire_keys(struct forward *fw, uint64_t now_us);
+void forward_set_barred(struct forward *fw, const struct sockaddr_in *node, bool on);
 void forward_set_merge(struct forward *fw, bool tcp, bool udp);
 bool forward_merges(const struct forward *fw);
 

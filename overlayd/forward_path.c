@@ -38,7 +38,7 @@ static int path_send(struct forward *fw, const struct sockaddr_in *node, const s
 	size_t len = TUNNEL_PROBE_LEN;
 	uint8_t *slot;
 
-	if (!forward_may_send(fw, node, now_us))
+	if (barred_has(&fw->barred, node) || !forward_may_send(fw, node, now_us))
 		return -ENOKEY;
 	if (size > len + path_overhead(fw))
 		len = size - path_overhead(fw);

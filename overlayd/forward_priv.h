@@ -4,6 +4,7 @@
 #ifndef OVERLAYD_FORWARD_PRIV_H
 #define OVERLAYD_FORWARD_PRIV_H
 
+#include "overlayd/barred.h"
 #include "overlayd/forward.h"
 #include "overlayd/inject.h"
 #include "overlayd/source.h"
@@ -34,6 +35,7 @@ struct forward {
 	struct source *source;
 	struct proven proven;
 	struct seal_table *seal;	/* NULL = plaintext */
+	struct barred barred;		/* whose plaintext is not taken; nobody with encryption */
 	struct addr_prefix subnets[FORWARD_SUBNETS_MAX];
 	unsigned int n_subnets;
 	struct inject in;

@@ -35,6 +35,10 @@ static bool flight_resume(struct forward *fw, struct flight *f, struct fib_held 
 		.from = h->from,
 		.now_us = now_us,
 	};
+	if (!h->from_tun && barred_has(&fw->barred, &h->from)) {
+		forward_count_drop(fw, FORWARD_DROP_REVOKED);
+		return false;
+	}
 	if (!offload_parse(h->packet, h->len, &f->pkt))
 		return true;
 	forward_count_drop(fw, FORWARD_DROP_MALFORMED);
@@ -126,6 +130,21 @@ void forward_expire_keys(struct forward *fw, uint64_t now_us)
 {
 	if (fw->seal)
 		seal_expire(fw->seal, now_us);
+}
+
+/**
+ * forward_set_barred() - @node's certificate has been revoked, or (@on false) it has proven itself with a good one
+ *
+ * Without encryption only. What it sent before and still waits is dropped when its turn comes.
+ */
+void forward_set_barred(struct forward *fw, const struct sockaddr_in *node, bool on)
+{
+	if (fw->seal)
+		return;
+	if (on)
+		barred_add(&fw->barred, node);
+	else
+		barred_remove(&fw->barred, node);
 }
 
 /* packets whose senders' claims about @vip may be true now; @answered: the directory has been asked

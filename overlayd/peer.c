@@ -39,7 +39,8 @@
  *              wire = the link's exported base + number.
  *   Revoked    conn.c ends the links; the keys a node was given are made void by peers_check_revoked(),
  *              also those of one whose links had gone before. If another link stands in its name,
- *              with another certificate, that one gets new keys at once.
+ *              with another certificate, that one gets new keys at once. Without encryption op revoked names
+ *              the address, once more whenever a revoked certificate is found there; op proven takes that back.
  *   Timers     per link: HELLO_MS until ready, then every keepalive_ms a ping; DEAD_AFTER
  *              unanswered ones end the link; rekey_ms from one key to
  *              the next, the node with the larger name a quarter later. Anything received counts as an answer. Per peer:

@@ -71,17 +71,33 @@ static bool peer_addr_is_free(const struct peer *p)
 		if (o != p && o->cur && o->addr.sin_addr.s_addr == p->addr.sin_addr.s_addr &&
 		    o->addr.sin_port == p->addr.sin_port) {
 			LOG_LIMITED(LOG_LVL_WARN, "peer", monotime_us(),
-				    "%s says it is at %s, where %s is: no tunnel keys for it",
+				    "%s says it is at %s, where %s is: it is not believed",
 				    p->name, endpoint_fmt(&p->addr).s, o->name);
 			return false;
 		}
 	return p->addr.sin_family == AF_INET;
 }
 
+/* there are no keys: the address is all that datagrams are known by */
+static void peer_key_proven(struct peer_link *l)
+{
+	const struct peers_cfg *cfg = &l->peers->cfg;
+
+	l->peer->keyed = l->peer->addr;
+	if (cfg->ops->proven)
+		cfg->ops->proven(cfg->ctx, l->peer, &l->peer->keyed);
+}
+
 /* the next number, to be offered when it can be opened here; one at a time */
 void peer_key_offer(struct peer_link *l)
 {
-	if (l->cipher == CRYPTO_NONE || !l->peers->cfg.ops->key || l->offer || !peer_addr_is_free(l->peer))
+	if (l->offer || !peer_addr_is_free(l->peer))
+		return;
+	if (l->cipher == CRYPTO_NONE) {
+		peer_key_proven(l);
+		return;
+	}
+	if (!l->peers->cfg.ops->key)
 		return;
 	l->offer = ++l->peers->last_offer;
 	l->offered_us = monotime_us();
@@ -135,19 +151,34 @@ void peer_key_timer_cb(struct ev_loop *loop, ev_timer *w, int revents)
 	link_rekey_in(l);
 }
 
-/* the keys that were given to whoever had @cert, if it has been revoked */
-void peer_key_void(struct peer *p, const X509 *cert)
+/* who is at @p's address has a revoked certificate: also if it never was connected, or somewhere else when it was */
+void peer_key_barred(struct peer *p)
 {
 	const struct peers_cfg *cfg = &p->peers->cfg;
 
+	if (!cfg->encrypt && cfg->ops->revoked && peer_addr_is_free(p))
+		cfg->ops->revoked(cfg->ctx, p, &p->addr);
+}
+
+/* the keys that were given to whoever had @cert, if it has been revoked; who stands in its name, or at its address, with a
+ * good one gets new ones */
+void peer_key_void(struct peer *p, const X509 *cert)
+{
+	const struct peers_cfg *cfg = &p->peers->cfg;
+	const struct sockaddr_in at = p->keyed;
+
 	if (!cert || !tls_cert_revoked(cfg->tls, cert))
 		return;
-	log_warn("peer", "%s: its certificate has been revoked, its tunnel keys are void", p->name);
-	if (p->keyed.sin_family && cfg->ops->revoked)
-		cfg->ops->revoked(cfg->ctx, p, &p->keyed);
+	log_warn("peer", "%s: its certificate has been revoked, %s", p->name,
+		 cfg->encrypt ? "its tunnel keys are void" : "its datagrams are dropped");
+	if (at.sin_family && cfg->ops->revoked)
+		cfg->ops->revoked(cfg->ctx, p, &at);
 	p->keyed = (struct sockaddr_in){ 0 };
-	if (p->cur && p->cur->key_offers == p->cur->key_offered)
-		peer_key_offer(p->cur);
+	peer_key_barred(p);
+	for (struct peer *o = p->peers->list; o; o = o->next)
+		if (o->cur && (o == p || (!cfg->encrypt && endpoint_equal(&o->addr, &at))) &&
+		    o->cur->key_offers == o->cur->key_offered)
+			peer_key_offer(o->cur);
 }
 
 /** peers_check_revoked() - certificates have been revoked: also of nodes that are not connected? */

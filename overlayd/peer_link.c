@@ -437,11 +437,14 @@ static void link_down(struct conn *c, const char *why, void *arg)
 {
 	struct peer_link *l = arg;
 	struct peer *p = l->peer;
+	bool refused = l->ours && conn_peer_revoked(c);
 	X509 *cert = conn_peer_cert(c);
 
 	peer_link_lost(l, why, false);
 	if (p)
 		peer_key_void(p, cert);
+	if (refused)
+		peer_key_barred(p);
 	X509_free(cert);
 }
 

@@ -87,7 +87,7 @@ struct peer {
 	uint32_t rtt_us;		/* smoothed, 0 = not measured yet */
 	char software[64];
 	X509 *cert;			/* of the last link that was ready, NULL = none or revoked */
-	struct sockaddr_in keyed;	/* where its last key is for; sin_family 0 = none */
+	struct sockaddr_in keyed;	/* where its last key is for, or without encryption where it was proven to be; sin_family 0 = none */
 	char why[WHY_MAX];		/* why the last link ended or did not come about */
 };
 
@@ -121,6 +121,7 @@ void peer_key_message(struct peer_link *l, const Ovl__PeerTunnelKey *key);
 void peer_key_renew(struct peer_link *l);
 void peer_key_timer_cb(struct ev_loop *loop, ev_timer *w, int revents);
 void peer_key_void(struct peer *p, const X509 *cert);
+void peer_key_barred(struct peer *p);
 
 /* peer_req.c */
 void peer_req_finish(struct peer_req *r, int code, const Ovl__PeerMsg *msg, const char *text);

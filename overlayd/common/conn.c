@@ -819,6 +819,12 @@ int conn_peer_cred(const struct conn *c, pid_t *pid, uid_t *uid)
 	return 0;
 }
 
+/** conn_peer_revoked() - was the other end's certificate refused in the handshake because it has been revoked? */
+bool conn_peer_revoked(const struct conn *c)
+{
+	return c->ssl && SSL_get_verify_result(c->ssl) == X509_V_ERR_CERT_REVOKED;
+}
+
 /** conn_peer_cert() - the verified certificate of the other end, X509_free() by the caller; NULL = none */
 X509 *conn_peer_cert(const struct conn *c)
 {

@@ -79,6 +79,7 @@ const char *conn_peer_name(const struct conn *c);	/* certificate's CN; "" on a U
 struct addr_buf conn_peer_addr(const struct conn *c);
 int conn_peer_cred(const struct conn *c, pid_t *pid, uid_t *uid);
 X509 *conn_peer_cert(const struct conn *c);
+bool conn_peer_revoked(const struct conn *c);
 int conn_fd(const struct conn *c);
 int conn_export_keys(struct conn *c, const char *label, const uint8_t *context, size_t context_len,
 		     uint8_t *out, size_t len);

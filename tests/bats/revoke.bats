@@ -121,3 +121,76 @@ n3_again() {
 	wait_for 5 crl_is n1 .expired false
 	pinged n2 two 192.168.5.4
 }
+
+# ---- without encryption: there are no keys, the address is all that datagrams are known by -------------------------------
+
+plaintext() {
+	local n conf
+	for n in n1 n2 n3; do
+		conf=/tmp/ms-lab-$LAB_NAME/nodes/$n/etc/overlayd.conf
+		echo "tunnel { encryption = off }" >>"$conf"
+		run_ok on $n overlayd stop
+		run_ok on $n overlayd start
+	done
+}
+
+# datagrams to port 9 of a workload, a line each
+listen9() { # NODE WORKLOAD NAME
+	spawn "$3" on "$1" ip netns exec "$2" python3 -c "
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('', 9)); print('listening', flush=True)
+while True: print(s.recvfrom(100)[0].decode(), flush=True)"
+	wait_for 10 grep -q listening "$T/$3.out"
+}
+say() { # NODE WORKLOAD TARGET TEXT...: a datagram each
+	run_ok on "$1" ip netns exec "$2" python3 -c "
+import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for word in sys.argv[2:]: s.sendto(word.encode(), (sys.argv[1], 9))" "${@:3}"
+}
+hears() { wait_for 10 grep -q "^$2\$" "$T/$1.out"; }
+dropped() { [ "$(drops "$1" revoked)" -ge "$2" ]; }
+
+@test "revoke: without encryption nothing is taken from a revoked node or sent to it, until it has a new certificate" {
+	local before
+	plaintext
+	pinged n1 app 192.168.5.4
+	pinged n2 two 192.168.5.4
+	listen9 n2 two two
+	listen9 n3 bad bad
+	say n3 bad 192.168.5.3 before
+	hears two before
+	server n1 app srv 192.168.5.2:2000
+	client n2 two c1 192.168.5.2:2000
+	assert_eq "$(drops n1 revoked) $(drops n2 revoked)" "0 0" "dropped so far"
+	run_ok ms-ca revoke n3 --dir "$PKI"
+	give_crl n1 n2
+	# n3 is as it was, and never stops
+	spawn pings on n3 ip netns exec bad ping -n -i 0.1 192.168.5.3
+	wait_for 10 dropped n2 5
+	wait_for 5 log_says n2 "n3: its certificate has been revoked, its datagrams are dropped"
+	# each way what is sent is counted at n2, so it has been and gone
+	before=$(drops n2 revoked)
+	say n3 bad 192.168.5.3 a1 a2 a3 a4 a5
+	say n2 two 192.168.5.4 b1 b2 b3 b4 b5
+	wait_for 10 dropped n2 $((before + 10))
+	run_fail on n2 ip netns exec two ping -c 1 -W 1 192.168.5.4
+	assert_match "$output" "Destination Host Unreachable"
+	run_fail on n1 ip netns exec app ping -c 1 -W 1 192.168.5.4
+	# a daemon that has never met n3 finds out by itself what the certificate there is worth
+	run_ok on n2 overlayd stop
+	run_ok on n2 overlayd start
+	wait_for 20 dropped n2 5
+	# nobody else is disturbed
+	progress c1 10
+	client_ok c1
+	assert_eq "$(cat "$T/two.out")" "listening
+before"
+	assert_eq "$(cat "$T/bad.out")" listening
+	n3_again
+	pinged n2 two 192.168.5.4
+	say n3 bad 192.168.5.3 after
+	hears two after
+	say n2 two 192.168.5.4 after
+	hears bad after
+}

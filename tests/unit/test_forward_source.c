@@ -8,6 +8,7 @@
 
 #include <string.h>
 
+#include "overlayd/barred.h"
 #include "overlayd/common/util.h"
 #include "tunstack/offload.h"
 
@@ -371,6 +372,99 @@ static void test_run(void **state)
 	assert_int_equal(r->writes, 3);
 }
 
+/* without encryption a node whose certificate has been revoked is neither heard nor spoken to; nobody else is */
+static void test_barred(void **state)
+{
+	struct rig *r = *state;
+	struct packet_spec later = syn;
+
+	later.src = PACKET_SRC + 20;
+	forward_set_local(r->fw, PACKET_DST, 1, r->now_us);
+	lives_at(r, PACKET_SRC, 1, &r->peer);
+	forward_path_check(r->fw, &r->peer, r->now_us);
+	numbered(r, &r->peer, 1);
+	from_node(r, &r->peer, TUNNEL_DATA, &later);
+	from_tun(r, &own);
+	assert_int_equal(r->writes, 1);
+	assert_int_equal(peer_gets(r, NULL, NULL), TUNNEL_DATA);
+	for (unsigned int k = 0; k < 2; k++)
+		forward_set_barred(r->fw, &r->peer, true);
+	numbered(r, &r->peer, 2);
+	assert_int_equal(r->writes, 1);
+	assert_int_equal(dropped(r, FORWARD_DROP_REVOKED), 1);
+	/* what waited for word on it goes the same way */
+	lives_at(r, later.src, 1, &r->peer);
+	assert_int_equal(r->writes, 1);
+	assert_int_equal(dropped(r, FORWARD_DROP_REVOKED), 2);
+	/* its sender, a workload of ours, is told */
+	from_tun(r, &own);
+	assert_int_equal(dropped(r, FORWARD_DROP_REVOKED), 3);
+	assert_int_equal(stats_of(r).icmp_sent, 1);
+	assert_int_equal(r->writes, 2);
+	forward_ping(r->fw, PACKET_SRC, 1, r->now_us);
+	assert_int_equal(r->pong.result, FORWARD_PONG_NO_KEY);
+	forward_path_tick(r->fw, r->now_us);
+	assert_int_equal(peer_gets(r, NULL, NULL), 0);
+	/* another node at the same port, and what it has */
+	lives_at(r, later.src, 2, &r->stranger);
+	from_node(r, &r->stranger, TUNNEL_DATA, &later);
+	assert_int_equal(r->writes, 3);
+	/* it has a new certificate */
+	for (unsigned int k = 0; k < 2; k++)
+		forward_set_barred(r->fw, &r->peer, false);
+	numbered(r, &r->peer, 3);
+	assert_int_equal(r->writes, 4);
+	from_tun(r, &own);
+	assert_int_equal(peer_gets(r, NULL, NULL), TUNNEL_DATA);
+	assert_int_equal(dropped(r, FORWARD_DROP_REVOKED), 3);
+}
+
+/* with encryption keys are what counts, and nobody can be barred by his address */
+static void test_barred_sealed(void **state)
+{
+	struct rig *r = *state;
+
+	lives_at(r, PACKET_SRC, 1, &r->peer);
+	forward_set_barred(r->fw, &r->peer, true);
+	from_tun(r, &own);
+	assert_int_equal(dropped(r, FORWARD_DROP_REVOKED), 0);
+	assert_int_equal(r->key_asks, 1);
+}
+
+static void test_barred_set(void **state)
+{
+	struct sockaddr_in at = { .sin_family = AF_INET };
+	struct barred b = { 0 };
+
+	(void)state;
+	assert_false(barred_has(&b, &at));
+	barred_remove(&b, &at);
+	/* in an order that fills it from both ends and in the middle; every other one goes again */
+	for (uint32_t i = 0; i < 101; i++) {
+		at.sin_addr.s_addr = i * 37 % 101;
+		at.sin_port = (in_port_t)(i * 53 % 101);
+		barred_add(&b, &at);
+		barred_add(&b, &at);
+	}
+	assert_int_equal(b.n, 101);
+	for (uint32_t i = 0; i < 101; i += 2) {
+		at.sin_addr.s_addr = i * 37 % 101;
+		at.sin_port = (in_port_t)(i * 53 % 101);
+		barred_remove(&b, &at);
+		barred_remove(&b, &at);
+	}
+	assert_int_equal(b.n, 50);
+	for (uint32_t i = 0; i < 101; i++) {
+		at.sin_addr.s_addr = i * 37 % 101;
+		at.sin_port = (in_port_t)(i * 53 % 101);
+		assert_int_equal(barred_has(&b, &at), i % 2);
+		at.sin_port++;
+		assert_false(barred_has(&b, &at));
+	}
+	barred_fini(&b);
+	assert_false(barred_has(&b, &at));
+}
+
 #define RIG_TEST(f) cmocka_unit_test_setup_teardown(f, rig_setup, rig_teardown)
 
 int main(void)
@@ -390,6 +484,9 @@ int main(void)
 		RIG_TEST(test_redirected),
 		RIG_TEST(test_registered_again),
 		RIG_TEST(test_run),
+		RIG_TEST(test_barred),
+		cmocka_unit_test_setup_teardown(test_barred_sealed, rig_setup_sealed, rig_teardown),
+		cmocka_unit_test(test_barred_set),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -40,6 +40,7 @@ struct node {
 	struct { struct seal_secret key; uint64_t offer; } slow_keys[16];
 	unsigned int n_slow;
 	unsigned int revoked;		/* times its keys were made void */
+	unsigned int proven;		/* times it was told where the other one is for certain */
 	unsigned int kill_first;	/* so many requests end with the connection's death instead of an answer */
 };
 
@@ -168,8 +169,18 @@ static void node_revoked(void *ctx, struct peer *p, const struct sockaddr_in *at
 	n->revoked++;
 }
 
+static void node_proven(void *ctx, struct peer *p, const struct sockaddr_in *at)
+{
+	struct node *n = ctx;
+
+	(void)p;
+	if (n->other)
+		assert_int_equal(at->sin_port, n->other->at.sin_port);
+	n->proven++;
+}
+
 static const struct peer_ops node_ops = { .request = node_request, .moved = node_moved, .up = node_up, .down = node_down,
-					  .key = node_key, .revoked = node_revoked };
+					  .key = node_key, .revoked = node_revoked, .proven = node_proven };
 
 static void node_accepted(int fd, enum conn_kind kind, const uint8_t id[CONN_ID_LEN], const struct sockaddr_in *from, void *arg)
 {
@@ -736,6 +747,62 @@ static void test_revoked(void **state)
 	assert_int_equal(unlink(path), 0);
 }
 
+/* the same without encryption, where an address is all there is: of one that is connected, was, or never has been */
+static void test_revoked_plaintext(void **state)
+{
+	static const char *const n2[] = { "n2", NULL }, *const nobody[] = { NULL };
+	enum { STANDS, GONE, NEVER, CASES };
+	unsigned int number = 100;
+	char path[128];
+
+	(void)state;
+	for (int k = STANDS; k < CASES; k++) {
+		struct node a = { 0 }, b = { 0 };
+		unsigned int revoked, proven;
+		struct peer *p;
+
+		a.other = &b;
+		b.other = &a;
+		node_start(&a, loop, 0, (struct peers_cfg){ 0 });
+		node_start(&b, loop, 1, (struct peers_cfg){ 0 });
+		p = peer_get(a.ps, "n2", &b.at);
+		if (k != NEVER) {
+			peer_want(p, true);
+			AWAIT(a.proven && b.proven);
+			assert_int_equal(a.revoked, 0);
+		}
+		if (k == GONE) {
+			node_stop(&b);
+			AWAIT(a.downs == 1);
+		}
+		testpki_crl(&pki, "ca", "crl", "w", ++number, 3600, n2);
+		assert_int_equal(tls_crl_refresh(ctxs[0], NULL), 1);
+		peers_check_revoked(a.ps);
+		assert_int_equal(a.revoked != 0, k != NEVER);
+		if (k == GONE)
+			node_start(&b, loop, 1, (struct peers_cfg){ 0 });
+		/* each time that it is found there, it is said again */
+		revoked = a.revoked;
+		proven = a.proven;
+		peer_want(p, true);
+		AWAIT(a.revoked > revoked && strstr(p->why, "revoked"));
+		assert_int_equal(a.proven, proven);
+		testpki_crl(&pki, "ca", "crl", "w", ++number, 3600, nobody);
+		assert_int_equal(tls_crl_refresh(ctxs[0], NULL), 1);
+		AWAIT(peer_state(p) == PEER_UP);
+		assert_true(a.proven > proven);
+		/* we learn that it is somewhere else, too */
+		proven = a.proven;
+		a.other = &(const struct node){ .at = { .sin_port = htons(9) } };
+		peer_get(a.ps, "n2", &(struct sockaddr_in){ AF_INET, htons(9), { htonl(INADDR_LOOPBACK) }, { 0 } });
+		assert_int_equal(a.proven, proven + 1);
+		node_stop(&a);
+		node_stop(&b);
+	}
+	snprintf(path, sizeof(path), "%s/crl", pki.dir);
+	assert_int_equal(unlink(path), 0);
+}
+
 /* both dial: whichever connection wins, and whatever was agreed on the other; also when it takes a while
  * until a key can be used */
 static void test_tunnel_keys_crossing(void **state)
@@ -815,7 +882,7 @@ int main(void)
 		cmocka_unit_test(test_hello_lies),	cmocka_unit_test(test_keepalive),		  cmocka_unit_test(test_moved),
 		cmocka_unit_test(test_too_many),
 		cmocka_unit_test(test_silent_strangers),	cmocka_unit_test(test_backoff),			  cmocka_unit_test(test_asked),
-		cmocka_unit_test(test_tunnel_keys),	cmocka_unit_test(test_revoked),
+		cmocka_unit_test(test_tunnel_keys),	cmocka_unit_test(test_revoked), cmocka_unit_test(test_revoked_plaintext),
 		cmocka_unit_test(test_tunnel_keys_crossing), cmocka_unit_test(test_tunnel_mismatch),
 	};
 
