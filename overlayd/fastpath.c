@@ -17,7 +17,7 @@
  *                       and counted; forward.c makes misses
  *              and stragglers again as packets come.
  *   Batches    one turn: updates; then at most ROUNDS of one recvmmsg, at most TUN_FRAMES frames,
- *              one flush each way. Nobody starves.
+ *              one flush each way. Nobody starves. How much is asked for at a time: pace.h.
  *   Time       read once a turn. forward_tick() every TICK_US while something waits, else the
  *              thread sleeps without limit.
  *   Spin       with spin_us the thread polls without sleeping, yielding the CPU each time, until so
@@ -31,12 +31,12 @@
 #include "overlayd/fastpath.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -45,6 +45,7 @@
 #include "overlayd/common/log.h"
 #include "overlayd/common/monotime.h"
 #include "overlayd/common/util.h"
+#include "overlayd/pace.h"
 #include "tunstack/tun.h"
 
 #define ROOM "fastpath"
@@ -54,6 +55,7 @@
 #define ROUNDS 8u			/* of both between two looks at anything else */
 #define TICK_US 50000u
 #define ERRORS 32u
+#define SOURCES 3			/* of events: eventfd, UDP socket, overlay0 */
 #define STATS_WAIT_MS 1000u
 #define UNREACHABLE_MS 2000u
 
@@ -88,7 +90,10 @@ struct fastpath {
 	struct tunnel *tunnel;
 	struct tunnel_offloads allowed;
 	struct tun_offloads tun_got;
+	struct pace tun_pace;
 	bool tun_dead;
+	int epoll_fd;
+	uint32_t udp_events, tun_events;	/* it waits for */
 	uint64_t tick_us, work_us;	/* last tick, last time there was something to do */
 	uint64_t stale, wakeups;
 	uint8_t *frame;			/* TUN_PACKET_MAX bytes */
@@ -425,7 +430,7 @@ static bool fp_serve(struct fastpath *fp, uint64_t now_us)
 	return !stop;
 }
 
-/* one batch from the nodes; Return: whether there was one */
+/* one batch from the nodes; Return: whether to ask for another at once */
 static bool fp_read_udp(struct fastpath *fp, uint64_t now_us)
 {
 	struct tunnel_rx rx;
@@ -436,16 +441,16 @@ static bool fp_read_udp(struct fastpath *fp, uint64_t now_us)
 	while (tunnel_next(fp->tunnel, &rx))
 		forward_from_udp(fp->fwd, &rx, now_us);
 	forward_flush_tun(fp->fwd);
-	return n > 0;
+	return n > 1;
 }
 
-/* up to TUN_FRAMES from overlay0, while there is room for what becomes of them; Return: whether
- * there was one */
+/* up to TUN_FRAMES from overlay0, while there is room for what becomes of them; Return: whether to
+ * ask for more at once */
 static bool fp_read_tun(struct fastpath *fp, uint64_t now_us)
 {
-	unsigned int i;
+	unsigned int want = pace_want(&fp->tun_pace, TUN_FRAMES), i;
 
-	for (i = 0; i < TUN_FRAMES && !fp->tun_dead && !tunnel_blocked(fp->tunnel); i++) {
+	for (i = 0; i < want && !fp->tun_dead && !tunnel_blocked(fp->tunnel); i++) {
 		struct virtio_net_hdr vnet;
 		ssize_t n = tun_read(fp->cfg.tun_fd, &vnet, fp->frame, TUN_PACKET_MAX);
 
@@ -458,10 +463,11 @@ static bool fp_read_tun(struct fastpath *fp, uint64_t now_us)
 		}
 		forward_from_tun(fp->fwd, &vnet, fp->frame, (size_t)n, now_us);
 	}
-	return i > 0;
+	pace_got(&fp->tun_pace, i);
+	return i > 1;
 }
 
-/* while packets come, asking for them is cheaper than asking whether there are some */
+/* while packets come in numbers, asking for them is cheaper than asking whether there are some */
 static void fp_move(struct fastpath *fp, bool udp, bool tun, uint64_t now_us)
 {
 	for (unsigned int round = 0; round < ROUNDS && (udp || tun); round++) {
@@ -473,7 +479,7 @@ static void fp_move(struct fastpath *fp, bool udp, bool tun, uint64_t now_us)
 	}
 }
 
-/* milliseconds poll() may sleep; -1 = until something comes */
+/* milliseconds epoll_wait() may sleep; -1 = until something comes */
 static int fp_sleep_ms(const struct fastpath *fp, uint64_t now_us)
 {
 	uint64_t due_us = forward_path_due_us(fp->fwd), wait_us = UINT64_MAX;
@@ -487,22 +493,35 @@ static int fp_sleep_ms(const struct fastpath *fp, uint64_t now_us)
 	return wait_us == UINT64_MAX ? -1 : (int)(wait_us / 1000) + (wait_us != 0);
 }
 
-/* waits for something to do; Return: whether there is */
-static bool fp_wait(struct fastpath *fp, struct pollfd pfd[3], uint64_t now_us)
+static void fp_wait_for_events(const struct fastpath *fp, int fd, uint32_t *now, uint32_t want)
+{
+	struct epoll_event e = { .events = want, .data.fd = fd };
+
+	if (*now == want)
+		return;
+	if (epoll_ctl(fp->epoll_fd, EPOLL_CTL_MOD, fd, &e))
+		log_error(ROOM, "epoll: %s", strerror(errno));
+	else
+		*now = want;
+}
+
+/* waits for something to do; Return: how many of @events there are */
+static int fp_wait(struct fastpath *fp, struct epoll_event events[SOURCES], uint64_t now_us)
 {
 	int sleep_ms = fp_sleep_ms(fp, now_us), n;
-	short udp = POLLIN | (tunnel_unsent(fp->tunnel) ? POLLOUT : 0);
-	int tun = fp->tun_dead || tunnel_blocked(fp->tunnel) ? -1 : fp->cfg.tun_fd;
+	const uint32_t out = EPOLLOUT;
 
-	pfd[0] = (struct pollfd){ .fd = fp->event_fd, .events = POLLIN };
-	pfd[1] = (struct pollfd){ .fd = fp->cfg.udp_fd, .events = udp };
-	pfd[2] = (struct pollfd){ .fd = tun, .events = POLLIN };
-	n = poll(pfd, 3, sleep_ms);
+	fp_wait_for_events(fp, fp->cfg.udp_fd, &fp->udp_events,
+			   EPOLLIN | (tunnel_unsent(fp->tunnel) ? out : 0));
+	if (!fp->tun_dead)
+		fp_wait_for_events(fp, fp->cfg.tun_fd, &fp->tun_events,
+				   tunnel_blocked(fp->tunnel) ? 0 : EPOLLIN);
+	n = epoll_wait(fp->epoll_fd, events, SOURCES, sleep_ms);
 	if (n > 0 && sleep_ms)
 		fp->wakeups++;
 	if (n == 0 && !sleep_ms)
 		sched_yield();
-	return n > 0;
+	return n;
 }
 
 static void fp_tick(struct fastpath *fp, uint64_t now_us)
@@ -527,27 +546,36 @@ static void fp_read_errors(struct fastpath *fp, uint64_t now_us)
 static void fp_tun_lost(struct fastpath *fp)
 {
 	fp->tun_dead = true;
+	epoll_ctl(fp->epoll_fd, EPOLL_CTL_DEL, fp->cfg.tun_fd, NULL);
 	log_error(ROOM, "overlay0 is gone: nothing is read from it until overlayd restarts");
 }
 
 /* one turn; Return: false when the thread is to end */
 static bool fp_turn(struct fastpath *fp, uint64_t *now_us)
 {
-	struct pollfd pfd[3];
-	bool some = fp_wait(fp, pfd, *now_us);
+	struct epoll_event events[SOURCES];
+	int n = fp_wait(fp, events, *now_us);
+	bool udp = false, tun = false;
 
 	*now_us = monotime_us();
 	fp_tick(fp, *now_us);
-	if (some) {
+	if (n > 0)
 		fp->work_us = *now_us;
-		if (pfd[0].revents && !fp_serve(fp, *now_us))
+	for (int i = 0; i < n; i++) {
+		if (events[i].data.fd == fp->event_fd && !fp_serve(fp, *now_us))
 			return false;
-		if (pfd[2].revents & (POLLERR | POLLNVAL | POLLHUP))
-			fp_tun_lost(fp);
-		if (pfd[1].revents & POLLERR)
-			fp_read_errors(fp, *now_us);
-		fp_move(fp, pfd[1].revents & (POLLIN | POLLERR), pfd[2].revents & POLLIN, *now_us);
+		if (events[i].data.fd == fp->cfg.udp_fd) {
+			udp = events[i].events & (EPOLLIN | EPOLLERR);
+			if (events[i].events & EPOLLERR)
+				fp_read_errors(fp, *now_us);
+		}
+		if (events[i].data.fd == fp->cfg.tun_fd) {
+			tun = events[i].events & EPOLLIN;
+			if (events[i].events & (EPOLLERR | EPOLLHUP))
+				fp_tun_lost(fp);
+		}
 	}
+	fp_move(fp, udp, tun, *now_us);
 	tunnel_flush(fp->tunnel);
 	return true;
 }
@@ -581,6 +609,23 @@ static int fp_init_sync(struct fastpath *fp)
 	return fp->event_fd < 0 ? -errno : 0;
 }
 
+static int fp_init_events(struct fastpath *fp)
+{
+	const int sources[SOURCES] = { fp->event_fd, fp->cfg.udp_fd, fp->cfg.tun_fd };
+
+	fp->udp_events = fp->tun_events = EPOLLIN;
+	fp->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	if (fp->epoll_fd < 0)
+		return -errno;
+	for (unsigned int i = 0; i < SOURCES; i++) {
+		struct epoll_event e = { .events = EPOLLIN, .data.fd = sources[i] };
+
+		if (epoll_ctl(fp->epoll_fd, EPOLL_CTL_ADD, sources[i], &e))
+			return -errno;
+	}
+	return 0;
+}
+
 /* signals are the control loop's business: the thread is born with all of them blocked */
 static int fp_spawn(struct fastpath *fp)
 {
@@ -603,6 +648,8 @@ static void fp_destroy(struct fastpath *fp)
 	tunnel_free(fp->tunnel);
 	if (fp->event_fd >= 0)
 		close(fp->event_fd);
+	if (fp->epoll_fd >= 0)
+		close(fp->epoll_fd);
 	pthread_cond_destroy(&fp->done);
 	pthread_mutex_destroy(&fp->lock);
 	for (size_t i = 0; i < fp->n_queue; i++)
@@ -686,9 +733,12 @@ struct fastpath *fastpath_start(const struct fp_cfg *cfg, const struct fp_ops *o
 		forward_subnet_add(fp->fwd, cfg->subnets[i]);
 	fp->cfg.subnets = NULL;
 	fp_set_offloads(fp, &cfg->offloads, fp_tell_tun(fp, &cfg->offloads));
+	fp->epoll_fd = -1;
 	ret = fp_init_sync(fp);
+	if (!ret)
+		ret = fp_init_events(fp);
 	if (ret) {
-		oerr_set(err, ret, "eventfd: %s", strerror(-ret));
+		oerr_set(err, ret, "eventfd, epoll: %s", strerror(-ret));
 		fp_destroy(fp);
 		return NULL;
 	}

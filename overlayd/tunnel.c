@@ -45,6 +45,7 @@
 #include "overlayd/common/cleanup.h"
 #include "overlayd/common/log.h"
 #include "overlayd/common/util.h"
+#include "overlayd/pace.h"
 
 #ifndef UDP_SEGMENT
 #define UDP_SEGMENT 103
@@ -111,6 +112,7 @@ struct tunnel {
 	union rx_control rx_control[RX_SLOTS];
 	unsigned int rx_n, rx_cur;	/* messages there are, the one being taken apart */
 	size_t rx_off, rx_segment;	/* in it; segment 0 = not begun */
+	struct pace rx_pace;
 	bool rx_long;			/* the last batch had a long message */
 	bool rx_glued;			/* UDP_GRO was on for what waits; see rx_segment_size() */
 	bool rx_drained;		/* the batch is the last of that queue */
@@ -144,6 +146,22 @@ int tunnel_socket(const struct sockaddr_in *at, struct oerr *err)
 	return steal_fd(&fd);
 }
 
+/* recvmmsg() has written over what it used: the messages of the last batch, and one more whose
+ * datagram could not be had */
+static void rx_msgs_renew(struct tunnel *t)
+{
+	for (unsigned int i = 0; i <= t->rx_n && i < RX_SLOTS; i++)
+		t->rx_msg[i].msg_hdr = (struct msghdr){
+			.msg_name = &t->rx_from[i],
+			.msg_namelen = sizeof(t->rx_from[i]),
+			.msg_iov = &t->rx_iov[i],
+			.msg_iovlen = 1,
+			.msg_control = t->rx_control[i].buf,
+			.msg_controllen = sizeof(t->rx_control[i].buf),
+		};
+	t->rx_n = t->rx_cur = 0;
+}
+
 /**
  * tunnel_new() - over @fd, which stays the caller's; @gso, @gro: UDP_SEGMENT and UDP_GRO allowed
  */
@@ -154,8 +172,10 @@ struct tunnel *tunnel_new(int fd, bool gso, bool gro)
 	t->fd = fd;
 	t->arena = xmalloc(TX_ARENA + SLOT_BYTES);
 	t->rx_buf = xmalloc((size_t)RX_SLOTS * RX_STRIDE);
+	t->rx_n = RX_SLOTS;
 	for (unsigned int i = 0; i < RX_SLOTS; i++)
 		t->rx_iov[i] = (struct iovec){ t->rx_buf + (size_t)i * RX_STRIDE, RX_BYTES };
+	rx_msgs_renew(t);
 	tunnel_set_offloads(t, gso, gro);
 	return t;
 }
@@ -475,28 +495,20 @@ static bool is_path_error(int error)
  */
 int tunnel_recv(struct tunnel *t)
 {
-	unsigned int want = t->rx_long ? RX_SLOTS_BIG : RX_SLOTS;
+	unsigned int want = pace_want(&t->rx_pace, t->rx_long ? RX_SLOTS_BIG : RX_SLOTS);
 	int n;
 
 	if (t->rx_drained)
 		t->rx_glued = t->rx_drained = false;
-	t->rx_n = t->rx_cur = 0;
+	rx_msgs_renew(t);
 	t->rx_off = t->rx_segment = 0;
-	for (unsigned int i = 0; i < want; i++)
-		t->rx_msg[i].msg_hdr = (struct msghdr){
-			.msg_name = &t->rx_from[i],
-			.msg_namelen = sizeof(t->rx_from[i]),
-			.msg_iov = &t->rx_iov[i],
-			.msg_iovlen = 1,
-			.msg_control = t->rx_control[i].buf,
-			.msg_controllen = sizeof(t->rx_control[i].buf),
-		};
 	do
 		n = recvmmsg(t->fd, t->rx_msg, want, MSG_DONTWAIT, NULL);
 	while (n < 0 && errno == EINTR);
 	t->rx_drained = n < (int)want;
 	if (n < 0)
 		return errno == EAGAIN || is_path_error(errno) ? 0 : -errno;
+	pace_got(&t->rx_pace, (unsigned int)n);
 	t->rx_n = (unsigned int)n;
 	t->rx_long = false;
 	for (int i = 0; i < n; i++)

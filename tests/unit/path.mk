@@ -7,7 +7,7 @@ UNIT_TESTS		+= test_fib
 test_fib_SRC		:= tests/unit/test_fib.c tests/lib/packet.c overlayd/fib.c $(common_SRC)
 
 UNIT_TESTS		+= test_forward
-forwardrig_SRC		:= tests/unit/forwardrig.c tests/lib/packet.c $(forward_SRC) overlayd/tunnel.c overlayd/tunnel_wire.c \
+forwardrig_SRC		:= tests/unit/forwardrig.c tests/lib/packet.c $(forward_SRC) overlayd/tunnel.c overlayd/pace.c overlayd/tunnel_wire.c \
 			   tunstack/offload.c $(seal_SRC) $(common_SRC)
 test_forward_SRC	:= tests/unit/test_forward.c $(forwardrig_SRC)
 test_forward_LIBS	:= $(LIBS_aead)
@@ -25,7 +25,7 @@ test_source_SRC		:= tests/unit/test_source.c overlayd/source.c directory/htab.c 
 test_inner_SRC		:= tests/unit/test_inner.c tests/lib/packet.c overlayd/inner.c tunstack/offload.c $(common_SRC)
 
 UNIT_TESTS		+= test_tunnel
-test_tunnel_SRC		:= tests/unit/test_tunnel.c tests/lib/packet.c overlayd/tunnel.c overlayd/tunnel_probe.c overlayd/tunnel_wire.c $(common_SRC)
+test_tunnel_SRC		:= tests/unit/test_tunnel.c tests/lib/packet.c overlayd/tunnel.c overlayd/pace.c overlayd/tunnel_probe.c overlayd/tunnel_wire.c $(common_SRC)
 test_tunnel_LIBS	:= -Wl,--wrap=sendmmsg
 
 # one node's data path, driven by tests/bats/tunnel.bats
@@ -46,3 +46,6 @@ tsan-fastpath:	## the fast path's thread under ThreadSanitizer
 
 UNIT_TESTS		+= test_tun
 test_tun_SRC		:= tests/unit/test_tun.c tests/lib/packet.c tunstack/tun.c tunstack/offload.c $(common_SRC)
+
+UNIT_TESTS		+= test_pace
+test_pace_SRC		:= tests/unit/test_pace.c overlayd/pace.c
