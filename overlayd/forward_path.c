@@ -10,6 +10,9 @@
  *   Passed on  an ASK for a vIP that has left goes on to where it went, once, as a packet would. Its ANSWER
  *              comes back through us, since the two others need not have keys for each other; it is taken
  *              only from where that vIP lives.
+ *   Bounds     for one node (or those whose addresses fall into one place) ASKS_MAX are answered, or led on
+ *              or back, in ASKS_US: each costs a system call, and a search for a path's width needs fewer. A
+ *              pong is for somebody who asked: an ANSWER about a vIP is taken once, if its number is open.
  *   Size       an ASK that says another size than it has is dropped: an echo must mean that so much fits.
  *   Guarded by tests/unit/test_forward_path.c, tests/bats/pmtu.bats
  */
@@ -23,6 +26,9 @@
 #define ROOM "forward"
 
 #define RTT_MAX_US 60000000u	/* what is older was not asked by this run of the daemon */
+
+#define ASKS_US 100000u
+#define ASKS_MAX 256u
 
 /* bytes around what a datagram carries, as an IP packet */
 static size_t path_overhead(const struct forward *fw)
@@ -150,8 +156,10 @@ void forward_ping(struct forward *fw, vip_t vip, uint32_t id, uint64_t now_us)
 		p.result = FORWARD_PONG_LOCAL;
 	} else if (e && e->state == FIB_REMOTE) {
 		p.node = *fib_hop(fw->fib, e);
-		if (!path_send(fw, &p.node, &probe, 0, now_us))
+		if (!path_send(fw, &p.node, &probe, 0, now_us)) {
+			fw->pings[fw->next_ping++ % FORWARD_PINGS] = id;
 			return;
+		}
 		p.result = FORWARD_PONG_NO_KEY;
 	}
 	pong(fw, &p);
@@ -188,6 +196,20 @@ static void answer_back(struct forward *fw, const struct sockaddr_in *from, stru
 	path_send(fw, &probe->origin, probe, 0, now_us);
 }
 
+/* was ping @id sent, and is this its first answer? */
+static bool ping_was_open(struct forward *fw, uint32_t id)
+{
+	bool open = false;
+
+	for (unsigned int i = 0; id && i < FORWARD_PINGS; i++) {
+		if (fw->pings[i] != id)
+			continue;
+		fw->pings[i] = 0;
+		open = true;
+	}
+	return open;
+}
+
 static void answer_ours(struct forward *fw, const struct sockaddr_in *from, const struct tunnel_probe *probe,
 			uint64_t now_us)
 {
@@ -203,10 +225,30 @@ static void answer_ours(struct forward *fw, const struct sockaddr_in *from, cons
 
 	if (probe->stamp_us > now_us || rtt_us > RTT_MAX_US)
 		forward_count_drop(fw, FORWARD_DROP_PROBE);
-	else if (probe->vip)
+	else if (probe->vip && ping_was_open(fw, probe->id))
 		pong(fw, &p);
+	else if (probe->vip)
+		forward_count_drop(fw, FORWARD_DROP_PROBE);
 	else
 		pmtu_answer(fw->pmtu, from, probe->size, probe->id, (uint32_t)rtt_us, now_us);
+}
+
+/* may @node have one more datagram sent because it asks? */
+static bool may_ask(struct forward *fw, const struct sockaddr_in *node, uint64_t now_us)
+{
+	uint32_t key = (node->sin_addr.s_addr ^ (uint32_t)node->sin_port << 16) * 0x9e3779b1u;
+	struct asker *a = &fw->askers[key >> 24 & (FORWARD_ASKERS - 1)];
+	uint64_t period = now_us / ASKS_US;
+
+	if (a->period != period)
+		*a = (struct asker){ .period = period };
+	return a->n++ < ASKS_MAX;
+}
+
+/* is it an answer to this node itself? It costs nothing to take */
+static bool is_for_us(const struct tunnel_probe *probe)
+{
+	return probe->kind == TUNNEL_PROBE_ANSWER && probe->way != TUNNEL_PROBE_PASSED_ON;
 }
 
 /* a PROBE that has been opened */
@@ -217,14 +259,15 @@ void forward_path_take(struct forward *fw, const struct tunnel_rx *rx, uint64_t 
 	fw->path_now_us = now_us;
 	if (rx->hdr.partial || tunnel_probe_decode(rx->packet, rx->len, &probe) ||
 	    (!fw->seal && !pmtu_is_known(fw->pmtu, &rx->from)) ||
-	    (probe.kind == TUNNEL_PROBE_ASK && probe.size && probe.size != rx->len + path_overhead(fw))) {
+	    (probe.kind == TUNNEL_PROBE_ASK && probe.size && probe.size != rx->len + path_overhead(fw)) ||
+	    (!is_for_us(&probe) && !may_ask(fw, &rx->from, now_us))) {
 		forward_count_drop(fw, FORWARD_DROP_PROBE);
 		return;
 	}
-	if (probe.kind == TUNNEL_PROBE_ANSWER && probe.way == TUNNEL_PROBE_PASSED_ON) {
-		answer_back(fw, &rx->from, &probe, now_us);
-	} else if (probe.kind == TUNNEL_PROBE_ANSWER) {
+	if (is_for_us(&probe)) {
 		answer_ours(fw, &rx->from, &probe, now_us);
+	} else if (probe.kind == TUNNEL_PROBE_ANSWER) {
+		answer_back(fw, &rx->from, &probe, now_us);
 	} else if (probe.vip) {
 		/* who asks is one of ours, and the answer to what is passed on will need that */
 		pmtu_meet(fw->pmtu, &rx->from);

@@ -11,6 +11,8 @@
 #include "tunstack/offload.h"
 
 #define FORWARD_STRAGGLERS 256u
+#define FORWARD_PINGS 256u
+#define FORWARD_ASKERS 256u		/* power of two */
 
 /* somebody who was told lately that a vIP has moved */
 struct straggler {
@@ -24,6 +26,12 @@ struct proven {
 	vip_t src;
 	struct sockaddr_in node;
 	uint64_t version;		/* of the FIB it was found in */
+};
+
+/* how many PROBEs were answered or passed on for the nodes that share this place */
+struct asker {
+	uint64_t period;
+	unsigned int n;
 };
 
 struct forward {
@@ -41,6 +49,9 @@ struct forward {
 	struct inject in;
 	struct pmtu *pmtu;		/* forward_path.c's */
 	uint64_t path_now_us;		/* its clock while pmtu.c is at work */
+	uint32_t pings[FORWARD_PINGS];	/* numbers of those that were sent and are not answered; 0 = free */
+	unsigned int next_ping;		/* where the next goes, over the oldest */
+	struct asker askers[FORWARD_ASKERS];	/* by a hash of the address */
 	struct straggler stragglers[FORWARD_STRAGGLERS];
 	uint64_t icmp_second;		/* monotonic second icmp_used belongs to */
 	unsigned int icmp_used;

@@ -179,11 +179,11 @@ static void test_ping(void **state)
 	assert_int_equal(r->pong.id, 2);
 	lives_at(r, PACKET_DST, 1, &r->peer);
 	forward_path_check(r->fw, &r->peer, r->now_us);
-	forward_ping(r->fw, PACKET_DST, 3, r->now_us);
-	assert_int_equal(r->pongs, 2);
-	assert_int_equal(probe_of(r, r->peer_fd, &probe), OUTER + TUNNEL_PROBE_LEN);
-	assert_int_equal(probe.vip, PACKET_DST);
 	for (unsigned int k = 0; k < 2; k++) {
+		forward_ping(r->fw, PACKET_DST, 3 + k, r->now_us);
+		assert_int_equal(r->pongs, 2 + k);
+		assert_int_equal(probe_of(r, r->peer_fd, &probe), OUTER + TUNNEL_PROBE_LEN);
+		assert_int_equal(probe.vip, PACKET_DST);
 		probe.kind = TUNNEL_PROBE_ANSWER;
 		probe.found = k ? TUNNEL_PROBE_NOT_HERE : TUNNEL_PROBE_HERE;
 		probe.way = k ? TUNNEL_PROBE_RETURNED : TUNNEL_PROBE_STRAIGHT;
@@ -192,9 +192,42 @@ static void test_ping(void **state)
 		assert_int_equal(r->pongs, 3 + k);
 		assert_int_equal(r->pong.result, k ? FORWARD_PONG_NOT_THERE : FORWARD_PONG_THERE);
 		assert_int_equal(r->pong.passed_on, k);
-		assert_int_equal(r->pong.rtt_us, 300 * (k + 1));
-		assert_int_equal(r->pong.id, 3);
+		assert_int_equal(r->pong.rtt_us, 300);
+		assert_int_equal(r->pong.id, 3 + k);
 	}
+	/* nobody asked that, or has been told already: an upcall each would keep others' out */
+	assert_int_equal(dropped(r, FORWARD_DROP_PROBE), 0);
+	probe_comes(r, &r->peer, &probe, 0);
+	probe.id = 7;
+	probe_comes(r, &r->peer, &probe, 0);
+	probe.id = 0;
+	probe_comes(r, &r->peer, &probe, 0);
+	assert_int_equal(dropped(r, FORWARD_DROP_PROBE), 3);
+	assert_int_equal(r->pongs, 4);
+}
+
+/* a node that does nothing but ask has so many answers, and no more; others have theirs */
+static void test_asks_are_bounded(void **state)
+{
+	struct tunnel_probe ask = { .kind = TUNNEL_PROBE_ASK, .id = 7, .stamp_us = 3 }, got;
+	struct rig *r = *state;
+	unsigned int answers[3] = { 0 };
+
+	forward_path_check(r->fw, &r->peer, r->now_us);
+	forward_path_check(r->fw, &r->stranger, r->now_us);
+	for (unsigned int k = 0; k < 3; k++) {
+		for (unsigned int i = 0; i < 1000; i++) {
+			ask.vip = k ? PACKET_DST : 0;
+			probe_comes(r, k < 2 ? &r->peer : &r->stranger, &ask, 0);
+			answers[k] += probe_of(r, r->peer_fd, &got) != 0;
+		}
+		if (k == 0)
+			r->now_us += SECOND;
+	}
+	assert_in_range(answers[0], 100, 500);
+	assert_int_equal(answers[1], answers[0]);
+	assert_int_equal(answers[2], 0); /* they do not go to the peer */
+	assert_int_equal(dropped(r, FORWARD_DROP_PROBE), 3 * (1000 - answers[0]));
 }
 
 /* without a key nothing is sent, and it is said */
@@ -272,6 +305,7 @@ int main(void)
 		RIG_TEST(test_ping),
 		cmocka_unit_test_setup_teardown(test_ping_sealed, rig_setup_sealed, rig_teardown),
 		RIG_TEST(test_asked_for_a_vip),
+		RIG_TEST(test_asks_are_bounded),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
