@@ -54,6 +54,15 @@ give_up() {
 	wait_for 20 runs_at n1 || { tell; return 1; }
 	for c in $CLIENTS; do progress $c || { tell; return 1; }; done
 }
+# n2 is among the living again: what it had of the migration goes, and the workload can move there once more
+comes_back() { # CASE
+	back
+	wait_for 40 nothing_at_n2 || { tell; return 1; }
+	wait_for 10 all_ended
+	FAULT_LOCK=lost settled "$1"
+	again
+	ended
+}
 mover_says() { # STATUS REGEX
 	TIMEOUT=30 finish mover none || { tell; return 1; }
 	assert_eq "$status" "$1" "exit status: $(cat "$BATS_TEST_TMPDIR/mover.err")"
@@ -88,12 +97,7 @@ mover_says() { # STATUS REGEX
 	assert_eq "$(generation)" "n1 $((${before#* } + 2))"
 	mover_says 1 "an operator gave it up; app goes on running on n1, its vIPs were moved back"
 	let_go
-	back
-	wait_for 40 nothing_at_n2 || { tell; return 1; }
-	wait_for 10 all_ended
-	FAULT_LOCK=lost settled "given up before it opened"
-	again
-	ended
+	comes_back "given up before it opened"
 }
 
 # From dst.kept on it runs without asking again: it had just asked. Cut off before it opened, nobody heard it
@@ -107,12 +111,7 @@ mover_says() { # STATUS REGEX
 	wait_for 20 runs_at_n2 || { tell; return 1; }
 	give_up
 	mover_says 1 "an operator gave it up"
-	back
-	wait_for 40 nothing_at_n2 || { tell; return 1; }
-	wait_for 10 all_ended
-	FAULT_LOCK=lost settled "given up while it ran"
-	again
-	ended
+	comes_back "given up while it ran"
 }
 
 @test "give up: the copy ran and its agent dies, cut off; its recovery asks before it opens anything" {
@@ -128,12 +127,7 @@ mover_says() { # STATUS REGEX
 	let_go
 	give_up
 	mover_says 1 "an operator gave it up"
-	back
-	wait_for 40 nothing_at_n2 || { tell; return 1; }
-	wait_for 10 all_ended
-	FAULT_LOCK=lost settled "given up, then recovered"
-	again
-	ended
+	comes_back "given up, then recovered"
 }
 
 @test "give up: the source's agent died as well: its recovery waits for the operator in the same way" {
@@ -144,11 +138,7 @@ mover_says() { # STATUS REGEX
 	mover_says 5 "lost the migration's agent"
 	give_up
 	let_go
-	back
-	wait_for 40 nothing_at_n2 || { tell; return 1; }
-	FAULT_LOCK=lost settled "given up in recovery"
-	again
-	ended
+	comes_back "given up in recovery"
 }
 
 # last: n2 is gone afterwards, and comes back empty
