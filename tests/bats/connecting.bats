@@ -8,22 +8,17 @@ load helpers
 load fabricnode
 
 setup() {
-	need_root
-	export FABRICTOOL="$BUILD/bin/fabrictool -s 192.168.5.0/24=192.168.5.200"
 	DIR=$BATS_TEST_TMPDIR
-	fabric_node node
+	app_and_db node
 	NODE=$SPAWNED
-	run_ok in_node $FABRICTOOL ensure app 1 192.168.5.2
-	run_ok in_node $FABRICTOOL ensure db 2 192.168.5.7
 	run_ok in_node $FABRICTOOL activate app 1 192.168.5.2
 	run_ok in_node $FABRICTOOL activate db 2 192.168.5.7
-	run_ok in_node "$BUILD/bin/stacktool" spawn app 1 192.168.5.2 /run/app.sock /run/app.log 0 /run/netns/ovl-fabric
-	STACK=$output
+	stack_up
 }
 
 teardown() {
 	if [ -z "${BATS_TEST_COMPLETED:-}" ]; then cat "/proc/$NODE/root/run/app.log" "$DIR"/*.err >&2; fi
-	_lives_as tunstack "$STACK" && kill "$STACK"
+	stacks_down
 	end_spawned
 }
 

@@ -7,34 +7,16 @@ load helpers
 load fabricnode
 
 setup() {
-	need_root
-	export FABRICTOOL="$BUILD/bin/fabrictool -s 192.168.5.0/24=192.168.5.200"
-	fabric_node node
+	app_and_db node
 	NODE=$SPAWNED
-	run_ok in_node $FABRICTOOL ensure app 1 192.168.5.2
-	run_ok in_node $FABRICTOOL ensure db 2 192.168.5.7
-	stack_up "$NODE" 0
+	stack_up
 }
-
 teardown() {
-	local pid
-	for pid in $(cat "$BATS_TEST_TMPDIR/stacks"); do
-		_lives_as tunstack "$pid" && kill "$pid"
-		wait_for 5 _gone tunstack "$pid"
-	done
+	stacks_down
 	end_spawned
 }
 
 fab() { in_node ip -n ovl-fabric "$@"; }
-
-stack_up() { # NODE LIMIT: $STACK
-	run_ok in_pid "$1" "$BUILD/bin/stacktool" spawn app 1 192.168.5.2 /run/app.sock /run/app.log "$2" /run/netns/ovl-fabric
-	STACK=$output
-	echo "$STACK" >>"$BATS_TEST_TMPDIR/stacks"
-}
-
-# VALUE of KEY in the last line of $output
-state() { sed -nE '$s/.* '"$1"'=([0-9]+).*/\1/p' <<<"$output"; }
 
 server_up() { # NODE
 	spawn srv nsenter -t "$1" -n -m -- ip netns exec app "$BUILD/bin/ms-testsrv" --ready /run/srv.ready --udp 192.168.5.2:7 192.168.5.2:80
@@ -149,11 +131,9 @@ dropped_at_least() { run_ok stack status && [ "$(state dropped)" -ge "$1" ]; }
 
 @test "tunstack: held packets go to another node's tunstack, in order, before its own" {
 	local there
-	fabric_node there
+	app_and_db there
 	there=$SPAWNED
-	run_ok in_pid "$there" $FABRICTOOL ensure app 1 192.168.5.2
-	run_ok in_pid "$there" $FABRICTOOL ensure db 2 192.168.5.7
-	stack_up "$there" 0
+	stack_up "$there"
 	server_up "$there"
 	run_ok in_pid "$there" "$BUILD/bin/stacktool" /run/app.sock capture
 	run_ok stack capture fence
@@ -263,7 +243,7 @@ print(last)' "$BATS_TEST_TMPDIR/frames"
 	wait_for 5 _gone tunstack "$STACK"
 	assert_match "$(fab route show table 20002)" "blackhole default"
 	run_rc 1 in_node ip netns exec db bash -c 'timeout 0.4 bash -c "exec 3<>/dev/tcp/192.168.5.2/80" || exit 1'
-	stack_up "$NODE" 0
+	stack_up
 	run_ok stack unfence
 	assert_eq "$(state fenced)" 0
 	run_ok in_node ip netns exec db timeout 60 bash -c 'exec 3<>/dev/tcp/192.168.5.2/80'

@@ -8,37 +8,21 @@ load helpers
 load fabricnode
 
 setup() {
-	need_root
-	export FABRICTOOL="$BUILD/bin/fabrictool -s 192.168.5.0/24=192.168.5.200"
 	DIR=$BATS_TEST_TMPDIR
-	: >"$DIR/stacks"
-	fabric_node node
+	app_and_db node
 	NODE=$SPAWNED
-	run_ok in_node $FABRICTOOL ensure app 1 192.168.5.2
-	run_ok in_node $FABRICTOOL ensure db 2 192.168.5.7
 	run_ok in_node $FABRICTOOL activate app 1 192.168.5.2
 	run_ok in_node $FABRICTOOL activate db 2 192.168.5.7
 	stack_up
 }
 
 teardown() {
-	local pid
 	if [ -z "${BATS_TEST_COMPLETED:-}" ]; then cat "/proc/$NODE/root/run/app.log" "$DIR"/*.err >&2; fi
-	for pid in $(cat "$DIR/stacks"); do
-		_lives_as tunstack "$pid" && kill "$pid"
-		wait_for 5 _gone tunstack "$pid"
-	done
+	stacks_down
 	end_spawned
 }
 
 in_db() { nsenter -t "$NODE" -n -m -- ip netns exec db "$@"; }
-
-stack_up() {
-	run_ok in_node "$BUILD/bin/stacktool" spawn app 1 192.168.5.2 /run/app.sock /run/app.log 0 /run/netns/ovl-fabric
-	STACK=$output
-	echo "$STACK" >>"$DIR/stacks"
-}
-
 
 serve() {
 	spawn srv nsenter -t "$NODE" -n -m -- ip netns exec app "${PYTHON:-python3}" -S "$TOP/tests/lib/standinpeer.py" serve 192.168.5.2 80 "$DIR"
