@@ -22,7 +22,9 @@
  *              accepted: it repeats, or corrects an address. PENDING keeps the number; only
  *              fib_del() forgets it.
  *   Held       a FIFO per entry, within bounds (struct fib_limits); a packet beyond is
- *              refused, so order is kept.
+ *              refused, so order is kept. Bytes are counted by why they wait, so that what anybody can
+ *              make wait (unknown vIPs, nodes that are dead) takes nothing from what is being moved,
+ *              nor what nodes send from what this node's own workloads do.
  *   Invariants a slot is reachable from its hash without passing a free one; count[] = entries by
  *   state; held_* = sums over entries;
  *              a node is referenced by exactly the REMOTE entries that name it.
@@ -40,6 +42,15 @@
 #define FIB_SCAN_SLOTS 4096u		/* table slots looked at by one fib_scan_waiting() */
 #define HOP_BUCKETS 1024u
 #define HOP_NONE UINT32_MAX
+
+/* why a packet waits */
+enum hold_class {
+	HOLD_OWN,		/* where to is not known */
+	HOLD_NODES,		/* likewise, and it came from a node */
+	HOLD_KEY,		/* its node has no key yet */
+	HOLD_MOVING,		/* its vIP is on its way, or just here */
+	HOLD_CLASS_COUNT
+};
 
 struct fib_queue {
 	struct fib_held *head, *tail;
@@ -67,6 +78,7 @@ struct fib {
 	uint32_t hops_used;
 	uint32_t hop_bucket[HOP_BUCKETS];
 	size_t held_packets, held_bytes;
+	size_t class_bytes[HOLD_CLASS_COUNT];	/* held_bytes is their sum */
 };
 
 /** fib_new() - an empty table; the caller frees it with fib_free() */
@@ -373,20 +385,46 @@ const struct sockaddr_in *fib_hop(const struct fib *f, const struct fib_entry *e
 	return &f->hops[e->hop].node;
 }
 
-static bool has_room(const struct fib *f, const struct fib_entry *e, size_t size)
+static enum hold_class class_of(const struct fib_entry *e, const struct fib_held *meta)
+{
+	if (e->arriving || e->state == FIB_HOLD || e->state == FIB_LOCAL)
+		return HOLD_MOVING;
+	/* FORWARDED to a vIP that is elsewhere: somebody says that it is here */
+	if (e->state == FIB_REMOTE && !meta->forwarded)
+		return HOLD_KEY;
+	return meta->from_tun ? HOLD_OWN : HOLD_NODES;
+}
+
+static bool has_room(const struct fib *f, const struct fib_entry *e, enum hold_class class, size_t size)
 {
 	const struct fib_limits *l = &f->limits;
-	bool moving = e->arriving || e->state == FIB_HOLD || e->state == FIB_LOCAL || e->state == FIB_REMOTE;
-	size_t packets = moving ? l->moving_packets : l->vip_packets, bytes = moving ? l->moving_bytes : l->vip_bytes;
+	const size_t *bytes = f->class_bytes;
+	bool wide = class == HOLD_KEY || class == HOLD_MOVING;
+	size_t total = wide ? l->moving_total : l->total_bytes;
 
-	if (f->held_bytes + size > (moving ? l->moving_total : l->total_bytes))
+	if ((wide ? bytes[HOLD_KEY] + bytes[HOLD_MOVING] : bytes[HOLD_OWN] + bytes[HOLD_NODES]) + size > total)
 		return false;
-	return !e->held || (e->held->packets < packets && e->held->bytes + size <= bytes);
+	if ((class == HOLD_KEY || class == HOLD_NODES) && bytes[class] + size > total / 2)
+		return false;
+	return !e->held || (e->held->packets < (wide ? l->moving_packets : l->vip_packets) &&
+			    e->held->bytes + size <= (wide ? l->moving_bytes : l->vip_bytes));
+}
+
+static size_t held_size(const struct fib_held *h)
+{
+	return sizeof(*h) + h->len;
+}
+
+static void uncount(struct fib *f, const struct fib_held *h)
+{
+	f->held_packets--;
+	f->held_bytes -= held_size(h);
+	f->class_bytes[h->class] -= held_size(h);
 }
 
 /**
  * fib_hold_packet() - append a packet to what waits for @e
- * @meta:   how it came: all fields but next and packet
+ * @meta:   how it came: all fields but next, class and packet
  * @packet: meta->len bytes, copied
  *
  * Return: 0; -ENOBUFS a bound is reached; nothing was kept.
@@ -394,17 +432,19 @@ static bool has_room(const struct fib *f, const struct fib_entry *e, size_t size
 int fib_hold_packet(struct fib *f, struct fib_entry *e, const struct fib_held *meta,
 		    const uint8_t *packet)
 {
-	size_t size = sizeof(*meta) + meta->len;
+	const enum hold_class class = class_of(e, meta);
+	size_t size = held_size(meta);
 	struct fib_queue *q = e->held;
 	struct fib_held *h;
 
-	if (!has_room(f, e, size))
+	if (!has_room(f, e, class, size))
 		return -ENOBUFS;
 	if (!q)
 		q = e->held = xcalloc(1, sizeof(*q));
 	h = xmalloc(size);
 	*h = *meta;
 	h->next = NULL;
+	h->class = (uint8_t)class;
 	memcpy(h->packet, packet, meta->len);
 	if (q->tail)
 		q->tail->next = h;
@@ -415,6 +455,7 @@ int fib_hold_packet(struct fib *f, struct fib_entry *e, const struct fib_held *m
 	q->bytes += size;
 	f->held_packets++;
 	f->held_bytes += size;
+	f->class_bytes[class] += size;
 	return 0;
 }
 
@@ -430,8 +471,8 @@ struct fib_held *fib_take_held(struct fib *f, struct fib_entry *e)
 	if (!q)
 		return NULL;
 	head = q->head;
-	f->held_packets -= q->packets;
-	f->held_bytes -= q->bytes;
+	for (const struct fib_held *h = head; h; h = h->next)
+		uncount(f, h);
 	free(q);
 	e->held = NULL;
 	return head;
@@ -458,13 +499,11 @@ unsigned int fib_expire_held(struct fib *f, struct fib_entry *e, uint64_t before
 
 	while (q && q->head && q->head->at_us < before_us) {
 		struct fib_held *h = q->head;
-		size_t size = sizeof(*h) + h->len;
 
 		q->head = h->next;
 		q->packets--;
-		q->bytes -= size;
-		f->held_packets--;
-		f->held_bytes -= size;
+		q->bytes -= held_size(h);
+		uncount(f, h);
 		free(h);
 		n++;
 	}

@@ -27,10 +27,10 @@ enum fib_state {
 struct fib_limits {
 	unsigned int vip_packets;	/* held for one vIP */
 	size_t vip_bytes;		/* held for one vIP */
-	size_t total_bytes;		/* held for all together */
+	size_t total_bytes;		/* held for all together; what came from nodes gets half of it */
 	unsigned int moving_packets;	/* the same three */
 	size_t moving_bytes;
-	size_t moving_total;
+	size_t moving_total;		/* what only waits for a node's key gets half of it */
 	unsigned int pending;		/* entries in state PENDING */
 };
 #define FIB_LIMITS_DEFAULT \
@@ -41,6 +41,7 @@ struct fib_limits {
 /* one held packet: how it came, and what was read */
 struct fib_held {
 	struct fib_held *next;
+	uint8_t class;			/* whose bound it counts against; fib.c's */
 	uint64_t at_us;			/* held since, monotonic */
 	bool from_tun;			/* from overlay0, else from a node */
 	bool forwarded;			/* came as FORWARDED */

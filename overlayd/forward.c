@@ -447,10 +447,11 @@ static void hold_and_ask(struct forward *fw, const struct flight *f, struct fib_
 	ask(fw, e, f->now_us);
 }
 
-/* nobody knows where the destination is */
+/* nobody knows where the destination is; nodes may have asked for half of what can be asked for at a time */
 static void hold_unknown(struct forward *fw, const struct flight *f)
 {
-	if (fib_set_pending(fw->fib, f->pkt.dst, 0))
+	if ((!f->from_tun && fib_count(fw->fib, FIB_PENDING) >= fw->cfg.limits.pending / 2) ||
+	    fib_set_pending(fw->fib, f->pkt.dst, 0))
 		forward_count_drop(fw, FORWARD_DROP_PENDING_FULL);
 	else
 		hold_and_ask(fw, f, fib_find(fw->fib, f->pkt.dst));
@@ -608,7 +609,8 @@ void forward_route(struct forward *fw, const struct flight *f)
 		hold_and_ask(fw, f, e);
 		break;
 	case FIB_UNREACHABLE:
-		if (f->forwarded)
+		/* forward_tick() may be late when there are many */
+		if (f->forwarded || f->now_us >= e->time_us)
 			hold_unknown(fw, f);
 		else
 			forward_refuse(fw, f);

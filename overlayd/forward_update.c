@@ -22,6 +22,7 @@
 #define HOLD_MAX_US 3000000u		/* what was held so long is dropped */
 #define HOLD_AUTO_US 200000u
 #define TICK_VIPS 128u			/* entries looked at by one tick */
+#define UNREACHABLE_MAX 4096u
 
 /* a packet that was held, on its way again; Return: false = dropped and counted */
 static bool flight_resume(struct forward *fw, struct flight *f, struct fib_held *h, uint64_t now_us)
@@ -71,6 +72,13 @@ static bool only_here(const struct fib_held *h, const struct fib_entry *e)
 	return !h->from_tun && (e->arriving || (h->forwarded && e->state == FIB_REMOTE));
 }
 
+/* there was room for it a moment ago, but less is for what does not move any more */
+static void hold_again(struct forward *fw, const struct fib_held *h, struct fib_entry *e)
+{
+	if (fib_hold_packet(fw->fib, e, h, h->packet))
+		forward_count_drop(fw, FORWARD_DROP_HOLD_FULL);
+}
+
 /* what waits for a vIP that just became LOCAL, REMOTE or UNREACHABLE, as far as that helps it */
 static void release(struct forward *fw, vip_t vip, uint64_t now_us)
 {
@@ -81,9 +89,8 @@ static void release(struct forward *fw, vip_t vip, uint64_t now_us)
 		return;
 	for (h = fib_take_held(fw->fib, e); h; h = next) {
 		next = h->next;
-		/* there was room for it a moment ago */
 		if (e->state != FIB_LOCAL && only_here(h, e))
-			fib_hold_packet(fw->fib, e, h, h->packet);
+			hold_again(fw, h, e);
 		else if (release_one(fw, h, e, now_us))
 			fw->stats.released++;
 		free(h);
@@ -270,14 +277,21 @@ void forward_set_arriving(struct forward *fw, vip_t vip, bool on, uint64_t now_u
 /**
  * forward_set_unreachable() - nobody has @vip: what waited is refused; Return: as
  * fib_set_unreachable()
+ *
+ * When that is remembered of UNREACHABLE_MAX vIPs, of others it is not: who tries all addresses of a
+ * large subnet must not fill the table.
  */
 int forward_set_unreachable(struct forward *fw, vip_t vip, uint64_t gen, uint64_t now_us)
 {
+	const struct fib_entry *e;
 	const struct tenure old = tenure_of(fw->fib, fib_find(fw->fib, vip));
 	int ret = fib_set_unreachable(fw->fib, vip, gen, now_us + fw->cfg.unreachable_ms * 1000ull);
 
 	if (ret == 0)
 		updated(fw, vip, &old, now_us);
+	e = fib_find(fw->fib, vip);
+	if (ret == 0 && fib_count(fw->fib, FIB_UNREACHABLE) > UNREACHABLE_MAX && !e->held && !e->arriving)
+		fib_del(fw->fib, vip);
 	return ret;
 }
 

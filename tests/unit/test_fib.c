@@ -134,12 +134,17 @@ static void test_pending_limit(void **state)
 	fib_free(f);
 }
 
-static int hold(struct fib *f, vip_t vip, uint64_t at_us, size_t len)
+static int hold_from(struct fib *f, vip_t vip, bool from_tun, uint64_t at_us, size_t len)
 {
 	static const uint8_t data[4096] = { 0x45 };
-	const struct fib_held meta = { .at_us = at_us, .from_tun = true, .len = len };
+	const struct fib_held meta = { .at_us = at_us, .from_tun = from_tun, .len = len };
 
 	return fib_hold_packet(f, fib_find(f, vip), &meta, data);
+}
+
+static int hold(struct fib *f, vip_t vip, uint64_t at_us, size_t len)
+{
+	return hold_from(f, vip, true, at_us, len);
 }
 
 static void test_hold_bounds_and_order(void **state)
@@ -174,7 +179,7 @@ static void test_hold_bounds_and_order(void **state)
 	fib_free(f);
 }
 
-/* a vIP that is being moved has more room, also while strangers fill theirs; and they do not get what it has */
+/* a vIP that is being moved has more room, also while strangers fill theirs; neither takes what is the other's */
 static void test_hold_moving(void **state)
 {
 	struct fib *f = fib_new(&limits);
@@ -187,11 +192,42 @@ static void test_hold_moving(void **state)
 	for (unsigned int i = 0; i < 10; i++)
 		assert_int_equal(hold(f, VIP, i, 200), 0);
 	assert_int_equal(hold(f, VIP, 10, 10), -ENOBUFS);	/* packets */
-	assert_int_equal(hold(f, VIP + 1, 1, 10), -ENOBUFS);	/* all together, for a stranger */
+	assert_int_equal(hold(f, VIP + 1, 1, 10), 0);
+	assert_int_equal(hold(f, VIP + 1, 1, 1500), -ENOBUFS);	/* all together, for strangers */
 	fib_set_pending(f, VIP + 2, 1);
 	fib_set_arriving(f, VIP + 2, true);
 	assert_int_equal(hold(f, VIP + 2, 1, 2500), 0);
 	assert_int_equal(hold(f, VIP + 2, 1, 2500), -ENOBUFS);	/* bytes */
+	fib_free(f);
+}
+
+/* who makes many packets wait for what does not answer takes nothing from what moves, nor nodes from own workloads */
+static void test_hold_shares(void **state)
+{
+	struct fib *f = fib_new(&limits);
+	struct sockaddr_in dead = node(1);
+
+	(void)state;
+	fib_set_remote(f, VIP, 1, &dead);
+	for (unsigned int i = 0; i < 2; i++)
+		assert_int_equal(hold(f, VIP, 1, 2000), 0);
+	assert_int_equal(hold(f, VIP, 1, 2000), -ENOBUFS);	/* its half */
+	fib_set_hold(f, VIP + 1, 1, false, 1);
+	for (unsigned int i = 0; i < 2; i++)
+		assert_int_equal(hold(f, VIP + 1, 1, 2000), 0);
+
+	fib_set_pending(f, VIP + 2, 1);
+	assert_int_equal(hold_from(f, VIP + 2, false, 1, 1200), 0);
+	assert_int_equal(hold_from(f, VIP + 2, false, 1, 300), -ENOBUFS);	/* likewise */
+	assert_int_equal(hold(f, VIP + 2, 1, 300), 0);
+	assert_int_equal(fib_held_packets(f), 6);
+	/* all that is given back may be used again */
+	assert_int_equal(fib_drop_held(f, fib_find(f, VIP + 2)), 2);
+	assert_int_equal(fib_expire_held(f, fib_find(f, VIP), 2), 2);
+	assert_int_equal(fib_del(f, VIP + 1), 0);
+	assert_int_equal(fib_held_bytes(f), 0);
+	assert_int_equal(hold_from(f, VIP + 2, false, 1, 1200), 0);
+	assert_int_equal(hold(f, VIP, 1, 2000), 0);
 	fib_free(f);
 }
 
@@ -313,6 +349,7 @@ int main(void)
 		cmocka_unit_test(test_pending_limit),
 		cmocka_unit_test(test_hold_bounds_and_order),
 		cmocka_unit_test(test_hold_moving),
+		cmocka_unit_test(test_hold_shares),
 		cmocka_unit_test(test_hold_expires_from_the_front),
 		cmocka_unit_test(test_hops),
 		cmocka_unit_test(test_table),

@@ -93,6 +93,54 @@ static void test_miss_bounds(void **state)
 	assert_in_range(fib_held_bytes(forward_fib(r->fw)), 3u << 20, 4u << 20);
 }
 
+/* a node that sends to one unknown vIP after another leaves room for what workloads of this node ask for */
+static void test_nodes_leave_room(void **state)
+{
+	const struct addr_prefix wide = { 0x0a000000u, 8 };
+	struct packet_spec s = syn;
+	struct rig *r = *state;
+
+	assert_int_equal(forward_subnet_add(r->fw, wide), 0);
+	lives_at(r, PACKET_SRC, 1, &r->peer);
+	for (unsigned int i = 0; i < 6000; i++) {
+		s.dst = wide.net + 1 + i;
+		from_node(r, &r->peer, TUNNEL_DATA, &s);
+	}
+	assert_int_equal(dropped(r, FORWARD_DROP_PENDING_FULL), 6000 - 2048);
+	s = syn;
+	s.src = PACKET_DST;
+	s.dst = PACKET_DST + 100;
+	from_tun(r, &s);
+	assert_int_equal(r->last_miss, s.dst);
+	assert_int_equal(dropped(r, FORWARD_DROP_PENDING_FULL), 6000 - 2048);
+	assert_int_equal(dropped(r, FORWARD_DROP_HOLD_FULL), 0);
+}
+
+/* who tries all addresses of a large subnet does not fill the table, and an old "nobody has it" is not believed */
+static void test_unreachable_bounds(void **state)
+{
+	const struct addr_prefix wide = { 0x0a000000u, 8 };
+	struct packet_spec s = syn;
+	struct rig *r = *state;
+	unsigned int misses;
+
+	assert_int_equal(forward_subnet_add(r->fw, wide), 0);
+	for (unsigned int i = 0; i < 6000; i++) {
+		s.dst = wide.net + 1 + i;
+		from_tun(r, &s);
+		assert_int_equal(forward_set_unreachable(r->fw, s.dst, 0, r->now_us), 0);
+	}
+	assert_int_equal(fib_count(forward_fib(r->fw), FIB_UNREACHABLE), 4096);
+	assert_int_equal(fib_count(forward_fib(r->fw), FIB_PENDING), 0);
+	misses = r->misses;
+	s.dst = wide.net + 1;
+	from_tun(r, &s);
+	assert_int_equal(r->misses, misses);
+	r->now_us += 2 * SECOND;
+	from_tun(r, &s);
+	assert_int_equal(r->misses, misses + 1);
+}
+
 static void test_no_answer_expires(void **state)
 {
 	struct rig *r = *state;
@@ -581,6 +629,8 @@ int main(void)
 		RIG_TEST(test_sent_to_remote),
 		RIG_TEST(test_miss_holds_then_sends),
 		RIG_TEST(test_miss_bounds),
+		RIG_TEST(test_nodes_leave_room),
+		RIG_TEST(test_unreachable_bounds),
 		RIG_TEST(test_no_answer_expires),
 		RIG_TEST(test_unreachable_answers),
 		RIG_TEST(test_too_big),
