@@ -21,9 +21,11 @@
  *              was asked after the packet came: each packet has a serial, each question the serial
  *              of the last packet before it.
  *   Questions  one at a time per vIP, repeated after ASK_US without an answer, at most one in
- *              ASK_LEAST_US, at most node_asks a second because of one node.
+ *              ASK_LEAST_US, at most node_asks a second because of one node: that of the oldest packet, or
+ *              else that of the newest.
  *   Bounds     struct source_limits. Counts of nodes are kept in SLOTS places by a hash of the
- *              address: nodes that share one share its bounds, and a stranger fills no table.
+ *              address: nodes that share one share its bounds, and a stranger fills no table. Who fills a
+ *              vIP's queue, or spends its questions, with lies about that vIP keeps nobody out of it.
  *   Invariants packets, bytes of a slot, and of all, = sums over what waits; an entry is in
  *              `waiting` iff something waits; ended_us of this node's own entry is never 0.
  *   Guarded by tests/unit/test_source.c, tests/bats/source.bats
@@ -284,7 +286,7 @@ int source_hold(struct source *s, vip_t vip, const struct fib_held *meta, const 
 	    s->bytes + held_size(meta) > s->limits.total_bytes)
 		return -ENOBUFS;
 	v = vip_ensure(s, vip, meta->at_us);
-	if (!v || v->packets >= s->limits.vip_packets)
+	if (!v || (v->packets >= s->limits.vip_packets && slot->packets >= s->limits.node_least))
 		return -ENOBUFS;
 	h = xmalloc(held_size(meta));
 	*h = *meta;
@@ -307,22 +309,12 @@ int source_hold(struct source *s, vip_t vip, const struct fib_held *meta, const 
 	return 0;
 }
 
-/**
- * source_should_ask() - is it time to ask the directory for @vip? True counts as having asked
- * @serial: set to that of the last packet the answer can be about
- */
-bool source_should_ask(struct source *s, vip_t vip, uint64_t now_us, uint64_t *serial)
+/* may a question be asked because of @node? True counts as one */
+static bool node_may_ask(struct source *s, const struct sockaddr_in *node, uint64_t now_us)
 {
-	struct source_vip *v = vip_find(s, vip);
-	uint64_t least_us, second = now_us / 1000000u;
-	struct slot *slot;
+	uint64_t second = now_us / 1000000u;
+	struct slot *slot = slot_of(s, node);
 
-	if (!v || !v->head)
-		return false;
-	least_us = v->asking ? ASK_US : ASK_LEAST_US;
-	if (v->asked_us && now_us - v->asked_us < least_us)
-		return false;
-	slot = slot_of(s, &v->head->from);
 	if (slot->second != second) {
 		slot->second = second;
 		slot->asks = 0;
@@ -330,6 +322,25 @@ bool source_should_ask(struct source *s, vip_t vip, uint64_t now_us, uint64_t *s
 	if (slot->asks >= s->limits.node_asks)
 		return false;
 	slot->asks++;
+	return true;
+}
+
+/**
+ * source_should_ask() - is it time to ask the directory for @vip? True counts as having asked
+ * @serial: set to that of the last packet the answer can be about
+ */
+bool source_should_ask(struct source *s, vip_t vip, uint64_t now_us, uint64_t *serial)
+{
+	struct source_vip *v = vip_find(s, vip);
+	uint64_t least_us;
+
+	if (!v || !v->head)
+		return false;
+	least_us = v->asking ? ASK_US : ASK_LEAST_US;
+	if (v->asked_us && now_us - v->asked_us < least_us)
+		return false;
+	if (!node_may_ask(s, &v->head->from, now_us) && !node_may_ask(s, &v->tail->from, now_us))
+		return false;
 	v->asking = true;
 	v->asked_us = now_us;
 	*serial = s->serial;

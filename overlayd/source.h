@@ -24,6 +24,7 @@ enum source_claim {
 struct source_limits {
 	unsigned int vips;		/* of which something is remembered or waits */
 	unsigned int vip_packets;	/* waiting, claims about one vIP */
+	unsigned int node_least;	/* a node with fewer waiting is let in there all the same */
 	unsigned int node_packets;	/* waiting, claims of one node */
 	size_t node_bytes;		/* the same in bytes */
 	size_t total_bytes;
@@ -31,7 +32,7 @@ struct source_limits {
 };
 #define SOURCE_LIMITS_DEFAULT \
 	((struct source_limits){ \
-		.vips = 65536, .vip_packets = 1024, .node_packets = 4096, .node_bytes = 4u << 20, \
+		.vips = 65536, .vip_packets = 1024, .node_least = 64, .node_packets = 4096, .node_bytes = 4u << 20, \
 		.total_bytes = 16u << 20, .node_asks = 1000 })
 
 /* what the directory says of a vIP; sin_port 0 = no node, or this one */

@@ -254,6 +254,31 @@ static void test_questions(void **state)
 	assert_false(source_should_ask(s, VIP + 1, now_us + 5 * SECOND, &serial));
 }
 
+/* a node that lies about a vIP keeps the one that has it neither out of its queue nor from being asked about */
+static void test_liar_keeps_nobody_out(void **state)
+{
+	const struct source_limits limits = { .vips = 16, .vip_packets = 4, .node_least = 2, .node_packets = 10, .node_bytes = 4000,
+					      .total_bytes = 6000, .node_asks = 3 };
+	struct source *s = source_new(&limits);
+	uint64_t serial = 0;
+
+	(void)state;
+	for (unsigned int i = 1; i <= 3; i++) {
+		assert_int_equal(hold_len(s, VIP + i, 'a', 20, NOW), 0);
+		assert_true(source_should_ask(s, VIP + i, NOW, &serial));
+	}
+	for (unsigned int i = 0; i < 4; i++)
+		assert_int_equal(hold_len(s, VIP, 'a', 20, NOW), 0);
+	assert_int_equal(hold_len(s, VIP, 'a', 20, NOW), -ENOBUFS);
+	assert_false(source_should_ask(s, VIP, NOW, &serial));
+	for (unsigned int i = 0; i < 2; i++)
+		assert_int_equal(hold_len(s, VIP, 'b', 20, NOW), 0);
+	assert_int_equal(hold_len(s, VIP, 'b', 20, NOW), -ENOBUFS);
+	assert_true(source_should_ask(s, VIP, NOW, &serial));
+	assert_int_equal(serial, source_waiting(s));
+	source_free(s);
+}
+
 static void test_scan(void **state)
 {
 	struct source *s = *state;
@@ -278,7 +303,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_claims), SOURCE_TEST(test_held_in_order), SOURCE_TEST(test_bounds),
-		SOURCE_TEST(test_full_table),  SOURCE_TEST(test_questions),	SOURCE_TEST(test_scan),
+		SOURCE_TEST(test_full_table),  SOURCE_TEST(test_questions), cmocka_unit_test(test_liar_keeps_nobody_out),
+		SOURCE_TEST(test_scan),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
