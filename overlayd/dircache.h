@@ -5,16 +5,25 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <sys/queue.h>
 
 #include "directory/binding.h"
 #include "directory/htab.h"
 
+#define DIRCACHE_NOBODYS_MAX 65536u	/* vIPs of which it is remembered that nobody has them */
+
+struct dircache_entry;
+TAILQ_HEAD(dircache_entries, dircache_entry);
+
 struct dircache {
 	struct htab vips;	/* of struct dircache_entry */
+	struct dircache_entries nobodys;	/* those that nobody has, the first known first; all zero is empty, too */
+	unsigned int n_nobodys;
 };
 
 struct dircache_entry {
 	struct htab_entry by_vip;
+	TAILQ_ENTRY(dircache_entry) nobodys;
 	struct dir_binding b;	/* state FREE or QUARANTINE: known to be nobody's */
 };
 
@@ -26,6 +35,7 @@ enum dircache_result {
 
 enum dircache_result dircache_put(struct dircache *c, const struct dir_binding *b);
 struct dircache_entry *dircache_find(const struct dircache *c, vip_t vip);
+vip_t dircache_surplus(const struct dircache *c);
 void dircache_forget(struct dircache *c, vip_t vip);
 size_t dircache_vips(const struct dircache *c, const struct addr_prefix *prefixes, unsigned int n_prefixes, vip_t *vips, size_t max);
 void dircache_fini(struct dircache *c);

@@ -44,7 +44,12 @@ struct dc_request *dc_request_find(const struct dirclient *dc, uint32_t id)
 /** dc_cache_put() - remember, and tell ops->changed what is news */
 void dc_cache_put(struct dirclient *dc, const struct dir_binding *b)
 {
-	if (dircache_put(&dc->cache, b) == DIRCACHE_CHANGED && dc->ops->changed)
+	enum dircache_result taken = dircache_put(&dc->cache, b);
+	vip_t surplus;
+
+	while ((surplus = dircache_surplus(&dc->cache)))
+		dirclient_forget(dc, surplus);
+	if (taken == DIRCACHE_CHANGED && dc->ops->changed)
 		dc->ops->changed(b, dc->arg);
 }
 

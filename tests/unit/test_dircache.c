@@ -75,9 +75,44 @@ static void test_table(void **state)
 	assert_null(dircache_find(&c, 0xc0a80501));
 }
 
+/* who tries all addresses there are: so many are remembered, and those that somebody has stay */
+static void test_surplus(void **state)
+{
+	struct dircache c = { 0 };
+	struct dir_binding b = news(1, 1, 1, DIR_LIVE, "n1");
+	unsigned int forgotten = 0;
+
+	(void)state;
+	dircache_put(&c, &b);
+	b = news(2, 1, 1, DIR_FREE, "");
+	for (; b.vip < 2 + DIRCACHE_NOBODYS_MAX; b.vip++)
+		dircache_put(&c, &b);
+	assert_int_equal(dircache_surplus(&c), 0);
+	/* one of them is somebody's again, and not counted */
+	b = news(2, 2, 2, DIR_LIVE, "n1");
+	dircache_put(&c, &b);
+	b = news(2 + DIRCACHE_NOBODYS_MAX, 1, 1, DIR_QUARANTINE, "");
+	for (; b.vip < 200000; b.vip++) {
+		dircache_put(&c, &b);
+		for (vip_t vip; (vip = dircache_surplus(&c)); forgotten++) {
+			assert_int_equal(vip, 3 + forgotten);
+			dircache_forget(&c, vip);
+		}
+	}
+	assert_int_equal(c.vips.n, 2 + DIRCACHE_NOBODYS_MAX);
+	assert_int_equal(forgotten, 200000 - 1 - c.vips.n);
+	assert_non_null(dircache_find(&c, 1));
+	assert_non_null(dircache_find(&c, 2));
+	/* and the other way */
+	b = news(1, 2, 2, DIR_FREE, "");
+	dircache_put(&c, &b);
+	assert_int_not_equal(dircache_surplus(&c), 0);
+	dircache_fini(&c);
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(test_order), cmocka_unit_test(test_table) };
+	const struct CMUnitTest tests[] = { cmocka_unit_test(test_order), cmocka_unit_test(test_table), cmocka_unit_test(test_surplus) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
