@@ -1,6 +1,6 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: Apache-2.0
-# What README.md tells people to type is typed here, verbatim, on nodes n1 and n2
+# What README.md tells people to type is typed here, verbatim, on nodes n1 and n2; `make`s are done by whoever runs the tests
 
 load helpers
 
@@ -60,4 +60,13 @@ block() {
 		TIMEOUT=60 run_ok bash -c "$c" || { lab down --kill; return 1; }
 	done
 	[ ! -e "/tmp/ms-lab-$TAG-readme" ]
+}
+
+@test "README: the demo" {
+	mapfile -t cmd < <(block "make demo")
+	assert_eq "${cmd[0]}" "make demo" "the first one"
+	run_ok make -n -C "$TOP" BUILD="$BUILD" demo
+	assert_match "$output" "scripts/demo"
+	DEMO_MOVES=1 TIMEOUT=600 run_ok "$TOP/scripts/demo"
+	assert_match "$output" "demo: 3 nodes, 8 connections, 1 moves, 0 bytes lost"
 }
