@@ -79,6 +79,14 @@ teardown() { drop_workloads && end_spawned; }
 	assert_eq "$(jq .errors "$BATS_TEST_TMPDIR/c1.json")" 0 "errors"
 }
 
+both_moved() { # what was spawned as m1 and m2
+	local m
+	for m in m1 m2; do
+		TIMEOUT=60 finish $m none
+		assert_eq "$status" 0 "$m: $(cat "$BATS_TEST_TMPDIR/$m.err")"
+	done
+}
+
 @test "move: server and client move at the same moment" {
 	workload n1 app 192.168.5.2
 	workload n2 far 192.168.5.5
@@ -86,10 +94,7 @@ teardown() { drop_workloads && end_spawned; }
 	client n2 far c1 -n 3 192.168.5.2:2000
 	spawn m1 on n1 ms-migrate app n3
 	spawn m2 on n2 ms-migrate far n1
-	TIMEOUT=60 finish m1 none
-	assert_eq "$status" 0 "move of the server: $(cat "$BATS_TEST_TMPDIR/m1.err")"
-	TIMEOUT=60 finish m2 none
-	assert_eq "$status" 0 "move of the client: $(cat "$BATS_TEST_TMPDIR/m2.err")"
+	both_moved
 	progress c1
 	assert_eq "$(jq .lost "$BATS_TEST_TMPDIR/c1.json")" 0 "lost connections"
 	assert_eq "$(where n2 app) $(where n2 far)" "n3 n1" "holders"
@@ -105,10 +110,7 @@ teardown() { drop_workloads && end_spawned; }
 	client n3 far c2 192.168.5.3:2000
 	spawn m1 on n1 ms-migrate left n2
 	spawn m2 on n2 ms-migrate right n1
-	TIMEOUT=60 finish m1 none
-	assert_eq "$status" 0 "left: $(cat "$BATS_TEST_TMPDIR/m1.err")"
-	TIMEOUT=60 finish m2 none
-	assert_eq "$status" 0 "right: $(cat "$BATS_TEST_TMPDIR/m2.err")"
+	both_moved
 	for c in c1 c2; do progress $c; client_ok $c; done
 }
 
