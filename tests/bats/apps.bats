@@ -29,6 +29,15 @@ start() {
 far() { on n3 ip netns exec far "$@"; }
 listens() { far bash -c "exec 3<>/dev/tcp/$VIP/$1" 2>/dev/null; }
 move_on() { TIMEOUT=60 move n1 app n2 && TIMEOUT=60 move n2 app n3; }
+# curl gets FILE, as "big", at so much a second while its server moves twice
+download_meanwhile() { # RATE PORT FILE
+	spawn get on n3 ip netns exec far curl -sS --fail --limit-rate "$1" -o "$T/got" "http://$VIP:$2/big"
+	wait_for 10 test -s "$T/got"
+	move_on
+	TIMEOUT=90 finish get none
+	assert_eq "$status" 0 "curl: $(cat "$T/get.err")"
+	assert_eq "$(sha256sum <"$T/got")" "$(sha256sum <"$3")" "checksum"
+}
 count_is_over() { [ "$(cat "$1" 2>/dev/null || echo 0)" -gt "$2" ]; }
 counts_on() { wait_for 20 count_is_over "$1" $(($(cat "$1") + 50)); }
 
@@ -66,12 +75,7 @@ counts_on() { wait_for 20 count_is_over "$1" $(($(cat "$1") + 50)); }
 	CONF
 	start nginx nginx -c "$T/nginx.conf" -g 'daemon off;'
 	wait_for 10 listens 8080
-	spawn get on n3 ip netns exec far curl -sS --fail --limit-rate 40M -o "$T/got" "http://$VIP:8080/big"
-	wait_for 10 test -s "$T/got"
-	move_on
-	TIMEOUT=90 finish get none
-	assert_eq "$status" 0 "curl: $(cat "$T/get.err")"
-	assert_eq "$(sha256sum <"$T/got")" "$(sha256sum <"$www/big")" "checksum"
+	download_meanwhile 40M 8080 "$www/big"
 	run_ok on n3 ip netns exec far curl -sS --fail -o /dev/null -r 0-9 "http://$VIP:8080/big"
 }
 
@@ -130,12 +134,7 @@ _connected() { [ "$(far ss -Htn state established dst $VIP | wc -l)" -ge 3 ]; }
 	head -c 30000000 /dev/zero | openssl enc -aes-128-ctr -pass pass:y -nosalt 2>/dev/null >"$T/www/big"
 	start http python3 -m http.server 8000 --bind $VIP --directory "$T/www"
 	wait_for 10 listens 8000
-	spawn get on n3 ip netns exec far curl -sS --fail --limit-rate 5M -o "$T/got" "http://$VIP:8000/big"
-	wait_for 10 test -s "$T/got"
-	move_on
-	TIMEOUT=60 finish get none
-	assert_eq "$status" 0 "curl: $(cat "$T/get.err")"
-	assert_eq "$(sha256sum <"$T/got")" "$(sha256sum <"$T/www/big")" "checksum"
+	download_meanwhile 5M 8000 "$T/www/big"
 }
 
 @test "bash: a pipeline of several processes counts on, no line lost" {
