@@ -157,7 +157,7 @@ void forward_ping(struct forward *fw, vip_t vip, uint32_t id, uint64_t now_us)
 	} else if (e && e->state == FIB_REMOTE) {
 		p.node = *fib_hop(fw->fib, e);
 		if (!path_send(fw, &p.node, &probe, 0, now_us)) {
-			fw->pings[fw->next_ping++ % FORWARD_PINGS] = id;
+			fw->pings[id % FORWARD_PINGS] = id;
 			return;
 		}
 		p.result = FORWARD_PONG_NO_KEY;
@@ -199,15 +199,12 @@ static void answer_back(struct forward *fw, const struct sockaddr_in *from, stru
 /* was ping @id sent, and is this its first answer? */
 static bool ping_was_open(struct forward *fw, uint32_t id)
 {
-	bool open = false;
+	uint32_t *slot = &fw->pings[id % FORWARD_PINGS];
 
-	for (unsigned int i = 0; id && i < FORWARD_PINGS; i++) {
-		if (fw->pings[i] != id)
-			continue;
-		fw->pings[i] = 0;
-		open = true;
-	}
-	return open;
+	if (!id || *slot != id)
+		return false;
+	*slot = 0;
+	return true;
 }
 
 static void answer_ours(struct forward *fw, const struct sockaddr_in *from, const struct tunnel_probe *probe,

@@ -11,7 +11,7 @@
 #include "tunstack/offload.h"
 
 #define FORWARD_STRAGGLERS 256u
-#define FORWARD_PINGS 256u
+#define FORWARD_PINGS 256u		/* power of two */
 #define FORWARD_ASKERS 256u		/* power of two */
 
 /* somebody who was told lately that a vIP has moved */
@@ -49,8 +49,7 @@ struct forward {
 	struct inject in;
 	struct pmtu *pmtu;		/* forward_path.c's */
 	uint64_t path_now_us;		/* its clock while pmtu.c is at work */
-	uint32_t pings[FORWARD_PINGS];	/* numbers of those that were sent and are not answered; 0 = free */
-	unsigned int next_ping;		/* where the next goes, over the oldest */
+	uint32_t pings[FORWARD_PINGS];	/* by number: that of one that was sent and is not answered; 0 = free */
 	struct asker askers[FORWARD_ASKERS];	/* by a hash of the address */
 	struct straggler stragglers[FORWARD_STRAGGLERS];
 	uint64_t icmp_second;		/* monotonic second icmp_used belongs to */
