@@ -21,7 +21,8 @@
  *   Time       read once a turn. forward_tick() every TICK_US while something waits, else the
  *              thread sleeps without limit.
  *   Spin       with spin_us the thread polls without sleeping, yielding the CPU each time, until so
- *              long nothing came (perf.md section 3: only a yielding spin helps).
+ *              long nothing came (perf.md section 3: only a yielding spin helps); not while others
+ *              want that CPU: spin.h.
  *   Back-pressure   while the socket takes nothing and the arena is filled, overlay0 is not read:
  *                   its queue fills, the sender's
  *              kernel slows down.
@@ -46,6 +47,7 @@
 #include "overlayd/common/monotime.h"
 #include "overlayd/common/util.h"
 #include "overlayd/pace.h"
+#include "overlayd/spin.h"
 #include "tunstack/tun.h"
 
 #define ROOM "fastpath"
@@ -91,6 +93,7 @@ struct fastpath {
 	struct tunnel_offloads allowed;
 	struct tun_offloads tun_got;
 	struct pace tun_pace;
+	struct spin spin;
 	bool tun_dead;
 	int epoll_fd;
 	uint32_t udp_events, tun_events;	/* it waits for */
@@ -484,7 +487,7 @@ static int fp_sleep_ms(const struct fastpath *fp, uint64_t now_us)
 {
 	uint64_t due_us = forward_path_due_us(fp->fwd), wait_us = UINT64_MAX;
 
-	if (fp->cfg.spin_us && now_us - fp->work_us < fp->cfg.spin_us)
+	if (spin_wants(&fp->spin, fp->work_us, now_us))
 		return 0;
 	if (forward_waits(fp->fwd))
 		wait_us = TICK_US;
@@ -505,6 +508,15 @@ static void fp_wait_for_events(const struct fastpath *fp, int fd, uint32_t *now,
 		*now = want;
 }
 
+static void fp_yield(struct fastpath *fp)
+{
+	uint64_t before_us = monotime_us(), after_us;
+
+	sched_yield();
+	after_us = monotime_us();
+	spin_yielded(&fp->spin, after_us - before_us, after_us);
+}
+
 /* waits for something to do; Return: how many of @events there are */
 static int fp_wait(struct fastpath *fp, struct epoll_event events[SOURCES], uint64_t now_us)
 {
@@ -520,7 +532,7 @@ static int fp_wait(struct fastpath *fp, struct epoll_event events[SOURCES], uint
 	if (n > 0 && sleep_ms)
 		fp->wakeups++;
 	if (n == 0 && !sleep_ms)
-		sched_yield();
+		fp_yield(fp);
 	return n;
 }
 
@@ -726,6 +738,7 @@ struct fastpath *fastpath_start(const struct fp_cfg *cfg, const struct fp_ops *o
 	fp->ops = ops;
 	fp->arg = arg;
 	fp->waiters_tail = &fp->waiters;
+	fp->spin.us = cfg->spin_us;
 	fp->frame = xmalloc(TUN_PACKET_MAX);
 	fp->tunnel = tunnel_new(cfg->udp_fd, cfg->offloads.gso, cfg->offloads.gro);
 	fp->fwd = forward_new(&fwd_cfg, fp->tunnel, &forward_ops, fp);

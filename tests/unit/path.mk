@@ -49,3 +49,6 @@ test_tun_SRC		:= tests/unit/test_tun.c tests/lib/packet.c tunstack/tun.c tunstac
 
 UNIT_TESTS		+= test_pace
 test_pace_SRC		:= tests/unit/test_pace.c overlayd/pace.c
+
+UNIT_TESTS		+= test_spin
+test_spin_SRC		:= tests/unit/test_spin.c overlayd/spin.c
