@@ -148,7 +148,7 @@ fuzz:		## each fuzzer for FUZZ_SECONDS (60)
 
 # benchmarks are programs named tests/bench/NAME; each takes --quick and --json FILE
 BENCHES	:= $(filter-out %.md %.mk %.py %.c %.h %.bash,$(wildcard tests/bench/*))
-bench: programs	## every benchmark in full; results in $(BUILD)/bench/NAME.json
+bench: programs	## every benchmark in full; results in BUILD/bench/NAME.json
 	@mkdir -p $(BUILD)/bench
 	@for b in $(BENCHES); do echo "== $$b"; \
 		BUILD=$(abspath $(BUILD)) $$b --json $(BUILD)/bench/$$(basename $$b).json || exit 1; done
