@@ -10,7 +10,7 @@ forward_SRC	:= overlayd/forward.c overlayd/forward_update.c overlayd/forward_pat
 		   overlayd/fib.c overlayd/barred.c directory/htab.c
 
 # the data path: what moves packets between overlay0 and the nodes
-path_SRC	:= overlayd/fastpath.c overlayd/pace.c overlayd/spin.c $(forward_SRC) overlayd/tunnel.c overlayd/tunnel_probe.c overlayd/tunnel_wire.c \
+path_SRC	:= overlayd/fastpath.c overlayd/fastpath_thread.c overlayd/pace.c overlayd/spin.c $(forward_SRC) overlayd/tunnel.c overlayd/tunnel_probe.c overlayd/tunnel_wire.c \
 		   tunstack/offload.c tunstack/tun.c $(confine_SRC) $(seal_SRC)
 
 # who starts processes for the daemon; wants state_SRC, stack and LIBS_json
