@@ -8,9 +8,10 @@
  *   Stop       workloads, tunstacks, namespaces, overlay0 and agents stay; the next daemon adopts them. --purge takes all away.
  *   Reload     a new configuration is loaded whole and checked; it replaces the old one only if every difference can take effect
  *              without a restart, otherwise nothing changes and the answer says which setting stands in the way.
- *   Rights     before there are threads and foreign bytes, the launcher is forked, which keeps all rights (launch.c), and the daemon
- *              gives up what it does not need. When the launcher dies nothing can be started any more and no other one made: in the
- *              foreground, where somebody starts us again, the daemon ends with status 1; else it goes on without and says so.
+ *   Rights     before there are threads and foreign bytes, the launcher is forked, which keeps all rights (launch.c), or one that
+ *              listens is connected to, when we were started with few; then the daemon gives up what it does not need. When the
+ *              launcher dies nothing can be started any more and no other one made: in the foreground, where somebody starts us
+ *              again, the daemon ends with status 1; else it goes on without and says so.
  *   One only   an flock on /run/overlayd/lock, held for life.
  */
 #include <errno.h>
@@ -253,7 +254,7 @@ static int daemon_start_launcher(struct overlayd *ov, struct oerr *err)
 {
 	const struct launch_cfg cfg = { .conf_path = ov->conf_path };
 
-	return launch_new(&cfg, &ov->launch, err);
+	return ov->launcher_path ? launch_connect(ov->launcher_path, &cfg, &ov->launch, err) : launch_new(&cfg, &ov->launch, err);
 }
 
 /* from here on, threads that are made included */
@@ -580,9 +581,9 @@ static void daemon_tell_starter(int ready_fd, const char *text)
 	close(ready_fd);
 }
 
-static int daemon_main(const char *conf_path, int ready_fd, bool supervised)
+static int daemon_main(const char *conf_path, const char *launcher_path, int ready_fd, bool supervised)
 {
-	struct overlayd ov = { .conf_path = conf_path, .started_us = monotime_us(), .supervised = supervised };
+	struct overlayd ov = { .conf_path = conf_path, .launcher_path = launcher_path, .started_us = monotime_us(), .supervised = supervised };
 	struct oerr err = { 0 };
 	cleanup_close int lock = daemon_lock(&err);
 	int ret = lock < 0 ? lock : 0;
@@ -651,18 +652,19 @@ static void daemon_default_log(void)
 
 /**
  * daemon_run() - `overlayd start`
+ * @launcher_path: where a launcher listens; NULL: the daemon forks its own
  * @foreground: stay, log to standard error
  *
  * Return: exit status; in the background 0 means that the node is up.
  */
-int daemon_run(const char *conf_path, bool foreground)
+int daemon_run(const char *conf_path, const char *launcher_path, bool foreground)
 {
 	cleanup_close int rd = -1;
 	int p[2];
 	pid_t pid;
 
 	if (foreground)
-		return daemon_main(conf_path, -1, true);
+		return daemon_main(conf_path, launcher_path, -1, true);
 	if (pipe2(p, O_CLOEXEC))
 		return 1;
 	pid = fork();
@@ -677,5 +679,5 @@ int daemon_run(const char *conf_path, bool foreground)
 	util_mkdir_p(OVERLAYD_RUN_DIR, 0755);
 	daemon_detach();
 	daemon_default_log();
-	_exit(daemon_main(conf_path, p[1], false));
+	_exit(daemon_main(conf_path, launcher_path, p[1], false));
 }

@@ -3,18 +3,20 @@
  *
  * Theory of operation
  *   Purpose    agents and tunstacks need rights that whoever parses strangers' bytes should not have, and would inherit whatever
- *              is forbidden to who starts them. So a process that reads nothing but two fixed requests is forked before
- *              overlayd confines itself, and starts them.
+ *              is forbidden to who starts them. So a process that reads nothing but two fixed requests starts them: one that is
+ *              forked before overlayd confines itself, or, where overlayd itself is started with few rights, one that listens.
  *   Not here   what is started and how (launcher.c); what may be asked for (launch_wire.c).
- *   Storage    struct launch, owned by the daemon: a socket and a pid.
+ *   Storage    struct launch, owned by the daemon: a socket and, if it is forked, a pid.
  *   Time       a request is answered in the time of a fork, and waited for LAUNCH_TIMEOUT_MS.
  *   States     alive -> dead, for good: a confined process cannot fork another launcher. Who watches is told, from the loop.
- *   Ends       with the socket. What it has started stays, and is then a child of who adopts orphans here.
+ *   Ends       the forked one with the socket; one that listens then waits for the next overlayd. What was started stays.
+ *   Trust      both ends of a connection made by path are root's, or it is not used.
  *   Guarded by tests/unit/test_launch.c, tests/bats/launch.bats
  */
 #include "overlayd/launch.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,7 +34,7 @@
 
 struct launch {
 	int fd;			/* to the launcher */
-	pid_t pid;
+	pid_t pid;		/* 0: not forked by us */
 	bool dead;		/* it answers no more */
 	struct ev_loop *loop;	/* NULL: not watched */
 	struct ev_io gone_io;
@@ -107,6 +109,115 @@ ssize_t launch_receive(int sock, void *data, size_t size, int *fds, unsigned int
 	return -EMSGSIZE;
 }
 
+/* Return: 0 within the time, or -errno */
+static int launch_await(int sock)
+{
+	uint64_t until = monotime_us() + LAUNCH_TIMEOUT_MS * 1000ull;
+
+	for (;;) {
+		struct pollfd p = { .fd = sock, .events = POLLIN };
+		uint64_t now = monotime_us();
+		int r;
+
+		if (now >= until)
+			return -ETIMEDOUT;
+		r = poll(&p, 1, (int)((until - now) / 1000) + 1);
+		if (r > 0)
+			return 0;
+		if (r < 0 && errno != EINTR)
+			return -errno;
+	}
+}
+
+/* ---- one that listens ---- */
+
+/** launch_address() - Return: 0; -ENAMETOOLONG */
+int launch_address(const char *path, struct sockaddr_un *sun, struct oerr *err)
+{
+	*sun = (struct sockaddr_un){ .sun_family = AF_UNIX };
+	if (strlen(path) >= sizeof(sun->sun_path))
+		return oerr_set(err, -ENAMETOOLONG, "launcher: %s: longer than the path of a socket can be", path);
+	memcpy(sun->sun_path, path, strlen(path));
+	return 0;
+}
+
+/** launch_peer_check() - is who made the other end root? Return: 0; -EPERM; -errno */
+int launch_peer_check(int sock, struct oerr *err)
+{
+	struct ucred peer = { .uid = (uid_t)-1 };
+	socklen_t len = sizeof(peer);
+
+	if (getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &peer, &len))
+		return oerr_set(err, -errno, "who it is cannot be told: %s", strerror(errno));
+	if (peer.uid != 0)
+		return oerr_set(err, -EPERM, "process %d of user %u, not of root", (int)peer.pid, peer.uid);
+	return 0;
+}
+
+/* is it one of ours, that starts what we expect? */
+static int launch_hello_check(const struct launch_hello_wire *hello, const char *conf_path, struct oerr *err)
+{
+	if (hello->magic != LAUNCH_HELLO_MAGIC)
+		return oerr_set(err, -EPROTO, "what listens there is no launcher");
+	if (hello->version != LAUNCH_VERSION)
+		return oerr_set(err, -EPROTO, "it is of another version (%u, not %u): restart it, and overlayd with it",
+				hello->version, LAUNCH_VERSION);
+	if (strncmp(hello->conf, conf_path, sizeof(hello->conf)))
+		return oerr_set(err, -EINVAL, "its agents read %.*s, not %s", LAUNCH_CONF_MAX - 1, hello->conf, conf_path);
+	return 0;
+}
+
+static int launch_connect_to(int sock, const char *path, const char *conf_path, struct oerr *err)
+{
+	const struct timeval limit = { .tv_sec = LAUNCH_TIMEOUT_MS / 1000 };	/* a full queue of who waits for it, too */
+	struct launch_hello_wire hello;
+	struct sockaddr_un sun;
+	unsigned int n_fds;
+	int ret = launch_address(path, &sun, err);
+	ssize_t n;
+
+	if (ret)
+		return ret;
+	setsockopt(sock, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
+	if (connect(sock, (struct sockaddr *)&sun, sizeof(sun)))
+		return oerr_set(err, -errno, "%s: is overlayd-launcher started?", strerror(errno));
+	ret = launch_peer_check(sock, err);
+	if (ret)
+		return ret;
+	if (launch_await(sock))
+		return oerr_set(err, -EBUSY, "no answer: it works for another overlayd");
+	n = launch_receive(sock, &hello, sizeof(hello), NULL, 0, &n_fds);
+	if (n != (ssize_t)sizeof(hello))
+		return oerr_set(err, -EPROTO, "%s", n ? "what listens there is no launcher" : "it hangs up");
+	return launch_hello_check(&hello, conf_path, err);
+}
+
+/**
+ * launch_connect() - the launcher that listens at @path; it works for one overlayd at a time
+ * @cfg:    its conf_path must be that of the launcher
+ * @launch: the caller launch_free()s it
+ *
+ * Return: 0; -errno with @err set: nobody is there, it is not root's, of another version or configuration, or busy.
+ */
+int launch_connect(const char *path, const struct launch_cfg *cfg, struct launch **launch, struct oerr *err)
+{
+	cleanup_close int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	struct launch *l;
+	int ret;
+
+	if (fd < 0)
+		return oerr_set(err, -errno, "launcher: socket: %s", strerror(errno));
+	ret = launch_connect_to(fd, path, cfg->conf_path, err);
+	if (ret) {
+		oerr_wrap(err, "launcher at %s", path);
+		return ret;
+	}
+	l = xcalloc(1, sizeof(*l));
+	l->fd = steal_fd(&fd);
+	*launch = l;
+	return 0;
+}
+
 /* ---- its life ---- */
 
 /**
@@ -143,7 +254,7 @@ int launch_new(const struct launch_cfg *cfg, struct launch **launch, struct oerr
 	return 0;
 }
 
-/** launch_free() - it ends; what it has started goes on. NULL is fine */
+/** launch_free() - a forked one ends, one that listens is free for the next; what it has started goes on. NULL is fine */
 void launch_free(struct launch *l)
 {
 	if (!l)
@@ -152,7 +263,7 @@ void launch_free(struct launch *l)
 		ev_io_stop(l->loop, &l->gone_io);
 	close(l->fd);
 	/* nobody's, when the loop has been told of its end before us */
-	while (waitpid(l->pid, NULL, 0) < 0 && errno == EINTR)
+	while (l->pid && waitpid(l->pid, NULL, 0) < 0 && errno == EINTR)
 		;
 	free(l);
 }
@@ -187,7 +298,7 @@ int launch_check(const struct launch *l, struct oerr *err)
 			" (workloads survive that)");
 }
 
-/** launch_pid() - Return: the launcher's process id */
+/** launch_pid() - Return: the forked launcher's process id, 0: it is not forked */
 pid_t launch_pid(const struct launch *l)
 {
 	return l->pid;
@@ -203,41 +314,28 @@ static int launch_give_up(struct launch *l, struct oerr *err)
 	return launch_check(l, err);
 }
 
-/* Return: 0 within the time, or -errno */
-static int launch_await(const struct launch *l)
-{
-	uint64_t until = monotime_us() + LAUNCH_TIMEOUT_MS * 1000ull;
-
-	for (;;) {
-		struct pollfd p = { .fd = l->fd, .events = POLLIN };
-		uint64_t now = monotime_us();
-		int r;
-
-		if (now >= until)
-			return -ETIMEDOUT;
-		r = poll(&p, 1, (int)((until - now) / 1000) + 1);
-		if (r > 0)
-			return 0;
-		if (r < 0 && errno != EINTR)
-			return -errno;
-	}
-}
-
 /* ask, and wait; @got: the descriptor of the answer, the caller's, or -1; Return: 0, or its -errno with @err set */
 static int launch_ask(struct launch *l, const struct launch_wire *wire, int fd, struct launch_answer_wire *answer, int *got,
 		      struct oerr *err)
 {
+	cleanup_close int room = -1;
 	int ret = launch_check(l, err);
 	unsigned int n_fds;
 
 	*got = -1;
 	if (ret)
 		return ret;
+	/* one that could not be taken in would look like a bad answer, of a launcher that has done its work */
+	room = fcntl(l->fd, F_DUPFD_CLOEXEC, 0);
+	if (room < 0)
+		return oerr_set(err, -errno, "launcher: no descriptor for its answer: %s", strerror(errno));
 	ret = launch_send(l->fd, wire, sizeof(*wire), fd);
 	/* it is the descriptor that cannot be sent, or the moment: the launcher is not to blame */
 	if (ret && ret != -EPIPE && ret != -ECONNRESET)
 		return oerr_set(err, ret, "launcher: %s", strerror(-ret));
-	if (ret || launch_await(l) ||
+	ret = ret ? ret : launch_await(l->fd);
+	close(steal_fd(&room));
+	if (ret ||
 	    launch_receive(l->fd, answer, sizeof(*answer), got, 1, &n_fds) != (ssize_t)sizeof(*answer))
 		return launch_give_up(l, err);
 	answer->text[sizeof(answer->text) - 1] = '\0';
@@ -252,7 +350,7 @@ static int launch_ask(struct launch *l, const struct launch_wire *wire, int fd, 
  * launch_agent() - start ms-agent
  * @fd:    its descriptor, which stays the caller's, or -1
  * @pid:   the agent; nobody has to wait for it
- * @pidfd: the caller's; -1 when it has ended already
+ * @pidfd: the caller's
  *
  * Return: 0 or -errno with @err set.
  */
@@ -267,9 +365,10 @@ int launch_agent(struct launch *l, const struct launch_agent *agent, int fd, pid
 	wire.kind = LAUNCH_AGENT;
 	wire.agent = *agent;
 	ret = launch_ask(l, &wire, fd, &answer, pidfd, err);
-	if (!ret)
-		*pid = answer.pid;
-	return ret;
+	if (ret)
+		return ret;
+	*pid = answer.pid;
+	return *pidfd >= 0 ? 0 : oerr_set(err, -EPROTO, "launcher: an answer without a descriptor");
 }
 
 /**

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* launch_wire.h - what overlayd asks its launcher for: two requests of one fixed size, and the answer
  *
- * Both ends are one program, forked; so the host's order and no version. One SOCK_SEQPACKET message each, with at most one
- * descriptor beside it.
+ * Both ends are on one machine, so the host's order. One SOCK_SEQPACKET message each, with at most one descriptor beside it.
+ * Forked, they are one program. A launcher that listens outlives the overlayd it works for and may be of another build than the
+ * next one: it speaks first, and says of which version it is.
  */
 #ifndef OVERLAYD_LAUNCH_WIRE_H
 #define OVERLAYD_LAUNCH_WIRE_H
 
+#include <assert.h>
 #include <stdint.h>
 
 #include "overlayd/agent/journal.h"
@@ -14,6 +16,9 @@
 #include "overlayd/fabric.h"
 
 #define LAUNCH_MAGIC 0x6c61756eu
+#define LAUNCH_HELLO_MAGIC 0x6c61756fu
+#define LAUNCH_VERSION 1u		/* of all that is in this file, but for the hello, and of how ms-agent is called */
+#define LAUNCH_CONF_MAX 256		/* with its NUL */
 #define LAUNCH_NAME_MAX 64		/* with its NUL */
 #define LAUNCH_ARGS_MAX 24		/* of an agent, with the NULL */
 #define LAUNCH_NUMBER_MAX 16		/* digits and NUL */
@@ -65,12 +70,22 @@ struct launch_wire {
 	};
 };
 
-/* with a descriptor: AGENT its pidfd (none: it has ended already), TUNSTACK what tunstack_spawn_begin() returns */
+/* of a launcher that listens, before anything else; its layout never changes */
+struct launch_hello_wire {
+	uint32_t magic;			/* LAUNCH_HELLO_MAGIC */
+	uint32_t version;		/* LAUNCH_VERSION */
+	char conf[LAUNCH_CONF_MAX];	/* what its agents are told to read */
+};
+
+/* with a descriptor: AGENT its pidfd, TUNSTACK what tunstack_spawn_begin() returns */
 struct launch_answer_wire {
 	int32_t code;			/* 0 or -errno */
 	int32_t pid;			/* AGENT */
 	char text[OERR_TEXT_MAX];
 };
+
+static_assert(sizeof(struct launch_wire) == 176 && sizeof(struct launch_answer_wire) == 1032,
+	      "another layout wants another LAUNCH_VERSION");
 
 /* the arguments of an agent, and the texts they point to */
 struct launch_args {

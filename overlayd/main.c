@@ -25,6 +25,7 @@
 #include "overlayd/conf.h"
 #include "overlayd/ctlclient.h"
 #include "overlayd/fabric.h"
+#include "overlayd/launch.h"
 #include "overlayd/overlayd.h"
 #include "overlayd/ping_cmd.h"
 #include "overlayd/purge.h"
@@ -41,6 +42,7 @@ enum { EXIT_USAGE = 2, EXIT_NO_DAEMON = 6 };
 struct main_options {
 	const char *conf;	/* -c; of ping the count */
 	const char *interval, *wait;	/* of ping */
+	const char *launcher;	/* of start */
 	bool foreground, json, purge, force, give_up;
 	char **args;		/* what follows the command's words and options */
 	int n_args;
@@ -140,7 +142,22 @@ static int main_parse_vip(const char *text, vip_t *vip)
 
 static int main_start(const struct main_options *o)
 {
-	return daemon_run(o->conf ? o->conf : CONF_PATH, o->foreground);
+	return daemon_run(o->conf ? o->conf : CONF_PATH, o->launcher, o->foreground);
+}
+
+static int main_launcher(const struct main_options *o)
+{
+	const struct launch_cfg cfg = { .conf_path = o->conf ? o->conf : CONF_PATH };
+	struct oerr err = { 0 };
+
+	if (geteuid()) {
+		oerr_set(&err, -EPERM, "the launcher starts agents for root, who alone may start it");
+		return main_fail(&err, 1);
+	}
+	log_init("overlayd-launcher", LOG_LVL_INFO, NULL);
+	util_mkdir_p(OVERLAYD_RUN_DIR, 0755);
+	launcher_listen(o->args[0], &cfg, &err);
+	return main_fail(&err, 1);
 }
 
 /* has the daemon that had @pid ended? */
@@ -403,7 +420,8 @@ static int main_exec(const struct main_options *o)
 }
 
 static const struct main_command main_commands[] = {
-	{ "start", NULL, "[-c FILE] [--foreground]", "bring this node up", "cf", 0, 0, .run = main_start },
+	{ "start", NULL, "[-c FILE] [--foreground] [--launcher PATH]", "bring this node up", "cfL", 0, 0, .run = main_start },
+	{ "launcher", NULL, "[-c FILE] PATH", "start agents for the daemon whose launcher is at PATH", "c", 1, 1, .run = main_launcher },
 	{ "stop", NULL, "[--purge] [--force]", "stop the daemon; workloads stay, unless --purge takes everything down", "pF", 0, 0, .run = main_stop },
 	{ "status", NULL, "[--json]", "this node, its workloads, peers and migrations", "j", 0, 0,
 	  .body = OVL__CTL_MSG__BODY_STATUS, .type = &ovl__ctl_status__descriptor, .show = show_status },
@@ -483,6 +501,7 @@ static int main_parse(const struct main_command *c, int argc, char **argv, struc
 		{ "config", required_argument, NULL, 'c' }, { "foreground", no_argument, NULL, 'f' },
 		{ "json", no_argument, NULL, 'j' },	    { "purge", no_argument, NULL, 'p' },
 		{ "force", no_argument, NULL, 'F' },	    { "give-up-destination", no_argument, NULL, 'G' },
+		{ "launcher", required_argument, NULL, 'L' },
 		{ 0 },
 	};
 	bool stop_at_args = c->max_args < 0;
@@ -497,6 +516,7 @@ static int main_parse(const struct main_command *c, int argc, char **argv, struc
 		}
 		o->conf = opt == 'c' ? optarg : o->conf;
 		o->foreground |= opt == 'f';
+		o->launcher = opt == 'L' ? optarg : o->launcher;
 		o->interval = opt == 'i' ? optarg : o->interval;
 		o->wait = opt == 'W' ? optarg : o->wait;
 		o->json |= opt == 'j';

@@ -38,6 +38,7 @@ struct overlayd {
 	struct ev_loop *loop;
 	struct conf *conf;		/* owned; replaced by reload */
 	const char *conf_path;		/* not owned */
+	const char *launcher_path;	/* not owned; NULL: the launcher is forked */
 	SSL_CTX *tls;
 	struct crlwatch crlwatch;
 	char addr[ADDR_STRLEN];		/* "ip:port" where others reach us */
@@ -66,7 +67,7 @@ struct overlayd {
 	bool purge;			/* on the way out, take everything down */
 };
 
-int daemon_run(const char *conf_path, bool foreground);
+int daemon_run(const char *conf_path, const char *launcher_path, bool foreground);
 void daemon_stop(struct overlayd *ov, bool purge);
 int daemon_reload(struct overlayd *ov, struct oerr *err);
 

@@ -217,8 +217,6 @@ static void await_end(int pidfd)
 {
 	struct pollfd p = { .fd = pidfd, .events = POLLIN };
 
-	if (pidfd < 0)
-		return;
 	assert_int_equal(poll(&p, 1, LIMIT_MS), 1);
 	close(pidfd);
 }
@@ -234,6 +232,13 @@ static int start(struct fixture *f, const struct launch_agent *a, pid_t *pid, in
 	}
 	assert_true(!ret || err.text[0]);
 	return ret;
+}
+
+/* Return: false where nothing can be watched, and so nothing is started */
+static bool started(struct fixture *f, const struct launch_agent *a, pid_t *pid, int *pidfd)
+{
+	assert_int_equal(start(f, a, pid, pidfd), no_pidfd() ? -ENOSYS : 0);
+	return !no_pidfd();
 }
 
 static unsigned long long signals_of(const char *status, const char *field)
@@ -266,9 +271,10 @@ static void test_agent(void **state)
 	int pidfd;
 	pid_t pid;
 
-	assert_int_equal(start(f, &source, &pid, &pidfd), 0);
+	if (!started(f, &source, &pid, &pidfd))
+		return;
 	assert_true(pid > 1);
-	assert_true(pidfd >= 0 || no_pidfd());
+	assert_true(pidfd >= 0);
 	expect_until(f->ours, "\nend\n", text, sizeof(text));
 	assert_non_null(strstr(text, "--source --id ab010000000000000000000000000000 --conf /the/conf --host n2 --workload app --dry-run"
 				     " --timeout 7 --standin-after 4294967295 --self 12\n"));
@@ -287,7 +293,8 @@ static void test_agent_outlives(void **state)
 	int pidfd;
 	pid_t pid;
 
-	assert_int_equal(start(f, &destination, &pid, &pidfd), 0);
+	if (!started(f, &destination, &pid, &pidfd))
+		return;
 	expect_until(f->ours, "\nend\n", text, sizeof(text));
 	assert_non_null(strstr(text, "--destination --id 02000000000000000000000000000000 --conf /the/conf --host n1\n"));
 	launch_free(f->launch);
@@ -325,7 +332,8 @@ static void test_refused(void **state)
 	assert_int_equal(launch_tunstack(f->launch, &cfg, &err), -EINVAL);
 	close(null);
 	/* and it lives on */
-	assert_int_equal(start(f, &source, &pid, &pidfd), 0);
+	if (!started(f, &source, &pid, &pidfd))
+		return;
 	expect_until(f->ours, "\nend\n", text, sizeof(text));
 	shutdown(f->ours, SHUT_WR);
 	await_end(pidfd);
