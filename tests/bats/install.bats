@@ -17,6 +17,7 @@ setup_file() {
 		[ -x "$D/usr/$f" ] || fail "$f is missing"
 	done
 	for f in lib/overlayd/msrestart.so lib/systemd/system/overlayd.service lib/systemd/system/directoryd.service \
+		lib/systemd/system/overlayd-launcher.service \
 		share/man/man8/overlayd.8 share/man/man8/ms-migrate.8 share/man/man8/directoryd.8 share/man/man8/ms-ca.8 \
 		share/doc/overlayd/overlayd.conf.example share/doc/overlayd/directoryd.conf.example \
 		share/bash-completion/completions/ms-migrate; do
@@ -31,10 +32,30 @@ setup_file() {
 }
 
 @test "install: the units start what was installed" {
-	run_ok cat "$D/usr/lib/systemd/system/overlayd.service" "$D/usr/lib/systemd/system/directoryd.service"
-	assert_match "$output" "ExecStart=/usr/bin/overlayd start --foreground"
+	run_ok cat "$D/usr/lib/systemd/system/overlayd.service" "$D/usr/lib/systemd/system/directoryd.service" \
+		"$D/usr/lib/systemd/system/overlayd-launcher.service"
+	assert_match "$output" "ExecStart=/usr/bin/overlayd start --foreground --launcher /run/overlayd/launcher.sock"
+	assert_match "$output" "ExecStart=/usr/bin/overlayd launcher /run/overlayd/launcher.sock"
 	assert_match "$output" "ExecStart=/usr/bin/directoryd start --foreground"
-	refute_match "$output" "@"
+	refute_match "$output" "@[a-z]+@"
+}
+
+@test "install: systemd understands the units, and finds the daemons sandboxed" {
+	local units=$BATS_TEST_TMPDIR/units f
+	command -v systemd-analyze >/dev/null || skip "no systemd-analyze here"
+	need_root
+	mkdir "$units"
+	for f in directoryd overlayd overlayd-launcher; do
+		sed "s#=/usr/bin/#=$D/usr/bin/#" "$D/usr/lib/systemd/system/$f.service" >"$units/$f.service"
+	done
+	run_ok analyze verify --man=no "$units/directoryd.service" "$units/overlayd-launcher.service" "$units/overlayd.service"
+	assert_eq "$output" "" "what systemd has to say"
+	run_ok analyze security --offline=true --threshold=70 "$units/overlayd.service"
+	run_ok analyze security --offline=true --threshold=70 "$units/directoryd.service"
+	run_fail analyze security --offline=true --threshold=70 "$units/overlayd-launcher.service"
+}
+analyze() { # it leaves files in /run
+	unshare --mount sh -c 'mount -t tmpfs run /run && exec systemd-analyze "$@"' analyze "$@"
 }
 
 @test "install: an installed command runs" {
