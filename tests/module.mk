@@ -24,7 +24,7 @@ ms-blockecho_SRC	:= tests/lib/blockecho.c tests/lib/door.c $(common_SRC)
 # messages of one size from a producer to a consumer (tests/bench/paper2001)
 PROGRAMS		+= ms-prodcons
 ms-prodcons_SRC		:= tests/lib/prodcons.c tests/lib/door.c $(common_SRC)
-# what systemd would do to a unit's process, without systemd (launch.bats)
+# what systemd would do to a unit's process, without systemd (sandbox.bats)
 PROGRAMS		+= ms-unitbox
 ms-unitbox_SRC		:= tests/lib/unitbox.c
 ms-unitbox_LIBS		:= $(LIBS_confine)
