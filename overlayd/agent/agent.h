@@ -28,6 +28,7 @@ enum mig_channel {
 	MIG_CHAN_RECORD = 5,
 	MIG_CHAN_PAGES = 16,		/* + tree */
 	MIG_CHAN_PAGES_END = 80,
+	MIG_CHAN_PRECOPY = 96,		/* + tree */
 };
 
 #define MIG_VERSION 2

@@ -182,15 +182,16 @@ static int copy_start_tree(struct dst_tree *t, struct oerr *err)
 	size_t n_used = 0;
 	int sock;
 
-	if (image_dir_new(&t->images, m->plan->memory_bytes + COPY_IMAGE_SLACK, err))
+	if (image_dir_new(&t->images, m->plan->memory_bytes + m->precopy_bytes + COPY_IMAGE_SLACK, err))
 		return err->code;
+	m->precopy.trees[t->index].images_fd = t->images.fd;
 	t->log_fd = open(log, O_RDWR | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0600);
 	if (t->log_fd < 0 || ps_log_fd < 0)
 		return oerr_set(err, -errno, "%s: %s", log, strerror(errno));
 	t->ps = criu_pageserver_start(m->agent.loop, cfg.path, t->images.fd, ps_log_fd, &sock, copy_pages_exit_cb, t, err);
 	if (!t->ps)
 		return err->code;
-	t->pages = pages_new(&m->agent, t->index, sock);
+	t->pages = pages_new(&m->agent, (uint8_t)(MIG_CHAN_PAGES + t->index), t->index, sock);
 	for (size_t i = 0; i < m->plan->n_trees; i++)
 		n_used += m->plan->trees[i]->n_tasks;
 	used = xcalloc(n_used, sizeof(*used));
@@ -237,6 +238,8 @@ int copy_prepare(struct migrate_dst *m, struct oerr *err)
 	m->trees = xcalloc(m->n_trees, sizeof(*m->trees));
 	for (size_t i = 0; i < m->n_trees; i++)
 		m->trees[i] = (struct dst_tree){ .m = m, .index = (uint32_t)i, .log_fd = -1, .images.fd = -1 };
+	precopy_dst_init(&m->precopy, &m->agent, m->n_trees);
+	m->precopy_bytes = precopy_dst_room(m->plan->memory_bytes);
 	for (size_t i = 0; i < m->n_trees; i++)
 		if (copy_start_tree(&m->trees[i], err))
 			return err->code;
@@ -505,6 +508,7 @@ void copy_destroy(struct migrate_dst *m)
 {
 	struct oerr err = { 0 };
 
+	precopy_dst_fini(&m->precopy);
 	udproom_end(&m->room);
 	loose_in_fini(&m->loose);
 	if (m->init && !m->init_gone) {

@@ -11,7 +11,8 @@
  *   killall both
  *   pause   the agent writes /run/overlayd/fault.reached and waits until that file is removed
  *
- * Points: the stages, "src.NAME" and "dst.NAME", before each; src.captured (network captured, tasks stopped),
+ * Points: the stages, "src.NAME" and "dst.NAME", before each; src.precopy (the destination waits for a pass of memory), dst.precopy (it has come; error: it
+ * counts as not stored); src.captured (network captured, tasks stopped),
  * src.reading (sockets may be in repair mode), src.swapped (the commit
  * was answered), src.handed (held packets sent), src.peek and
  * dst.acceptq (error: this node cannot carry what has no descriptor), src.parked (the stand-in's records sent, not

@@ -164,7 +164,7 @@ static int src_tree_start(struct src_tree *t, struct oerr *err)
 		if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
 			return oerr_set(err, -errno, "socketpair: %s", strerror(errno));
 		pages_peer_room(pair[1]);
-		t->pages = pages_new(&m->agent, t->index, pair[0]);
+		t->pages = pages_new(&m->agent, (uint8_t)(MIG_CHAN_PAGES + t->index), t->index, pair[0]);
 		cfg.ps_fd = pair[1];
 	}
 	cfg.images_fd = t->images.fd;

@@ -99,6 +99,9 @@ static void dst_message(struct agent *a, const Ovl__MigMsg *msg)
 	case OVL__MIG_MSG__BODY_IMAGES_DONE:
 		dst_images_done(m);
 		break;
+	case OVL__MIG_MSG__BODY_PRECOPY:
+		m->precopy.asked = msg->precopy->pass;
+		break;
 	case OVL__MIG_MSG__BODY_RESTORE:
 		m->restore = true;
 		break;
@@ -172,6 +175,8 @@ static void dst_data(struct agent *a, uint8_t channel, const uint8_t *data, size
 		records_feed(&m->records, data, len);
 	else if (channel == MIG_CHAN_HELD)
 		dst_held_packet(m, data, len);
+	else if (channel >= MIG_CHAN_PRECOPY)
+		precopy_dst_data(&m->precopy, channel - MIG_CHAN_PRECOPY, data, len);
 	else if (channel >= MIG_CHAN_PAGES && tree < m->n_trees && m->trees[tree].pages)
 		pages_deliver(m->trees[tree].pages, data, len);
 }
@@ -193,6 +198,11 @@ static bool dst_has_restore(const void *arg)
 	const struct migrate_dst *m = arg;
 
 	return m->restore || m->recv_err.code || m->init_gone;
+}
+
+static bool dst_has_work(const void *arg)
+{
+	return dst_has_restore(arg) || precopy_dst_due(&((const struct migrate_dst *)arg)->precopy);
 }
 
 static bool dst_has_records(const void *arg)
@@ -332,6 +342,7 @@ static int dst_send_prepared(struct migrate_dst *m, struct oerr *err)
 		trees[i] = (uint32_t)i;
 	prepared.page_trees = trees;
 	prepared.n_page_trees = m->n_trees;
+	prepared.precopy_bytes = m->precopy_bytes;
 	msg.body_case = OVL__MIG_MSG__BODY_PREPARED;
 	msg.prepared = &prepared;
 	ret = agent_send(&m->agent, &msg);
@@ -374,9 +385,12 @@ static int dst_receive(void *arg, struct oerr *err)
 {
 	struct migrate_dst *m = arg;
 
-	if (agent_wait(&m->agent, dst_has_restore, m,
-		       migrate_bound_ms(DST_IMAGES_MS, m->plan->memory_bytes), "send its images", err))
-		return err->code;
+	while (!dst_has_restore(m)) {
+		if (agent_wait(&m->agent, dst_has_work, m,
+			       migrate_bound_ms(DST_IMAGES_MS, m->plan->memory_bytes), "send its images", err) ||
+		    (precopy_dst_due(&m->precopy) && precopy_dst_step(&m->precopy, err)))
+			return err->code;
+	}
 	if (m->recv_err.code) {
 		*err = m->recv_err;
 		return err->code;
@@ -592,6 +606,7 @@ static void dst_fini(struct migrate_dst *m)
 {
 	if (!m->kept)
 		copy_destroy(m);
+	precopy_dst_fini(&m->precopy);
 	image_recv_abort(&m->recv);
 	free(m->host_pids);
 	for (size_t i = 0; i < m->n_images; i++)

@@ -12,6 +12,7 @@
 #include "overlayd/agent/migrate_dst.h"
 #include "overlayd/agent/ms_init.h"
 #include "overlayd/agent/pages.h"
+#include "overlayd/agent/precopy_dst.h"
 #include "overlayd/agent/preflight.h"
 #include "overlayd/agent/records.h"
 #include "overlayd/agent/udpqueue.h"
@@ -62,6 +63,8 @@ struct migrate_dst {
 
 	struct dst_tree *trees;
 	size_t n_trees;
+	struct precopy_dst precopy;
+	uint64_t precopy_bytes;		/* so much memory may come beforehand */
 	struct ms_init *init;
 	bool init_gone;
 	struct dst_external *externals;

@@ -73,6 +73,10 @@ static void src_message(struct agent *a, const Ovl__MigMsg *msg)
 		m->prepared = true;
 		for (size_t i = 0; i < msg->prepared->n_page_trees; i++)
 			m->page_trees |= 1ull << (msg->prepared->page_trees[i] & 63);
+		m->precopy.budget_bytes = msg->prepared->precopy_bytes;
+		break;
+	case OVL__MIG_MSG__BODY_PRECOPIED:
+		precopy_src_answer(&m->precopy, msg->precopied);
 		break;
 	case OVL__MIG_MSG__BODY_RESTORED:
 		m->restored = true;
@@ -399,7 +403,8 @@ static int src_prepare(void *arg, struct oerr *err)
 		oerr_clear(err);
 	}
 	if (src_open_stack(m, err) || src_make_fence(m, err) || criu_kdat_prepare(m->agent.conf->criu.path, err) ||
-	    agent_wait(&m->agent, src_is_prepared, m, SRC_PREPARED_MS, "prepare", err) || src_start_criu(m, err))
+	    agent_wait(&m->agent, src_is_prepared, m, SRC_PREPARED_MS, "prepare", err) || src_start_criu(m, err) ||
+	    precopy_src_run(m, err))
 		return err->code;
 	return 0;
 }
@@ -473,6 +478,7 @@ static int src_dump(void *arg, struct oerr *err)
 {
 	struct migrate_src *m = arg;
 
+	precopy_src_frozen(m);
 	for (size_t i = 0; i < m->n_trees; i++)
 		criu_answer(m->trees[i].criu, true);
 	src_standin_arm(m);
@@ -612,6 +618,7 @@ static void src_fini(struct migrate_src *m)
 			close(m->trees[i].log_fd);
 	}
 	free(m->trees);
+	precopy_src_fini(&m->precopy);
 	src_forget_sockets(m);
 	loose_fini(&m->loose);
 	ev_io_stop(m->agent.loop, &m->stack_io);

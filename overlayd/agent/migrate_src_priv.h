@@ -16,6 +16,7 @@
 #include "overlayd/agent/loose.h"
 #include "overlayd/agent/migrate_src.h"
 #include "overlayd/agent/pages.h"
+#include "overlayd/agent/precopy_src.h"
 #include "overlayd/agent/preflight.h"
 #include "overlayd/agent/scan.h"
 #include "overlayd/agent/udpqueue.h"
@@ -57,6 +58,7 @@ struct migrate_src {
 	Ovl__MigReady *ready;		/* theirs, NULL until it came */
 	bool prepared;			/* Prepared came */
 	uint64_t page_trees;		/* bit per tree whose pages may be streamed */
+	struct precopy_src precopy;
 	bool restored;			/* Restored came */
 	uint32_t sockets_checked;
 	bool taken;			/* Taken came */

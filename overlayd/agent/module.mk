@@ -23,13 +23,13 @@ preflight_SRC	:= overlayd/agent/preflight.c overlayd/agent/preflight_task.c over
 
 PROGRAMS	+= ms-agent ms-migrate
 ms-agent_SRC	:= $(addprefix overlayd/agent/,ms_agent.c agent.c control.c journal.c fault.c migrate.c migrate_src.c freeze.c transfer.c \
-		   src_after.c src_standin.c giveback.c records.c loose.c report.c sockguard.c udpqueue.c migrate_dst.c dst_copy.c dst_standin.c pages.c recover.c ttyimage.c tcpimage.c lossprobe.c) $(criu_SRC) $(scan_SRC) $(preflight_SRC) \
+		   src_after.c src_standin.c giveback.c records.c loose.c report.c sockguard.c udpqueue.c migrate_dst.c dst_copy.c dst_standin.c pages.c pagestream.c pagemarks.c procpages.c precopy_src.c precopy_dst.c recover.c ttyimage.c tcpimage.c lossprobe.c) $(criu_SRC) $(scan_SRC) $(preflight_SRC) \
 		   overlayd/netlink.c overlayd/netns.c overlayd/conf.c overlayd/ctlclient.c overlayd/dirconf.c overlayd/dircache.c \
 		   overlayd/dirclient.c overlayd/dirclient_site.c overlayd/dirclient_request.c directory/binding.c directory/htab.c tunstack/stackclient.c tunstack/stackclient_standin.c tunstack/hold.c tunstack/offload.c tunstack/sock_image.c \
-		   tunstack/sock_repair.c tunstack/sock_list.c tunstack/sock_diag.c overlayd/diag.c tunstack/imgstream.c tunstack/handback.c \
+		   tunstack/sock_repair.c tunstack/sock_list.c tunstack/sock_diag.c overlayd/diag.c overlayd/gcm.c tunstack/imgstream.c tunstack/handback.c \
 		   tunstack/bpfobject.c tunstack/sockpeek.c tunstack/acceptq.c tunstack/orphan.c $(conn_SRC) $(state_SRC) $(common_SRC)
 ms-agent_PB	:= ctl peer dir stack mig criurpc criuimg
-ms-agent_LIBS	:= $(LIBS_nl) $(LIBS_pb) $(LIBS_tls) $(LIBS_json) $(LIBS_ev) -lconfuse -lbpf
+ms-agent_LIBS	:= $(LIBS_nl) $(LIBS_pb) $(LIBS_tls) $(LIBS_json) $(LIBS_ev) -lconfuse -lbpf -lIPSec_MB
 ms-migrate_SRC	:= overlayd/agent/ms_migrate.c $(conn_SRC) $(common_SRC)
 ms-migrate_PB	:= ctl mig
 ms-migrate_LIBS	:= $(LIBS_pb) $(LIBS_tls) $(LIBS_ev) $(LIBS_json)

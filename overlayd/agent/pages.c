@@ -9,6 +9,8 @@
  *              while there are more than PAGES_QUEUE_HIGH.
  *   Stop       the local socket is shut down both ways: CRIU, blocked in a read or a write, finds an error and gives up. That is
  *              also what a lost link does, or it would hold the frozen source for ever.
+ *   Compare    at the source, what CRIU writes goes through a pagestream.c when memory was sent beforehand: it is sent on as far as the
+ *              destination has not got it.
  *   End        an end-of-file of the local socket is sent on as an empty frame; one that comes closes our sending side.
  */
 #include "overlayd/agent/pages.h"
@@ -21,6 +23,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "overlayd/agent/pagestream.h"
 #include "overlayd/common/log.h"
 #include "overlayd/common/util.h"
 
@@ -31,7 +34,9 @@
 
 struct pages {
 	struct agent *agent;
+	uint8_t channel;
 	uint32_t tree;
+	struct pagestream *stream;	/* NULL: bytes pass unseen */
 	int fd;				/* local socket, ours */
 	struct ev_io readable, writable;
 	struct ev_timer retry;		/* reading paused: look at the queue again */
@@ -39,7 +44,7 @@ struct pages {
 	size_t out_at, out_len, out_size;
 	bool out_end;			/* ... and then its end */
 	bool link_paused;		/* the local socket is slower than the link */
-	uint64_t bytes;			/* read from the local socket and sent on */
+	uint64_t bytes;			/* sent on */
 	uint8_t buf[PAGES_CHUNK];
 };
 
@@ -81,10 +86,19 @@ void pages_stop(struct pages *p)
 	shutdown(p->fd, SHUT_RDWR);
 }
 
+static int pages_send(const void *data, size_t len, void *arg)
+{
+	struct pages *p = arg;
+
+	p->bytes += len;
+	return p->agent->link ? conn_send(p->agent->link, p->channel, data, len) : -ENOTCONN;
+}
+
 static void pages_readable_cb(struct ev_loop *loop, struct ev_io *w, int revents)
 {
 	struct pages *p = container_of(w, struct pages, readable);
 	ssize_t n = recv(p->fd, p->buf, sizeof(p->buf), MSG_DONTWAIT);
+	int ret;
 
 	(void)revents;
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
@@ -93,8 +107,8 @@ static void pages_readable_cb(struct ev_loop *loop, struct ev_io *w, int revents
 		ev_io_stop(loop, &p->readable);
 		n = 0;
 	}
-	p->bytes += (uint64_t)n;
-	if (!p->agent->link || conn_send(p->agent->link, (uint8_t)(MIG_CHAN_PAGES + p->tree), p->buf, (size_t)n)) {
+	ret = p->stream && n ? pagestream_feed(p->stream, p->buf, (size_t)n) : pages_send(p->buf, (size_t)n, p);
+	if (ret) {
 		pages_stop(p);
 		return;
 	}
@@ -171,13 +185,14 @@ void pages_peer_room(int fd)
 		log_debug("pages", "send buffer: %m");
 }
 
-/** pages_new() - relay between local socket @fd (taken) and tree @tree's channel of @a's link */
-struct pages *pages_new(struct agent *a, uint32_t tree, int fd)
+/** pages_new() - relay between local socket @fd (taken) and @channel of @a's link, for tree @tree */
+struct pages *pages_new(struct agent *a, uint8_t channel, uint32_t tree, int fd)
 {
 	struct pages *p = xcalloc(1, sizeof(*p));
 
 	pages_peer_room(fd);
 	p->agent = a;
+	p->channel = channel;
 	p->tree = tree;
 	p->fd = fd;
 	ev_io_init(&p->readable, pages_readable_cb, fd, EV_READ);
@@ -196,8 +211,17 @@ void pages_free(struct pages *p)
 	ev_timer_stop(p->agent->loop, &p->retry);
 	pages_unpause_link(p);
 	close(p->fd);
+	pagestream_free(p->stream);
 	free(p->out);
 	free(p);
+}
+
+/** pages_compare() - from now on send only what is not marked in @marks (borrowed); before the first byte */
+void pages_compare(struct pages *p, struct pagemarks *marks)
+{
+	const struct pagestream_cfg cfg = { .marks = marks, .tree = p->tree, .out = pages_send, .arg = p };
+
+	p->stream = pagestream_new(&cfg);
 }
 
 /** pages_deliver() - @len bytes came over the link for the local socket; 0 = the other end has closed */
@@ -207,6 +231,11 @@ void pages_deliver(struct pages *p, const uint8_t *data, size_t len)
 
 	if (len == 0)
 		p->out_end = true;
+	if (p->stream && len && len <= sizeof(p->buf)) {
+		memcpy(p->buf, data, len);
+		pagestream_answer(p->stream, p->buf, len);
+		data = p->buf;
+	}
 	if (!p->out_len)
 		n = pages_write(p, data, len); /* nothing waits before it: no detour */
 	if (n < len)
@@ -218,7 +247,7 @@ void pages_deliver(struct pages *p, const uint8_t *data, size_t len)
 	}
 }
 
-/** pages_bytes() - how much has been read from the local socket */
+/** pages_bytes() - how much has been sent on */
 uint64_t pages_bytes(const struct pages *p)
 {
 	return p->bytes;

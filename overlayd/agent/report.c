@@ -85,12 +85,13 @@ static json_t *report_json(const struct migrate_src *m)
 {
 	const struct src_times *t = &m->t;
 
-	return json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:o}", "migration",
+	return json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:o}", "migration",
 			 m->agent.journal.hex, "workload", m->control.w.name, "from", m->agent.conf->node, "to", m->control.host,
 			 "pid", (json_int_t)m->new_pid, "processes", (json_int_t)m->scan->n_tasks, "connections",
 			 (json_int_t)report_connections(m), "sockets_checked", (json_int_t)m->sockets_checked, "bytes",
-			 (json_int_t)m->bytes_sent, "held_packets", (json_int_t)(m->held_packets + m->peer_packets), "queued_datagrams",
-			 (json_int_t)m->udp.datagrams, "lost_datagrams", (json_int_t)(m->udp.lost + m->peer_lost),
+			 (json_int_t)m->bytes_sent, "precopied_bytes", (json_int_t)m->precopy.sent_bytes,
+			 "held_packets", (json_int_t)(m->held_packets + m->peer_packets), "queued_datagrams", (json_int_t)m->udp.datagrams,
+			 "lost_datagrams", (json_int_t)(m->udp.lost + m->peer_lost),
 			 "dropped_packets", (json_int_t)(m->dropped_packets + m->peer_dropped), "frozen_ms",
 			 report_ms(t->frozen, t->running), "longest_gap_ms", (double)m->peer_gap_us / 1000.0, "stop_ms",
 			 report_ms(t->frozen, t->captured), "dump_ms", report_ms(t->captured, t->dumped), "transfer_ms",

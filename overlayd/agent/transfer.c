@@ -95,7 +95,7 @@ int src_send_images(struct migrate_src *m, struct oerr *err)
 	}
 	if (ret)
 		return ret;
-	m->bytes_sent = x.bytes + paged;
+	m->bytes_sent = x.bytes + paged + m->precopy.sent_bytes;
 	done.files = x.files;
 	done.bytes = x.bytes;
 	msg.body_case = OVL__MIG_MSG__BODY_IMAGES_DONE;
