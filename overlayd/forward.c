@@ -57,7 +57,8 @@
  *              or after HOLD_MAX_US.
  *   Order      of one sender's packets to one vIP is kept: held ones go before later ones, overlay0
  *              gets them in the order they came.
- *   Limits     ICMP ICMP_PER_SECOND; op straggler once in STRAGGLER_US per pair; op miss once in
+ *   Limits     ICMP ICMP_PER_SECOND; op straggler once in STRAGGLER_US per pair and
+ *              TOLD_MAX times in ASKER_US per node; op miss once in
  *              ASK_US per vIP; op need_key likewise per node; all sizes in fib.
  *   Guarded by tests/unit/test_forward.c, tests/bats/tunnel.bats, tests/bats/pmtu.bats
  */
@@ -77,6 +78,8 @@
 
 #define ASK_US 1000000u			/* between two ops miss for one vIP */
 #define STRAGGLER_US 250000u
+#define ASKER_US 100000u
+#define TOLD_MAX 64u
 #define ICMP_PER_SECOND 100u
 
 /* this node, to source.c */
@@ -386,6 +389,17 @@ bool forward_send_own(struct forward *fw, const struct flight *f, const struct f
 	return true;
 }
 
+/* what was done because of @node in this ASKER_US */
+struct asker *forward_asker(struct forward *fw, const struct sockaddr_in *node, uint64_t now_us)
+{
+	uint32_t key = (node->sin_addr.s_addr ^ (uint32_t)node->sin_port << 16) * 0x9e3779b1u;
+	struct asker *a = &fw->askers[key >> 24 & (FORWARD_ASKERS - 1)];
+
+	if (a->period != now_us / ASKER_US)
+		*a = (struct asker){ .period = now_us / ASKER_US };
+	return a;
+}
+
 static void tell_straggler(struct forward *fw, const struct flight *f)
 {
 	uint32_t addr = f->from.sin_addr.s_addr;
@@ -393,6 +407,9 @@ static void tell_straggler(struct forward *fw, const struct flight *f)
 	struct straggler *s = &fw->stragglers[key >> 24];
 
 	if (s->vip == f->pkt.dst && s->addr_be == addr && f->now_us - s->at_us < STRAGGLER_US)
+		return;
+	/* two vIPs may share a place and be sent to in turn */
+	if (forward_asker(fw, &f->from, f->now_us)->told++ >= TOLD_MAX)
 		return;
 	*s = (struct straggler){ f->pkt.dst, addr, f->now_us };
 	fw->stats.stragglers++;

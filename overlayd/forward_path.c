@@ -11,7 +11,7 @@
  *              comes back through us, since the two others need not have keys for each other; it is taken
  *              only from where that vIP lives.
  *   Bounds     for one node (or those whose addresses fall into one place) ASKS_MAX are answered, or led on
- *              or back, in ASKS_US: each costs a system call, and a search for a path's width needs fewer. A
+ *              or back, in a tenth of a second: each costs a system call, and a search for a path's width needs fewer. A
  *              pong is for somebody who asked: an ANSWER about a vIP is taken once, if its number is open.
  *   Size       an ASK that says another size than it has is dropped: an echo must mean that so much fits.
  *   Guarded by tests/unit/test_forward_path.c, tests/bats/pmtu.bats
@@ -27,7 +27,6 @@
 
 #define RTT_MAX_US 60000000u	/* what is older was not asked by this run of the daemon */
 
-#define ASKS_US 100000u
 #define ASKS_MAX 256u
 
 /* bytes around what a datagram carries, as an IP packet */
@@ -230,18 +229,6 @@ static void answer_ours(struct forward *fw, const struct sockaddr_in *from, cons
 		pmtu_answer(fw->pmtu, from, probe->size, probe->id, (uint32_t)rtt_us, now_us);
 }
 
-/* may @node have one more datagram sent because it asks? */
-static bool may_ask(struct forward *fw, const struct sockaddr_in *node, uint64_t now_us)
-{
-	uint32_t key = (node->sin_addr.s_addr ^ (uint32_t)node->sin_port << 16) * 0x9e3779b1u;
-	struct asker *a = &fw->askers[key >> 24 & (FORWARD_ASKERS - 1)];
-	uint64_t period = now_us / ASKS_US;
-
-	if (a->period != period)
-		*a = (struct asker){ .period = period };
-	return a->n++ < ASKS_MAX;
-}
-
 /* is it an answer to this node itself? It costs nothing to take */
 static bool is_for_us(const struct tunnel_probe *probe)
 {
@@ -257,7 +244,7 @@ void forward_path_take(struct forward *fw, const struct tunnel_rx *rx, uint64_t 
 	if (rx->hdr.partial || tunnel_probe_decode(rx->packet, rx->len, &probe) ||
 	    (!fw->seal && !pmtu_is_known(fw->pmtu, &rx->from)) ||
 	    (probe.kind == TUNNEL_PROBE_ASK && probe.size && probe.size != rx->len + path_overhead(fw)) ||
-	    (!is_for_us(&probe) && !may_ask(fw, &rx->from, now_us))) {
+	    (!is_for_us(&probe) && forward_asker(fw, &rx->from, now_us)->probes++ >= ASKS_MAX)) {
 		forward_count_drop(fw, FORWARD_DROP_PROBE);
 		return;
 	}

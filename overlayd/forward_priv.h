@@ -28,10 +28,11 @@ struct proven {
 	uint64_t version;		/* of the FIB it was found in */
 };
 
-/* how many PROBEs were answered or passed on for the nodes that share this place */
+/* what was done lately because of the nodes that share this place */
 struct asker {
 	uint64_t period;
-	unsigned int n;
+	unsigned int probes;		/* answered, or passed on */
+	unsigned int told;		/* that a vIP has moved */
 };
 
 struct forward {
@@ -79,6 +80,7 @@ bool forward_refuse(struct forward *fw, const struct flight *f);
 void forward_deliver(struct forward *fw, const struct flight *f);
 void forward_route(struct forward *fw, const struct flight *f);
 bool forward_claim_is_true(struct forward *fw, const struct flight *f);
+struct asker *forward_asker(struct forward *fw, const struct sockaddr_in *node, uint64_t now_us);
 void forward_path_init(struct forward *fw);
 unsigned int forward_path_mtu(struct forward *fw, const struct sockaddr_in *node);
 void forward_path_take(struct forward *fw, const struct tunnel_rx *rx, uint64_t now_us);

@@ -289,6 +289,25 @@ static void test_moved_is_forwarded_once(void **state)
 
 /* the node we believe to hold the vIP sends us packets for it: it may be on its way there. Back
  * once, and never a third time */
+/* who sends in turn to many that have left is not told of each packet: that would keep the control thread busy */
+static void test_told_so_often(void **state)
+{
+	struct packet_spec s = syn;
+	struct rig *r = *state;
+
+	lives_at(r, PACKET_SRC, 1, &r->peer);
+	for (unsigned int i = 0; i < 4096; i++) {
+		s.dst = 0xc0a80510u + i % 128;
+		if (i < 128)
+			lives_at(r, s.dst, 1, &r->peer);
+		if (i == 2048)
+			r->now_us += SECOND;
+		from_node(r, &r->peer, TUNNEL_DATA, &s);
+	}
+	assert_int_equal(stats_of(r).forwarded, 4096);
+	assert_int_equal(r->stragglers, 2 * 64);
+}
+
 static void test_back_to_the_sender(void **state)
 {
 	struct rig *r = *state;
@@ -636,6 +655,7 @@ int main(void)
 		RIG_TEST(test_too_big),
 		RIG_TEST(test_delivered_and_merged),
 		RIG_TEST(test_moved_is_forwarded_once),
+		RIG_TEST(test_told_so_often),
 		RIG_TEST(test_back_to_the_sender),
 		RIG_TEST(test_arriving),
 		RIG_TEST(test_hold),
