@@ -17,13 +17,6 @@ static void put_be16(uint8_t *p, unsigned int v)
 	p[1] = (uint8_t)v;
 }
 
-static void put_csum(uint8_t *at, const uint8_t *data, size_t len)
-{
-	uint16_t sum = (uint16_t)~offload_csum(data, len, 0);
-
-	memcpy(at, &sum, sizeof(sum));
-}
-
 /* RFC 1122 3.2.2: never about an ICMP error, nor a piece that is not the first */
 static bool icmp_allowed(const uint8_t *packet, const struct offload_packet *pkt)
 {
@@ -69,12 +62,12 @@ size_t icmp_make_error(uint8_t out[ICMP_ERROR_MAX], enum icmp_error what, unsign
 	out[9] = IPPROTO_ICMP;
 	memcpy(out + 12, packet + 16, 4);
 	memcpy(out + 16, packet + 12, 4);
-	put_csum(out + 10, out, IP_HLEN);
+	offload_csum_put(out + 10, out, IP_HLEN, 0);
 	icmp[0] = ICMP_TYPE_UNREACHABLE;
 	icmp[1] = what == ICMP_ERROR_FRAG_NEEDED ? ICMP_CODE_FRAG : ICMP_CODE_HOST;
 	if (what == ICMP_ERROR_FRAG_NEEDED)
 		put_be16(icmp + 6, mtu);
 	memcpy(icmp + ICMP_HLEN, packet, quote);
-	put_csum(icmp + 2, icmp, ICMP_HLEN + quote);
+	offload_csum_put(icmp + 2, icmp, ICMP_HLEN + quote, 0);
 	return len;
 }

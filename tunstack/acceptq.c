@@ -26,8 +26,6 @@
 #include <errno.h>
 #include <net/if.h>
 #include <netinet/in.h>
-#include <netinet/ip.h>
-#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,10 +39,11 @@
 #include "overlayd/netns.h"
 #include "tunstack/acceptq_wire.h"
 #include "tunstack/bpfobject.h"
+#include "tunstack/segment.h"
 #include "tunstack/sock_repair.h"
 
 #define TCX_INGRESS 46		/* BPF_TCX_INGRESS, newer than the headers of Debian 12 */
-#define SEGMENT 7700u		/* bytes of data in one packet over lo: little of its memory is overhead, which narrows windows */
+#define DATA_MAX 7700u		/* bytes in one packet over lo: little of its memory is overhead, which narrows windows */
 #define ROOM_ENOUGH 32768u	/* bytes that fit into any receive buffer */
 #define ROOM_FACTOR 4
 #define TRIES 5			/* of a connection whose window must open first */
@@ -376,49 +375,24 @@ static void room_restore(const struct room *r)
 
 /* ---- packets ---- */
 
-static uint32_t sum_words(uint32_t sum, const void *data, size_t len)
-{
-	const uint8_t *p = data;
-
-	for (size_t i = 0; i + 1 < len; i += 2)
-		sum += (uint32_t)p[i] << 8 | p[i + 1];
-	if (len & 1)
-		sum += (uint32_t)p[len - 1] << 8;
-	while (sum >> 16)
-		sum = (sum & 0xffff) + (sum >> 16);
-	return sum;
-}
-
 /* one segment of the peer's, @n bytes of data */
-static int send_segment(const struct acceptq *q, const struct sock_image *img, uint32_t seq, bool fin, const uint8_t *data, size_t n)
+static int send_segment(const struct acceptq *q, const struct sock_image *img, uint32_t seq, bool fin, const uint8_t *data, uint32_t n)
 {
-	struct __attribute__((packed)) { struct iphdr ip; struct tcphdr tcp; uint8_t data[SEGMENT]; } p;
 	uint32_t wnd = (img->flags & SOCK_F_STANDIN ? img->peer_wnd : img->snd_wnd) >> img->snd_wscale;
+	struct segment seg = {
+		.sport = img->rport, .dport = img->lport, .seq = seq, .ack = img->snd_nxt,
+		.flags = OFFLOAD_TCP_ACK | (n ? OFFLOAD_TCP_PSH : 0) | (fin ? OFFLOAD_TCP_FIN : 0),
+		.window = (uint16_t)(wnd < UINT16_MAX ? wnd : UINT16_MAX), .data = data, .len = n,
+	};
 	struct sockaddr_in to = { .sin_family = AF_INET };
-	uint32_t sum;
+	uint8_t packet[SEGMENT_HDR_MAX + DATA_MAX];
+	size_t len;
 
-	memset(&p, 0, offsetof(__typeof__(p), data));
-	p.ip.version = 4;
-	p.ip.ihl = 5;
-	p.ip.ttl = 64;
-	p.ip.protocol = IPPROTO_TCP;
-	memcpy(&p.ip.saddr, img->raddr, 4);
-	memcpy(&p.ip.daddr, img->laddr, 4);
-	p.tcp.source = htons(img->rport);
-	p.tcp.dest = htons(img->lport);
-	p.tcp.seq = htonl(seq);
-	p.tcp.ack_seq = htonl(img->snd_nxt);
-	p.tcp.doff = 5;
-	p.tcp.ack = 1;
-	p.tcp.psh = n > 0;
-	p.tcp.fin = fin;
-	p.tcp.window = htons(wnd > UINT16_MAX ? UINT16_MAX : (uint16_t)wnd);
-	if (n)
-		memcpy(p.data, data, n);
-	sum = sum_words(IPPROTO_TCP + (uint32_t)(sizeof(p.tcp) + n), &p.ip.saddr, 8);
-	p.tcp.check = htons((uint16_t)~sum_words(sum, &p.tcp, sizeof(p.tcp) + n));
-	to.sin_addr.s_addr = p.ip.daddr;
-	return sendto(q->raw, &p, sizeof(p.ip) + sizeof(p.tcp) + n, 0, (struct sockaddr *)&to, sizeof(to)) < 0 ? -errno : 0;
+	if (!segment_addr(img, false, &seg.src) || !segment_addr(img, true, &seg.dst))
+		return -EINVAL;
+	to.sin_addr.s_addr = htonl(seg.dst);
+	len = segment_build(&seg, 0, packet, sizeof(packet));
+	return sendto(q->raw, packet, len, 0, (struct sockaddr *)&to, sizeof(to)) < 0 ? -errno : 0;
 }
 
 static int send_all(const struct acceptq *q, const struct sock_image *img)
@@ -428,7 +402,7 @@ static int send_all(const struct acceptq *q, const struct sock_image *img)
 	int ret = 0;
 
 	while (!ret && done < img->taken_len) {
-		uint32_t n = img->taken_len - done < SEGMENT ? img->taken_len - done : SEGMENT;
+		uint32_t n = img->taken_len - done < DATA_MAX ? img->taken_len - done : DATA_MAX;
 
 		ret = send_segment(q, img, seq + done, fin && done + n == img->taken_len, img->taken + done, n);
 		done += n;

@@ -26,13 +26,6 @@ static void put_be16(uint8_t *p, unsigned int v)
 	p[1] = (uint8_t)v;
 }
 
-static void put_csum(uint8_t *at, const uint8_t *data, size_t len)
-{
-	uint16_t sum = (uint16_t)~offload_csum(data, len, 0);
-
-	memcpy(at, &sum, sizeof(sum));
-}
-
 /* one host that can be answered: not 0/8, 127/8, nor multicast and beyond (RFC 1122 3.2.1.3) */
 static bool is_host(vip_t a)
 {
@@ -76,10 +69,10 @@ size_t echo_make_reply(const uint8_t *packet, size_t len, uint16_t id, uint8_t o
 	out[9] = IPPROTO_ICMP;
 	memcpy(out + 12, packet + 16, 4);
 	memcpy(out + 16, packet + 12, 4);
-	put_csum(out + 10, out, IP_HLEN);
+	offload_csum_put(out + 10, out, IP_HLEN, 0);
 	memcpy(icmp, packet + IP_HLEN, pkt.len - IP_HLEN);
 	icmp[0] = ICMP_TYPE_REPLY;
 	put_be16(icmp + 2, 0);
-	put_csum(icmp + 2, icmp, pkt.len - IP_HLEN);
+	offload_csum_put(icmp + 2, icmp, pkt.len - IP_HLEN, 0);
 	return pkt.len;
 }

@@ -9,7 +9,7 @@ handback_SRC	:= tunstack/handback.c
 tun_SRC		:= tunstack/tun.c
 # lwIP as the TCP of a frozen workload's sockets; wants segment.c and LIBS_lwip
 stack_SRC	:= tunstack/stack.c tunstack/stack_in.c tunstack/stack_syn.c tunstack/stack_out.c
-# BPF programs, and what drives them; bpfobject.c has them inside
+# BPF programs, and what drives them; bpfobject.c has them inside. Wants segment.c and offload.c
 bpf_SRC		:= tunstack/bpfobject.c tunstack/sockpeek.c tunstack/acceptq.c tunstack/orphan.c
 LIBS_bpf	:= -lbpf
 BPF_OBJECTS	:= $(BUILD)/gen/sockpeek.bpf.o $(BUILD)/gen/acceptq.bpf.o

@@ -108,6 +108,14 @@ uint16_t offload_csum(const uint8_t *data, size_t len, uint32_t start)
 	return fold(sum);
 }
 
+/** offload_csum_put() - the checksum itself, to @at, which was 0 if it is within; parameters as offload_csum()'s */
+void offload_csum_put(uint8_t *at, const uint8_t *data, size_t len, uint32_t start)
+{
+	uint16_t sum = (uint16_t)~offload_csum(data, len, start);
+
+	memcpy(at, &sum, sizeof(sum));
+}
+
 /* sum of the pseudo header of an IPv4 packet with @l4_bytes behind the IP header */
 static uint16_t csum_pseudo(const uint8_t *packet, uint8_t proto, uint32_t l4_bytes)
 {
@@ -122,7 +130,7 @@ static void csum_store(uint8_t *at, uint16_t sum)
 static void csum_ip(uint8_t *packet, unsigned int ihl)
 {
 	put_be16(packet + 10, 0);
-	csum_store(packet + 10, (uint16_t)~offload_csum(packet, ihl, 0));
+	offload_csum_put(packet + 10, packet, ihl, 0);
 }
 
 /* where in the L4 header the checksum lies; 0 = a protocol we do not know */
@@ -397,7 +405,7 @@ bool offload_clamp_mss(uint8_t *packet, const struct offload_packet *pkt, bool p
 	for (unsigned int i = 0; i < sizeof(before); i++)
 		before[i] = (uint8_t)~before[i];
 	sum = offload_csum(before, sizeof(before), (uint16_t)~old);
-	csum_store(field, (uint16_t)~offload_csum(after, sizeof(after), sum));
+	offload_csum_put(field, after, sizeof(after), sum);
 	return true;
 }
 

@@ -58,6 +58,7 @@ int offload_parse(const uint8_t *packet, size_t len, struct offload_packet *pkt)
 int offload_vnet_check(const struct virtio_net_hdr *vnet, const struct offload_packet *pkt);
 bool offload_is_super(const struct virtio_net_hdr *vnet);
 uint16_t offload_csum(const uint8_t *data, size_t len, uint32_t start);
+void offload_csum_put(uint8_t *at, const uint8_t *data, size_t len, uint32_t start);
 bool offload_csum_ok(const uint8_t *packet, const struct offload_packet *pkt);
 int offload_csum_complete(struct virtio_net_hdr *vnet, uint8_t *packet, size_t len);
 void offload_vnet_partial(struct virtio_net_hdr *vnet, const struct offload_packet *pkt);

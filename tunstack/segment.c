@@ -146,13 +146,6 @@ static unsigned int options_build(const struct segment *seg, uint8_t *p)
 	return (unsigned int)(at - p);
 }
 
-static void put_csum(uint8_t *at, const uint8_t *data, size_t len, uint32_t start)
-{
-	uint16_t sum = (uint16_t)~offload_csum(data, len, start);
-
-	memcpy(at, &sum, sizeof(sum));
-}
-
 /**
  * segment_build() - the packet
  * @id:   IP identification
@@ -184,7 +177,7 @@ size_t segment_build(const struct segment *seg, uint16_t id, uint8_t *packet, si
 	packet[9] = IPPROTO_TCP;
 	put_be(packet + 12, seg->src, 4);
 	put_be(packet + 16, seg->dst, 4);
-	put_csum(packet + 10, packet, IP_HLEN, 0);
+	offload_csum_put(packet + 10, packet, IP_HLEN, 0);
 	put_be(tcp, seg->sport, 2);
 	put_be(tcp + 2, seg->dport, 2);
 	put_be(tcp + 4, seg->seq, 4);
@@ -195,6 +188,6 @@ size_t segment_build(const struct segment *seg, uint16_t id, uint8_t *packet, si
 	memcpy(pseudo, packet + 12, 8);
 	put_be(pseudo + 8, IPPROTO_TCP, 2);
 	put_be(pseudo + 10, (uint32_t)(total - IP_HLEN), 2);
-	put_csum(tcp + 16, tcp, total - IP_HLEN, offload_csum(pseudo, sizeof(pseudo), 0));
+	offload_csum_put(tcp + 16, tcp, total - IP_HLEN, offload_csum(pseudo, sizeof(pseudo), 0));
 	return total;
 }

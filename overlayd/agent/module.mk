@@ -27,7 +27,7 @@ ms-agent_SRC	:= $(addprefix overlayd/agent/,ms_agent.c agent.c control.c journal
 		   overlayd/netlink.c overlayd/netns.c overlayd/conf.c overlayd/ctlclient.c overlayd/dirconf.c overlayd/dircache.c \
 		   overlayd/dirclient.c overlayd/dirclient_site.c overlayd/dirclient_request.c directory/binding.c directory/htab.c tunstack/stackclient.c tunstack/stackclient_standin.c tunstack/hold.c tunstack/offload.c tunstack/sock_image.c \
 		   tunstack/sock_repair.c tunstack/sock_list.c tunstack/sock_diag.c overlayd/diag.c overlayd/gcm.c tunstack/imgstream.c tunstack/handback.c \
-		   tunstack/bpfobject.c tunstack/sockpeek.c tunstack/acceptq.c tunstack/orphan.c $(conn_SRC) $(state_SRC) $(common_SRC)
+		   tunstack/bpfobject.c tunstack/sockpeek.c tunstack/acceptq.c tunstack/segment.c tunstack/orphan.c $(conn_SRC) $(state_SRC) $(common_SRC)
 ms-agent_PB	:= ctl peer dir stack mig criurpc criuimg
 ms-agent_LIBS	:= $(LIBS_nl) $(LIBS_pb) $(LIBS_tls) $(LIBS_json) $(LIBS_ev) -lconfuse -lbpf -lIPSec_MB
 ms-migrate_SRC	:= overlayd/agent/ms_migrate.c $(conn_SRC) $(common_SRC)

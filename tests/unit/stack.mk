@@ -10,7 +10,7 @@ test_sock_repair_LIBS	:= $(LIBS_nl) -lcrypto
 # for tests/bats/tunstack.bats
 PROGRAMS		+= stacktool
 stacktool_SRC		:= tests/lib/stacktool.c $(stackclient_SRC) $(standinclient_SRC) $(handback_SRC) $(sock_image_SRC) $(bpf_SRC) \
-			   overlayd/netlink.c overlayd/netns.c tunstack/hold.c overlayd/common/conn_frame.c $(common_SRC)
+			   overlayd/netlink.c overlayd/netns.c $(addprefix tunstack/,segment.c offload.c hold.c) overlayd/common/conn_frame.c $(common_SRC)
 stacktool_PB		:= stack
 stacktool_LIBS		:= $(LIBS_pb) $(LIBS_nl) $(LIBS_bpf) -lcrypto
 # for tests/bats/ledger.bats
