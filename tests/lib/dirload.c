@@ -81,6 +81,22 @@ static void report(struct load *l)
 	       (double)(l->end_us - l->begin_us) / 1e6, percentile(l, 0.5), percentile(l, 0.99), percentile(l, 1));
 }
 
+/* @s has its answer; Return: whether it asks again. The last one of all ends the loop */
+static bool slot_goes_on(struct slot *s)
+{
+	uint64_t now = monotime_us();
+
+	s->l->busy--;
+	if (now >= s->l->end_us) {
+		if (!s->l->busy)
+			ev_break(s->l->loop, EVBREAK_ALL);
+		return false;
+	}
+	s->l->count++;
+	sample(s->l, now - s->sent_us);
+	return true;
+}
+
 /* --- lookups --- */
 
 static void lookup_next(struct slot *s);
@@ -88,19 +104,11 @@ static void lookup_next(struct slot *s);
 static void lookup_cb(const struct dirclient_result *res, void *arg)
 {
 	struct slot *s = arg;
-	uint64_t now = monotime_us();
 
 	if (res->code)
 		die(res->text);
-	s->l->busy--;
-	if (now >= s->l->end_us) {
-		if (!s->l->busy)
-			ev_break(s->l->loop, EVBREAK_ALL);
-		return;
-	}
-	s->l->count++;
-	sample(s->l, now - s->sent_us);
-	lookup_next(s);
+	if (slot_goes_on(s))
+		lookup_next(s);
 }
 
 static void lookup_next(struct slot *s)
@@ -117,22 +125,14 @@ static void update_next(struct slot *s);
 static void update_cb(const struct dirclient_result *res, void *arg)
 {
 	struct slot *s = arg;
-	uint64_t now = monotime_us();
 
 	if (res->code)
 		die(res->text);
 	if (res->bindings[0].generation != s->generation + 1)
 		die("a move was made twice, or not at all");
-	s->l->busy--;
 	s->generation++;
-	if (now >= s->l->end_us) {
-		if (!s->l->busy)
-			ev_break(s->l->loop, EVBREAK_ALL);
-		return;
-	}
-	s->l->count++;
-	sample(s->l, now - s->sent_us);
-	update_next(s);
+	if (slot_goes_on(s))
+		update_next(s);
 }
 
 static void update_next(struct slot *s)
