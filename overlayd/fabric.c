@@ -38,6 +38,13 @@
  *              Activate: unmute, rules 1100, /32 routes; in this order the capture catches what
  *              comes from the first packet on. Deactivate: the reverse. A workload counts as active
  *              when all its /32 routes are in main: the last step of one, the first of the other.
+ *   Sources    what comes through a ve-* is taken only from that workload's own vIPs: rp_filter is 1 (strict) on
+ *              these and 0 everywhere else. The kernel looks up the way back as if the answer came in by the device the
+ *              packet goes out by. Out by overlay0, ms0-fab or another ve-*: T is empty, and main says ve-NAME.
+ *              Out by hold-NAME, captured: the rule 1000 says ve-NAME by D. So a capture changes nothing, and
+ *              what the stand-in sends comes from hold-NAME, where nothing is looked up. One case falls through: what the
+ *              *kernel* of a captured workload sends (its tasks stand still) to another captured one is dropped; the
+ *              stand-in speaks for it. Dropped packets are TcpExt IPReversePathFilter in the fabric's /proc/net/netstat.
  *   rto_min    the workload's default route and ms0's say 40 ms instead of the system's 200: a
  *              packet lost around a move is repeated that much sooner (criu.md: 205 ms gaps became
  *              37-50). Not less: 40 ms is TCP_DELACK_MIN, so a peer's delayed ACK still comes in
@@ -97,7 +104,7 @@ static int sysctls_here(struct oerr *err)
 	int rc = fabric_sysctl_set("ipv4/ip_forward", "1", err);
 
 	for (size_t i = 0; !rc && i < ARRAY_SIZE(ifs); i++) {
-		rc = fabric_sysctls_of_if(ifs[i], err);
+		rc = fabric_sysctls_of_if(ifs[i], false, err);
 		if (!rc)
 			rc = fabric_if_ipv6_off(ifs[i], err);
 	}
@@ -153,7 +160,7 @@ static int overlay_ensure(struct fabric *f, const struct fabric_cfg *cfg, struct
 	} else if (rc) {
 		fabric_result(err, rc, f->fab, "%s", FABRIC_TUN);
 	}
-	rc = rc ? rc : fabric_sysctls_of_if_in(f->netns, FABRIC_TUN, err);
+	rc = rc ? rc : fabric_sysctls_of_if_in(f->netns, FABRIC_TUN, false, err);
 	rc = rc ? rc : fabric_link_ready(f->fab, &tun, cfg->mtu, FABRIC_TXQLEN, err);
 	for (size_t i = 0; !rc && i < cfg->nsubnets; i++) {
 		struct netlink_route r = { .dst = cfg->subnets[i].net, .ifindex = tun.ifindex };
@@ -298,7 +305,7 @@ static int ms0_ensure(struct fabric *f, const struct fabric_cfg *cfg, struct oer
 		return ms0_remove(f->host, err);
 	rc = ms0_veth_ensure(f, &host, &peer, err);
 	rc = rc ? rc : fabric_if_ipv6_off(FABRIC_HOST_IF, err);
-	rc = rc ? rc : fabric_sysctls_of_if_in(f->netns, FABRIC_HOST_PEER, err);
+	rc = rc ? rc : fabric_sysctls_of_if_in(f->netns, FABRIC_HOST_PEER, false, err);
 	rc = rc ? rc : fabric_link_ready(f->fab, &peer, f->mtu, 0, err);
 	rc = rc ? rc : fabric_link_ready(f->host, &host, f->mtu, 0, err);
 	rc = rc ? rc : fabric_neigh_ensure(f->host, &host, FABRIC_GATEWAY, fabric_mac_gateway, err);

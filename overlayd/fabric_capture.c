@@ -15,7 +15,7 @@ int fabric_hold_setup(struct nlh *h, const char *ifname, unsigned int mtu, int *
 	struct netlink_link_change change = { .up = true, .mtu = mtu, .txqlen = FABRIC_TXQLEN };
 	int rc = netlink_link_get(h, ifname, &l);
 
-	rc = rc ? rc : fabric_sysctls_of_if(ifname, NULL);
+	rc = rc ? rc : fabric_sysctls_of_if(ifname, false, NULL);
 	rc = rc ? rc : netlink_link_change(h, l.ifindex, &change);
 	if (!rc)
 		*ifindex = l.ifindex;

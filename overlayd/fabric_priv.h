@@ -27,10 +27,10 @@ struct addr_prefix fabric_host_prefix(vip_t vip);
 int fabric_result(struct oerr *err, int rc, const struct nlh *h, const char *what, ...)
 	__attribute__((format(printf, 4, 5)));
 int fabric_sysctl_set(const char *key, const char *value, struct oerr *err);
-int fabric_sysctls_of_if(const char *ifname, struct oerr *err);
+int fabric_sysctls_of_if(const char *ifname, bool own_only, struct oerr *err);
 int fabric_if_ipv6_off(const char *ifname, struct oerr *err);
 int fabric_in_netns(int netns, int (*fn)(struct oerr *), struct oerr *err);
-int fabric_sysctls_of_if_in(int netns, const char *ifname, struct oerr *err);
+int fabric_sysctls_of_if_in(int netns, const char *ifname, bool own_only, struct oerr *err);
 int fabric_link_ready(struct nlh *h, const struct netlink_link *l, unsigned int mtu, unsigned int txqlen, struct oerr *err);
 int fabric_link_get(struct nlh *h, const char *ifname, struct netlink_link *l, struct oerr *err);
 int fabric_route_ensure(struct nlh *h, const struct netlink_route *r, struct oerr *err);

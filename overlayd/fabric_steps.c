@@ -89,11 +89,11 @@ int fabric_sysctl_set(const char *key, const char *value, struct oerr *err)
 	return oerr_set(err, rc, "sysctl net/%s = %s: %s", key, value, strerror(-rc));
 }
 
-/* per interface: packets come from and go to any address through any of them, and nobody is told of
- * a shorter way (@ifname may also be "all" or "default"); the kernel combines rp_filter by max()
- * and send_redirects by or with "all", so each must be set
+/* per interface: packets come from and go to any address through it, or (@own_only) come only from addresses that are
+ * behind it, and nobody is told of a shorter way (@ifname may also be "all" or "default"); the kernel combines rp_filter
+ * by max() and send_redirects by or with "all", so each must be set
  */
-int fabric_sysctls_of_if(const char *ifname, struct oerr *err)
+int fabric_sysctls_of_if(const char *ifname, bool own_only, struct oerr *err)
 {
 	static const char *const keys[] = { "rp_filter", "send_redirects", "accept_redirects" };
 	char key[64];
@@ -102,7 +102,7 @@ int fabric_sysctls_of_if(const char *ifname, struct oerr *err)
 		int rc;
 
 		snprintf(key, sizeof(key), "ipv4/conf/%s/%s", ifname, keys[i]);
-		rc = fabric_sysctl_set(key, "0", err);
+		rc = fabric_sysctl_set(key, own_only && i == 0 ? "1" : "0", err);
 		if (rc)
 			return rc;
 	}
@@ -132,14 +132,14 @@ int fabric_in_netns(int netns, int (*fn)(struct oerr *), struct oerr *err)
 }
 
 /** fabric_sysctls_of_if_in() - fabric_sysctls_of_if() in the namespace behind @netns */
-int fabric_sysctls_of_if_in(int netns, const char *ifname, struct oerr *err)
+int fabric_sysctls_of_if_in(int netns, const char *ifname, bool own_only, struct oerr *err)
 {
 	int saved;
 	int rc = netns_enter(netns, &saved);
 
 	if (rc)
 		return oerr_set(err, rc, "enter a network namespace: %s", strerror(-rc));
-	rc = fabric_sysctls_of_if(ifname, err);
+	rc = fabric_sysctls_of_if(ifname, own_only, err);
 	netns_leave(saved);
 	return rc;
 }

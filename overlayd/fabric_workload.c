@@ -347,7 +347,7 @@ static int outside_ensure(struct fabric *f, const struct fabric_workload *w,
 			  const struct netlink_link *ve, struct oerr *err)
 {
 	struct mac mac = fabric_mac_of_vip(w->vips[0]);
-	int rc = fabric_sysctls_of_if_in(f->netns, ve->name, err);
+	int rc = fabric_sysctls_of_if_in(f->netns, ve->name, true, err);
 
 	rc = rc ? rc : fabric_link_ready(f->fab, ve, f->mtu, 0, err);
 	for (size_t i = 0; !rc && i < w->nvips; i++) {

@@ -102,14 +102,17 @@ far_up() {
 		local all=$output
 		assert_match "$all" "net.ipv4.ip_forward = 1"
 		for dev in all default lo overlay0 ms0-fab ve-app ve-db; do
-			for key in rp_filter send_redirects accept_redirects; do
+			local strict=0
+			[[ $dev != ve-* ]] || strict=1
+			assert_match "$all" "net.ipv4.conf.$dev.rp_filter = $strict"
+			for key in send_redirects accept_redirects; do
 				assert_match "$all" "net.ipv4.conf.$dev.$key = 0"
 			done
 		done
 		assert_match "$all" "net.ipv6.conf.all.disable_ipv6 = 1"
 		assert_match "$all" "net.ipv6.conf.ve-app.disable_ipv6 = 1"
 		in_node ip netns exec ovl-fabric sysctl -qw net.ipv4.ip_forward=0 net.ipv4.conf.all.rp_filter=1 \
-			net.ipv4.conf.ve-app.rp_filter=1 net.ipv4.conf.overlay0.send_redirects=1 \
+			net.ipv4.conf.ve-app.rp_filter=0 net.ipv4.conf.overlay0.send_redirects=1 \
 			net.ipv4.conf.ms0-fab.rp_filter=2 net.ipv6.conf.all.disable_ipv6=0
 		two_workloads
 	done
@@ -133,6 +136,40 @@ far_up() {
 	run_ok peers talk far 192.168.5.99 . 192.168.5.200
 	assert_match "$(cat "$BATS_TEST_TMPDIR/bridge.out")" "pkt 192.168.5.2 192.168.5.99 6"
 	refute_match "$(cat "$BATS_TEST_TMPDIR/bridge.out")" "192.168.5.7" "what stays on the node"
+}
+
+# a UDP datagram and a SYN to port 9, as if from SRC
+spoof() { # PLACE SRC DST
+	run_ok in_node ip netns exec "$1" python3 "$TOP/tests/lib/spoof.py" "$2" "$3" udp tcp
+}
+refused() { # how many packets the fabric's kernel has refused for their source
+	in_node ip netns exec ovl-fabric awk '/^TcpExt/ { if (!n++) split($0, name); else for (i in name) if (name[i] == "IPReversePathFilter") print $i }' /proc/net/netstat
+}
+refused_is() { [ "$(refused)" -eq "$1" ]; }
+
+@test "fabric: a workload speaks with its own addresses and no others, captured or not" {
+	two_workloads
+	run_ok tool ensure cat 3 192.168.5.8
+	far_up
+	in_node ip -n far route add 192.168.5.8 dev far0
+	local to src n=0
+	for to in 192.168.5.7 192.168.5.200 192.168.5.99 192.168.5.8; do
+		for src in 192.168.5.8 192.168.5.200 192.168.5.99 192.168.5.55 10.1.2.3; do
+			spoof app $src $to
+			n=$((n + 2))
+			wait_for 5 refused_is $n
+		done
+	done
+	refute_match "$(cat "$BATS_TEST_TMPDIR/bridge.out")" "^pkt (192.168.5.(8|200|99|55)|10.1.2.3) " "what left the node"
+	# its own, each of them, and through a capture too
+	for to in 192.168.5.7 192.168.5.200 192.168.5.99; do
+		spoof app 192.168.5.2 $to
+		spoof app 192.168.6.2 $to
+	done
+	run_ok peers talk app 192.168.6.2 db 192.168.5.7
+	run_ok peers talk far 192.168.5.99 app 192.168.5.2
+	for to in db . far; do run_ok peers capture $to; done
+	refused_is $n || fail "refused $(refused) instead of $n"
 }
 
 @test "fabric: ip netns exec finds workloads; pids of a namespace are found" {

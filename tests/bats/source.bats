@@ -29,7 +29,17 @@ lost() {
 	for n in n1 n2 n3; do path $n '.drops | to_entries | map("\(.key)=\(.value)") | .[]'; done | sort | xargs
 }
 
-# raw IPv4 packets from inside a workload: stdin has lines "src dst", each becomes a UDP datagram to port 9
+# a node that does not look at what its workloads send: broken into, say
+unguarded() { # NODE WORKLOAD
+	run_ok on "$1" ip netns exec ovl-fabric sysctl -qw net.ipv4.conf.ve-"$2".rp_filter=0
+}
+# how many packets a node's own kernel has refused for their source
+refused() {
+	on "$1" ip netns exec ovl-fabric awk '/^TcpExt/ { if (!n++) split($0, name); else for (i in name) if (name[i] == "IPReversePathFilter") print $i }' /proc/net/netstat
+}
+refused_are() { [ "$(refused "$1")" -eq "$2" ]; }
+
+# raw IPv4 packets from inside a workload: UDP datagrams to port 9
 spoof() { # NODE WORKLOAD SRC DST [COUNT]
 	run_ok on "$1" ip netns exec "$2" python3 -c "
 import socket, struct, sys
@@ -51,6 +61,7 @@ while True: print(s.recvfrom(100)[1][0], flush=True)"
 @test "source: a workload that sends in somebody else's name is not heard, and counted where that is known" {
 	workload n2 two 192.168.5.3
 	workload n4 four 192.168.5.4
+	unguarded n1 app
 	listen9 n2 two heard
 	# in the name of a workload of a third node, of nobody, of a node's own vIP
 	local k=0 src
@@ -87,9 +98,43 @@ $VIP"
 	run_ok on n1 ping -c 2 -i 0.05 -W 20 192.168.5.102
 	run_ok on n2 ip netns exec two ping -c 2 -i 0.05 -W 20 192.168.5.101
 	local before
+	unguarded n1 app
 	before=$(drops n2 source-elsewhere)
 	spoof n1 app 192.168.5.104 192.168.5.102
 	wait_for 5 drops_are n2 source-elsewhere $((before + 1))
+}
+
+@test "source: workloads of one node cannot use each other's addresses, neither here nor towards other nodes" {
+	local node to n
+	workload n1 near 192.168.5.6
+	workload n1 beside 192.168.5.7
+	listen9 n1 near near
+	listen9 n3 far far
+	spawn app on n1 ip netns exec app sleep 300
+	for node in n1 n2; do
+		[ $node = n1 ] || { move n1 app n2 && workload n2 other 192.168.5.8; }
+		n=$(refused $node)
+		for to in 192.168.5.6 $FAR; do
+			# of a workload beside it, of one elsewhere, of a node, of nobody
+			for src in 192.168.5.7 192.168.5.8 192.168.5.102 192.168.5.77; do
+				run_ok on $node ip netns exec app python3 "$TOP/tests/lib/spoof.py" $src $to udp tcp
+			done
+			n=$((n + 8))
+			wait_for 5 refused_are $node $n
+		done
+		for to in 192.168.5.6 $FAR; do spoof $node app $VIP $to; done
+		for to in near far; do
+			own() { [ "$(grep -c "^$VIP\$" "$T/$to.out")" -eq $([ $node = n1 ] && echo 1 || echo 2) ]; }
+			wait_for 10 own
+		done
+	done
+	refused_are n2 $n || fail "n2 refused $(refused n2), not $n"
+	for to in near far; do
+		finish $to
+		assert_eq "$output" "listening
+$VIP
+$VIP"
+	done
 }
 
 no_gap() { # NAME: the receiver saw every number
