@@ -6,6 +6,8 @@
 #
 #   setup_file() { fault_setup_file; }   setup() { fault_setup; }   teardown() { fault_teardown; }
 #   arm NODE "POINT ACTION"...   the next migration there meets it      disarmed NODE   all of them were met, disarmed_minding NODE...
+#   mover_towards POINT ACTION [OPTION]...   app moves to the other node, and is to meet it at POINT's side -> $FROM, $TO, $AT
+#   mover_met POINT ACTION       it has; a daemon that it killed is back
 #   settled WHAT                 everything that must hold afterwards (tests/lib/faultlook.py)
 #   again                        it moves as if nothing had been        ended           the clients end, nothing was lost
 #   late NODE WORKLOAD NAME MODE ARGS...   late.py there, standing      calm            nothing is under way
@@ -13,9 +15,7 @@
 CLIENTS="pings streams idles"
 
 fault_setup_file() {
-	[ -x "$BUILD/faults/bin/overlayd" ] || fail "no build with fault points: make BUILD=$BUILD/faults FAULTS=1"
-	export PATH=$BUILD/faults/bin:$PATH
-	export BUILD=$BUILD/faults
+	with_faults
 	lab_up 3 --subnet 192.168.5.0/24=n3
 }
 
@@ -58,6 +58,22 @@ disarmed_minding() { # NODE...: a daemon that is killed on the way comes back, e
 	[ -n "$armed" ] || return 0
 	for n in "$@"; do daemon_lives "$n" || daemon_back "$n"; done
 	return 1
+}
+mover_towards() {
+	FROM=$(holder)
+	TO=$(other "$FROM")
+	AT=$FROM
+	[[ $1 != dst.* ]] || AT=$TO
+	arm "$AT" "$1 $2"
+	spawn mover on "$FROM" ms-migrate app "$TO" "${@:3}"
+}
+# a daemon comes back when nothing goes on any more without it, or a second later; with its agent dead, at once
+mover_met() {
+	wait_for 30 disarmed "$AT" || { tell; fail "$1 was not come by"; return 1; }
+	[[ $2 == kill*[dl] ]] || return 0
+	wait_for 5 daemon_dead "$AT" || return 1
+	[ "$2" != killd ] || within 1 mover_ended || true
+	daemon_back "$AT"
 }
 holder() {
 	local n

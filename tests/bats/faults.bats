@@ -17,25 +17,15 @@ teardown_file() { lab_down; }
 setup() { fault_setup; }
 teardown() { fault_teardown; }
 
-# case SIDE.POINT ACTION...: that migration, until all is quiet. A daemon that was killed comes back when nothing goes on any
-# more without it, or a second later.
+# one_case SIDE.POINT ACTION: that migration, until all is quiet
 one_case() {
-	local from to at
-	from=$(holder)
-	to=$(other "$from")
-	at=$from
-	[[ $1 != dst.* ]] || at=$to
-	arm "$at" "$1 $2"
-	spawn mover on "$from" ms-migrate app "$to"
-	wait_for 30 disarmed "$at" || { tell; fail "$1 was not come by"; return 1; }
-	[[ $2 != kill*[dl] ]] || wait_for 5 daemon_dead "$at" || return 1
-	[[ $2 != killd ]] || within 1 mover_ended || true
-	[[ $2 != kill*[dl] ]] || daemon_back "$at"
+	mover_towards "$@"
+	mover_met "$@" || return 1
 	settled "$*" || return 1
 	TIMEOUT=20 finish mover none || return 1
 	assert_match "$status" '^[01356]$' "$*: exit status" || return 1
-	if [ "$status" -eq 0 ]; then assert_eq "$(holder)" "$to" "$*: moved" || return 1; fi
-	if [ "$status" -eq 1 ]; then assert_eq "$(holder)" "$from" "$*: rolled back" || return 1; fi
+	if [ "$status" -eq 0 ]; then assert_eq "$(holder)" "$TO" "$*: moved" || return 1; fi
+	if [ "$status" -eq 1 ]; then assert_eq "$(holder)" "$FROM" "$*: rolled back" || return 1; fi
 }
 
 each_point() { # side action

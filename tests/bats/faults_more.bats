@@ -75,12 +75,7 @@ both_sides() {
 
 # paused_move POINT [ARGS]: a move that waits at a point; it is node $AT that waits
 paused_move() {
-	FROM=$(holder)
-	TO=$(other "$FROM")
-	AT=$FROM
-	[[ $1 != dst.* ]] || AT=$TO
-	arm "$AT" "$1 pause"
-	spawn mover on "$FROM" ms-migrate app "$TO" "${@:2}"
+	mover_towards "$1" pause "${@:2}"
 	wait_for 30 test -e "$(root "$AT")/run/overlayd/fault.reached" || { tell; return 1; }
 }
 go_on() { rm -f "$(root "$AT")/run/overlayd/fault.reached"; }

@@ -16,8 +16,7 @@ load helpers
 VIP=192.168.5.2
 
 setup_file() {
-	[ -x "$BUILD/faults/bin/overlayd" ] || fail "no build with fault points: make BUILD=$BUILD/faults FAULTS=1"
-	export BUILD=$BUILD/faults PATH=$BUILD/faults/bin:$PATH
+	with_faults
 	lab_up 3
 }
 teardown_file() { lab_down; }

@@ -19,6 +19,7 @@
 #   pings_whole NAME          a `ping` that was spawned, and prints its answers: 20 more come, it ends, none was missing
 #
 #   lab_up [ARGS...]          a lab of this test file's own; arguments of `scripts/lab up`
+#   with_faults               the programs with fault points from here on (setup_file, before lab_up)
 #   lab CMD...                scripts/lab with that name
 #   on NODE CMD...            `lab exec`; run_ok on n1 CMD..., spawn NAME on n1 CMD... work
 #   lab_down                  and check that nothing is left (teardown_file)
@@ -205,6 +206,12 @@ pings_whole() { # NAME
 
 lab() { "$TOP/scripts/lab" "$@"; }
 on() { "$TOP/scripts/lab" exec "$@"; }
+
+with_faults() {
+	[ -x "$BUILD/faults/bin/overlayd" ] || fail "no build with fault points: make BUILD=$BUILD/faults FAULTS=1"
+	export BUILD=$BUILD/faults
+	export PATH=$BUILD/bin:$PATH
+}
 
 lab_up() {
 	need_root

@@ -14,8 +14,7 @@ VIP=192.168.5.2
 CONF=/etc/overlayd/overlayd.conf
 
 setup_file() {
-	[ -x "$BUILD/faults/bin/overlayd" ] || fail "no build with fault points: make BUILD=$BUILD/faults FAULTS=1"
-	export BUILD=$BUILD/faults PATH=$BUILD/faults/bin:$PATH
+	with_faults
 	lab_up 3
 	# one server and one client for all tests: nothing that is refused may ever be felt
 	local BATS_TEST_TMPDIR=$BATS_FILE_TMPDIR

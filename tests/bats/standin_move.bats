@@ -167,16 +167,8 @@ under_traffic() {
 
 # fails POINT ACTION: a move under a live stand-in meets it; then everything holds that must
 fails() {
-	local from at to
-	from=$(holder)
-	to=$(other "$from")
-	at=$from
-	[[ $1 != dst.* ]] || at=$to
-	arm "$at" "$1 $2"
-	spawn mover on "$from" ms-migrate app "$to" --standin-after 0 --hold-freeze 300 --json
-	wait_for 30 disarmed "$at" || { tell; fail "$1 was not come by"; return 1; }
-	[[ $2 != kill*[dl] ]] || wait_for 5 daemon_dead "$at" || return 1
-	[[ $2 != kill*[dl] ]] || daemon_back "$at"
+	mover_towards "$@" --standin-after 0 --hold-freeze 300 --json
+	mover_met "$@" || return 1
 	settled "$*" || return 1
 	TIMEOUT=20 finish mover none || return 1
 	assert_match "$status" '^[015]$' "$*: exit status" || { tell; return 1; }
