@@ -63,13 +63,13 @@ analyze() { # it leaves files in /run
 	run_ok "$D/usr/bin/ms-migrate" --help
 }
 
-@test "install-deps: quick and silent when nothing is missing" {
-	best_of 5 quick_and_silent
+@test "install-deps: nothing is fetched, nothing is said when nothing is missing" {
+	mkdir "$BATS_TEST_TMPDIR/stubs"
+	printf '#!/bin/sh\necho fetched >>"%s"\n' "$BATS_TEST_TMPDIR/fetched" >"$BATS_TEST_TMPDIR/stubs/apt-get"
+	chmod +x "$BATS_TEST_TMPDIR/stubs/apt-get"
+	run_ok env PATH="$BATS_TEST_TMPDIR/stubs:$PATH" "$TOP/scripts/install-deps"
+	assert_eq "$output" "" "output"
+	[ ! -e "$BATS_TEST_TMPDIR/fetched" ]
 	run_ok "$TOP/scripts/install-deps" --check
 	run_fail "$TOP/scripts/install-deps" --frobnicate
-}
-quick_and_silent() {
-	local start=${EPOCHREALTIME/./}
-	run_ok "$TOP/scripts/install-deps" && assert_eq "$output" "" "output" &&
-		assert_le $(((${EPOCHREALTIME/./} - start) / 1000)) 500 "milliseconds"
 }
