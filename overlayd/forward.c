@@ -49,8 +49,8 @@
  *   Automatic  HOLD that nobody ends turns LOCAL again after HOLD_AUTO_US and what was held is
  *              written to overlay0; if the kernel still has no route it comes back with a lower
  *              TTL, so this ends.
- *   Too long   for the path to its node (pmtu.c): ICMP to the sender; TCP is cut smaller and goes, the
- *              rest is dropped. The MSS of SYNs over a path that is narrower than the inner MTU is
+ *   Too long   for the path to its node (pmtu.c): TCP is cut smaller and goes, its sender is told by ICMP; what
+ *              has no DF is fragmented (fragment.c); the rest is dropped, and ICMP sent. The MSS of SYNs over a path that is narrower than the inner MTU is
  *              made to fit, both ways. An inner MTU of its own a path does not have.
  *   Claims     what waits for op verify is in source.c and goes on when an update or the record makes
  *              its claim true, is dropped when a record that was asked for after it came does not,
@@ -70,6 +70,7 @@
 
 #include "overlayd/common/log.h"
 #include "overlayd/common/util.h"
+#include "overlayd/fragment.h"
 #include "overlayd/icmp.h"
 #include "overlayd/inner.h"
 #include "tunstack/offload.h"
@@ -285,30 +286,88 @@ static void clamp_mss(struct forward *fw, const struct flight *f, unsigned int m
 }
 
 /*
- * how a frame is to be cut for @node; false = dropped and counted
+ * how a frame that is too long for its path is to be cut all the same; 0, or -errno = it is not
  *
- * What is too long is told to its sender. TCP goes all the same, in smaller segments: its bytes have
- * no borders, and who does not hear ICMP still gets through.
+ * TCP goes in smaller segments: its bytes have no borders, and who does not hear ICMP still gets through. What has no DF
+ * is cut as it was meant, with whole checksums, to be fragmented.
  */
-static bool cut_for(struct forward *fw, const struct flight *f, const struct sockaddr_in *node, struct offload_segmenter *s)
+static int cut_smaller(struct forward *fw, const struct flight *f, struct offload_segmenter *s, unsigned int mtu)
 {
-	unsigned int mtu = forward_path_mtu(fw, node);
+	if (offload_recut(f->vnet, &f->pkt, mtu)) {
+		send_icmp(fw, f, ICMP_ERROR_FRAG_NEEDED, mtu);
+		fw->stats.recut++;
+		return offload_segment_start(s, f->vnet, f->packet, &f->pkt, mtu, true);
+	}
+	if (!f->pkt.df)
+		return offload_segment_start(s, f->vnet, f->packet, &f->pkt, TUNNEL_INNER_MAX, false);
+	return -EMSGSIZE;
+}
+
+/* how a frame is to be cut for @node, whose path takes @mtu bytes; false = dropped and counted */
+static bool cut_for(struct forward *fw, const struct flight *f, struct offload_segmenter *s, unsigned int mtu)
+{
 	int ret;
 
 	clamp_mss(fw, f, mtu);
 	ret = offload_segment_start(s, f->vnet, f->packet, &f->pkt, mtu, true);
+	if (ret == -EMSGSIZE)
+		ret = cut_smaller(fw, f, s, mtu);
 	if (ret == -EMSGSIZE) {
 		send_icmp(fw, f, ICMP_ERROR_FRAG_NEEDED, mtu);
-		if (!offload_recut(f->vnet, &f->pkt, mtu)) {
-			forward_count_drop(fw, FORWARD_DROP_TOO_BIG);
-			return false;
-		}
-		fw->stats.recut++;
-		ret = offload_segment_start(s, f->vnet, f->packet, &f->pkt, mtu, true);
-	}
-	if (ret)
+		forward_count_drop(fw, FORWARD_DROP_TOO_BIG);
+	} else if (ret) {
 		forward_count_drop(fw, FORWARD_DROP_MALFORMED);
+	}
 	return !ret;
+}
+
+/* will its packets have to be fragmented? */
+static bool too_long(const struct offload_segmenter *s, unsigned int mtu)
+{
+	return (s->super ? s->hdr_len + s->gso_size : s->pkt.len) > mtu;
+}
+
+/* one inner packet of @len bytes in @slot is sealed there and queued; Return: true, or false dropped and counted */
+static bool send_slot(struct forward *fw, const struct sockaddr_in *node, struct seal_peer *to, struct tunnel_hdr *hdr,
+		      uint8_t *slot, size_t len)
+{
+	if (to && seal_packet(to, hdr, slot, len)) {
+		forward_count_drop(fw, FORWARD_DROP_SEAL);
+		return false;
+	}
+	tunnel_queue(fw->tunnel, node, hdr, to ? len + TUNNEL_TAG_LEN : len);
+	return true;
+}
+
+/* the packets of @s, each in fragments of at most @mtu bytes; Return: how many those were, 0 = dropped and counted */
+static unsigned int send_fragments(struct forward *fw, const struct sockaddr_in *node, struct seal_peer *to,
+				   enum tunnel_type type, struct offload_segmenter *s, unsigned int mtu)
+{
+	uint8_t whole[TUNNEL_INNER_MAX];
+	struct offload_segment seg;
+	unsigned int packets = 0;
+
+	while (offload_segment_next(s, whole, &seg)) {
+		struct fragmenter frag;
+
+		memcpy(whole + seg.hdr_len, seg.payload, seg.payload_len);
+		if (fragment_start(&frag, whole, seg.hdr_len + seg.payload_len, mtu)) {
+			forward_count_drop(fw, FORWARD_DROP_MALFORMED);
+			return 0;
+		}
+		for (;; packets++) {
+			struct tunnel_hdr hdr = { .type = type };
+			uint8_t *slot = tunnel_slot(fw->tunnel);
+			size_t len = fragment_next(&frag, slot);
+
+			if (!len)
+				break;
+			if (!send_slot(fw, node, to, &hdr, slot, len))
+				return 0;
+		}
+	}
+	fw->stats.fragmented++;
+	return packets;
 }
 
 /*
@@ -322,9 +381,9 @@ static bool send_to(struct forward *fw, const struct flight *f, const struct soc
 		    enum tunnel_type type)
 {
 	struct seal_peer *to = fw->seal ? seal_get(fw->seal, node) : NULL;
+	unsigned int packets = 0, mtu = forward_path_mtu(fw, node);
 	struct offload_segmenter s;
 	struct offload_segment seg;
-	unsigned int packets = 0;
 	size_t bytes = 0;
 
 	if (barred_has(&fw->barred, node)) {
@@ -332,8 +391,13 @@ static bool send_to(struct forward *fw, const struct flight *f, const struct soc
 		forward_count_drop(fw, FORWARD_DROP_REVOKED);
 		return false;
 	}
-	if (!cut_for(fw, f, node, &s))
+	if (!cut_for(fw, f, &s, mtu))
 		return false;
+	if (too_long(&s, mtu)) {
+		packets = send_fragments(fw, node, to, type, &s, mtu);
+		pmtu_sent(fw->pmtu, node, packets, packets ? f->pkt.len : 0, f->now_us);
+		return packets != 0;
+	}
 	for (;; packets++) {
 		uint8_t *slot = tunnel_slot(fw->tunnel);
 		struct tunnel_hdr hdr = { .type = type };
@@ -346,11 +410,8 @@ static bool send_to(struct forward *fw, const struct flight *f, const struct soc
 		hdr.csum_start = seg.csum_start;
 		hdr.csum_offset = seg.csum_offset;
 		len = seg.hdr_len + seg.payload_len;
-		if (to && seal_packet(to, &hdr, slot, len)) {
-			forward_count_drop(fw, FORWARD_DROP_SEAL);
+		if (!send_slot(fw, node, to, &hdr, slot, len))
 			return false;
-		}
-		tunnel_queue(fw->tunnel, node, &hdr, to ? len + TUNNEL_TAG_LEN : len);
 		bytes += len;
 	}
 	pmtu_sent(fw->pmtu, node, packets, bytes, f->now_us);

@@ -31,7 +31,7 @@ enum forward_drop {
 	FORWARD_DROP_UNCONFIRMED,	/* waited for the directory to say either, in vain */
 	FORWARD_DROP_CLAIMS_FULL,	/* bound of packets that wait for that reached */
 	FORWARD_DROP_NOT_HERE,		/* from overlay0, in the name of a vIP that lives elsewhere */
-	FORWARD_DROP_TOO_BIG,		/* longer than the inner MTU; the sender was told */
+	FORWARD_DROP_TOO_BIG,		/* longer than its path takes, and not to be fragmented; the sender was told */
 	FORWARD_DROP_UNREACHABLE,	/* nobody has the vIP; the sender was told */
 	FORWARD_DROP_HOLD_FULL,		/* bound of held packets reached */
 	FORWARD_DROP_HOLD_EXPIRED,	/* held, and no answer came in time */
@@ -61,6 +61,7 @@ struct forward_stats {
 	uint64_t released;			/* of these, sent or delivered later */
 	uint64_t icmp_sent;			/* errors told to senders of this node */
 	uint64_t recut;				/* TCP frames cut smaller than their sender meant, to fit the path */
+	uint64_t fragmented;			/* other frames that were fragmented for the same reason */
 	uint64_t mss_clamped;			/* SYNs whose MSS was made to fit the path */
 	uint64_t misses, stragglers, verifies;	/* upcalls made */
 	uint64_t claims;			/* packets that waited for word on who sent them */

@@ -7,7 +7,7 @@ LIBS_aead	:= -lcrypto -lIPSec_MB $(LIBS_confine)
 
 # the rules about packets
 forward_SRC	:= overlayd/forward.c overlayd/forward_update.c overlayd/forward_path.c overlayd/pmtu.c overlayd/source.c overlayd/inner.c overlayd/inject.c overlayd/icmp.c \
-		   overlayd/fib.c overlayd/barred.c directory/htab.c
+		   overlayd/fib.c overlayd/barred.c overlayd/fragment.c directory/htab.c
 
 # the data path: what moves packets between overlay0 and the nodes
 path_SRC	:= overlayd/fastpath.c overlayd/fastpath_thread.c overlayd/pace.c overlayd/spin.c $(forward_SRC) overlayd/tunnel.c overlayd/tunnel_probe.c overlayd/tunnel_wire.c \

@@ -176,6 +176,43 @@ more_chunks() { [ "$(chunks)" -ge "$1" ]; }
 	in_i 1 sysctl -qw net.ipv4.ip_no_pmtu_disc=0
 }
 
+# datagrams to port 9 of node 2, as programs choose: discovery WANT 1, which learns, OMIT 5 (name servers), which does not
+datagrams() { # DISCOVERY SIZE...
+	run_ok in_i 1 python3 -c "
+import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.setsockopt(socket.IPPROTO_IP, 10, int(sys.argv[1])) # IP_MTU_DISCOVER
+for size in sys.argv[2:]: s.sendto(bytes(k % 251 for k in range(int(size))), ('$VIP2', 9))" "$@"
+}
+received() { grep -q "^$1 whole$" "$BATS_TEST_TMPDIR/heard.out"; }
+
+@test "a narrow path: what may be fragmented gets through whole, from senders that learn and from those that do not" {
+	wide 1280
+	for n in 1 2; do node_start $n 1440; done
+	run_ok in_i 1 ping -c 3 -i 0.05 -W 20 $VIP2
+	wait_for 10 path_is 1 "1280 confirmed"
+	ip -n "$(i 1)" route flush cache
+	spawn heard ip netns exec "$(i 2)" python3 -c "
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('', 9)); print('listening', flush=True)
+while True:
+    data = s.recv(65536)
+    print(len(data), 'whole' if data == bytes(k % 251 for k in range(len(data))) else 'broken', flush=True)"
+	wait_for 10 grep -q listening "$BATS_TEST_TMPDIR/heard.out"
+	datagrams 5 1193 1400 1412 8001
+	datagrams 1 30001
+	for size in 1193 1400 1412 8001 30001; do wait_for 10 received $size; done
+	refute_match "$(cat "$BATS_TEST_TMPDIR/heard.out")" broken
+	# one frame each of the first three; the others come as 6 and 22 of the inner MTU, all too long but the last
+	assert_le 29 "$(stat 1 .fragmented)" "frames fragmented"
+	assert_eq "$(stat 1 '.drops."too-big"')" 0 "dropped"
+	run_ok in_i 1 ping -c 1 -W 20 -M dont -s 1400 $VIP2
+	# who forbids it is told, as ever
+	run_fail in_i 1 ping -c 1 -W 1 -M do -s 1300 $VIP2
+	assert_match "$output" "mtu = 1220"
+	assert_eq "$(stat 1 '.drops."too-big"')" 1 "dropped"
+}
+
 # the path becomes narrow by CMD while data flows: that is found out, and data goes on
 narrowed() { # PORT WIDTH LONGEST_SILENCE_MS CMD...
 	local before

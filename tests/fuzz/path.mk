@@ -6,6 +6,9 @@ fuzz_tunnel_SRC		:= tests/fuzz/fuzz_tunnel.c $(forward_SRC) overlayd/tunnel.c ov
 fuzz_tunnel_LIBS	:= $(LIBS_aead)
 fuzz_offload_SRC	:= tests/fuzz/fuzz_offload.c tunstack/offload.c
 
+FUZZERS			+= fuzz_fragment
+fuzz_fragment_SRC	:= tests/fuzz/fuzz_fragment.c overlayd/fragment.c overlayd/inner.c tunstack/offload.c
+
 FUZZERS			+= fuzz_seal
 fuzz_seal_SRC		:= tests/fuzz/fuzz_seal.c $(filter-out tests/%,$(fuzz_tunnel_SRC))
 fuzz_seal_LIBS		:= $(LIBS_aead)

@@ -161,7 +161,7 @@ static void tool_stats_cb(const struct fp_stats *stats, void *arg)
 		json_object_set_new(drops, forward_drop_name((enum forward_drop)i),
 				    json_integer((json_int_t)s.fwd.drops[i]));
 	o = json_pack(
-		"{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:o,s:o,s:o,s:o,s:o}",
+		"{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:o,s:o,s:o,s:o,s:o}",
 		"tun_rx_frames", (json_int_t)s.fwd.tun_rx_frames, "tun_tx_frames",
 		(json_int_t)s.fwd.tun_tx_frames, "sent", (json_int_t)s.fwd.sent, "delivered",
 		(json_int_t)s.fwd.delivered, "merged", (json_int_t)s.fwd.merged, "forwarded",
@@ -171,7 +171,8 @@ static void tool_stats_cb(const struct fp_stats *stats, void *arg)
 		"tx_errors", (json_int_t)s.tunnel.tx_errors, "rx_datagrams",
 		(json_int_t)s.tunnel.rx_datagrams, "rx_runs", (json_int_t)s.tunnel.rx_runs,
 		"rx_bad", (json_int_t)(s.tunnel.rx_bad_header + s.tunnel.rx_bad_length), "stale",
-		(json_int_t)s.updates_stale, "recut", (json_int_t)s.fwd.recut, "mss_clamped",
+		(json_int_t)s.updates_stale, "recut", (json_int_t)s.fwd.recut, "fragmented",
+		(json_int_t)s.fwd.fragmented, "mss_clamped",
 		(json_int_t)s.fwd.mss_clamped, "paths", paths_json(&s), "drops", drops, "allowed", offloads_json(&s.allowed),
 		"able", offloads_json(&s.able), "active", offloads_json(&s.active));
 	if (!o || statefile_write(path, o, NULL))

@@ -20,7 +20,8 @@ UNIT_TESTS		+= test_forward_path
 test_forward_path_SRC	:= tests/unit/test_forward_path.c $(forwardrig_SRC)
 test_forward_path_LIBS	:= $(LIBS_aead)
 
-UNIT_TESTS		+= test_source test_inner
+UNIT_TESTS		+= test_source test_inner test_fragment
+test_fragment_SRC	:= tests/unit/test_fragment.c tests/lib/packet.c overlayd/fragment.c tunstack/offload.c $(common_SRC)
 test_source_SRC		:= tests/unit/test_source.c overlayd/source.c directory/htab.c $(common_SRC)
 test_inner_SRC		:= tests/unit/test_inner.c tests/lib/packet.c overlayd/inner.c tunstack/offload.c $(common_SRC)
 

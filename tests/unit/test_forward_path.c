@@ -141,6 +141,50 @@ static void test_narrow(void **state)
 	forward_path_error(r->fw, &(struct tunnel_error){ .to = r->peer, .error = ECONNREFUSED, .local = true }, r->now_us);
 }
 
+/* what may be fragmented is, on the way out and on the way on, super or not, and nobody is told */
+static void test_narrow_fragments(void **state)
+{
+	static const struct {
+		struct packet_spec spec;
+		unsigned int packets, bytes;	/* behind the IP headers */
+	} cases[] = {
+		{ { .proto = IPPROTO_UDP, .payload = 1400, .no_df = true, .id = 5 }, 2, 1408 },
+		{ { .proto = IPPROTO_UDP, .payload = 1400, .no_df = true, .partial = true }, 2, 1408 },
+		{ { .proto = IPPROTO_UDP, .payload = 3000, .no_df = true, .gso_size = 1400 }, 5, 3024 },
+		{ { .proto = IPPROTO_ICMP, .payload = 1400, .no_df = true }, 2, 1400 },
+		{ { .proto = IPPROTO_UDP, .payload = 1212, .no_df = true }, 1, 1220 },
+	};
+	struct rig *r = *state;
+	uint8_t packet[2048];
+	size_t len;
+
+	lives_at(r, PACKET_DST, 1, &r->peer);
+	assert_int_equal(forward_set_local(r->fw, PACKET_SRC, 1, r->now_us), 0);
+	narrow(r, 1300);
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		unsigned int packets = 0, bytes = 0;
+
+		from_tun(r, &cases[i].spec);
+		while (peer_gets(r, packet, &len) == TUNNEL_DATA) {
+			assert_true(len <= 1240);
+			packets++;
+			bytes += (unsigned int)len - 20;
+		}
+		assert_int_equal(packets, cases[i].packets);
+		assert_int_equal(bytes, cases[i].bytes);
+	}
+	assert_int_equal(stats_of(r).fragmented, 4);
+	/* it has left, and came here: a node's packet, over a path wider than the one it goes on by */
+	lives_at(r, PACKET_SRC, 2, &r->stranger);
+	from_node(r, &r->stranger, TUNNEL_DATA, &cases[1].spec);
+	assert_int_equal(peer_gets(r, packet, &len), TUNNEL_FORWARDED);
+	assert_int_equal(peer_gets(r, packet, &len), TUNNEL_FORWARDED);
+	assert_int_equal(peer_gets(r, packet, &len), 0);
+	assert_int_equal(stats_of(r).fragmented, 5);
+	assert_int_equal(stats_of(r).icmp_sent, 0);
+	assert_int_equal(dropped(r, FORWARD_DROP_TOO_BIG), 0);
+}
+
 static void test_mss(void **state)
 {
 	struct packet_spec s = syn;
@@ -301,6 +345,7 @@ int main(void)
 		RIG_TEST(test_asked_for_width),
 		RIG_TEST(test_measured),
 		RIG_TEST(test_narrow),
+		RIG_TEST(test_narrow_fragments),
 		RIG_TEST(test_mss),
 		RIG_TEST(test_ping),
 		cmocka_unit_test_setup_teardown(test_ping_sealed, rig_setup_sealed, rig_teardown),
