@@ -125,6 +125,7 @@ struct fp_stats {
 	uint64_t updates_stale;		/* ignored for a lower generation, or naming a full table */
 	uint64_t upcalls_lost;		/* the control loop was too slow; misses are repeated */
 	uint64_t wakeups;		/* times the thread slept and was woken */
+	uint64_t spins;			/* times it looked for packets instead of sleeping, and there were none; only with spin_us */
 };
 
 struct fastpath;

@@ -163,6 +163,7 @@ static void fp_snapshot(struct fastpath *fp, struct fp_stats *s)
 		.claims = forward_claims(fp->fwd),
 		.updates_stale = fp->stale,
 		.wakeups = fp->wakeups,
+		.spins = fp->spin.spins,
 	};
 	forward_stats(fp->fwd, &s->fwd);
 	s->n_paths = forward_paths(fp->fwd, &s->paths);

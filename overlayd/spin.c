@@ -16,6 +16,7 @@ bool spin_wants(const struct spin *s, uint64_t work_us, uint64_t now_us)
 /** spin_yielded() - giving the CPU away has taken @took_us, until @now_us */
 void spin_yielded(struct spin *s, uint64_t took_us, uint64_t now_us)
 {
+	s->spins += s->us != 0;
 	if (took_us <= LATE_US)
 		return;
 	if (now_us > s->until_us + PAUSES_QUIET * s->pause_us)

@@ -16,6 +16,7 @@ struct spin {
 	uint64_t us;		/* after the last packet; 0 = never */
 	uint64_t pause_us;	/* the last pause's length; 0 = there was none */
 	uint64_t until_us;	/* and its end */
+	uint64_t spins;		/* yields so far; 0 when never */
 };
 
 bool spin_wants(const struct spin *s, uint64_t work_us, uint64_t now_us);

@@ -89,13 +89,13 @@ static json_t *status_fastpath(const struct fp_stats *s)
 {
 	const struct forward_stats *f = &s->fwd;
 
-	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:{s:I, s:I, s:I}, s:o, s:o, s:o}",
+	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:{s:I, s:I, s:I}, s:o, s:o, s:o}",
 			 "tun_rx_bytes", (json_int_t)f->tun_rx_bytes, "tun_tx_bytes", (json_int_t)f->tun_tx_bytes, "sent",
 			 (json_int_t)f->sent, "delivered", (json_int_t)f->delivered, "forwarded", (json_int_t)f->forwarded, "held",
 			 (json_int_t)f->held, "held_now", (json_int_t)s->held_packets, "misses", (json_int_t)f->misses, "stragglers",
 			 (json_int_t)f->stragglers, "verifies", (json_int_t)f->verifies, "unverified_now",
 			 (json_int_t)s->claims, "icmp_sent", (json_int_t)f->icmp_sent, "recut", (json_int_t)f->recut,
-			 "fragmented", (json_int_t)f->fragmented,
+			 "fragmented", (json_int_t)f->fragmented, "wakeups", (json_int_t)s->wakeups, "spins", (json_int_t)s->spins,
 			 "mss_clamped", (json_int_t)f->mss_clamped, "local_vips",
 			 (json_int_t)s->entries[FIB_LOCAL], "remote_vips", (json_int_t)s->entries[FIB_REMOTE], "tun", "rx_frames",
 			 (json_int_t)f->tun_rx_frames, "tx_frames", (json_int_t)f->tun_tx_frames, "merged", (json_int_t)f->merged,

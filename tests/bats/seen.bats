@@ -69,6 +69,33 @@ configure() {
 	client_ok src
 }
 
+@test "spin: as the configuration says, from the next start on; a reload that changes it is refused" {
+	local spins
+	spins() { state_of n1 '.fastpath.spins'; }
+	spinning() { [ "$(spins)" -ge 1 ]; }
+	two_workloads
+	assert_eq "$(state_of n1 '.fastpath | .spins == 0 and .wakeups >= 1')" true "asleep between packets"
+	configure n1 "tunnel { spin = 200 }"
+	run_fail on n1 overlayd reload
+	assert_match "$output" "a changed tunnel takes effect only after a restart of overlayd"
+	run_ok on n1 ip netns exec one ping -c 3 -i 0.05 -W 20 $VIP2
+	assert_eq "$(spins)" 0 "refused"
+	run_ok on n1 overlayd stop
+	run_ok on n1 overlayd start
+	run_ok on n1 ip netns exec one ping -c 3 -i 0.05 -W 20 $VIP2
+	# after each packet it looks at least once before it sleeps, however slow this machine is; and at last it sleeps
+	wait_for 10 spinning
+	asleep() { [ "$(state_of n1 .fastpath.wakeups)" -ge 1 ]; }
+	wait_for 10 asleep
+	configure n1 ""
+	run_fail on n1 overlayd reload
+	assert_match "$output" "a changed tunnel"
+	run_ok on n1 overlayd stop
+	run_ok on n1 overlayd start
+	run_ok on n1 ip netns exec one ping -c 3 -i 0.05 -W 20 $VIP2
+	assert_eq "$(state_of n1 '.fastpath | .spins == 0 and .tun.rx_frames >= 3')" true "off again"
+}
+
 @test "metrics: Prometheus text at the address of the configuration, taken over by a reload, and gone with it" {
 	two_workloads
 	run_fail on n1 curl -sS -m 5 http://127.0.0.1:7472/metrics

@@ -31,6 +31,10 @@ static void test_short_yields_do_no_harm(void **state)
 		spin_yielded(&s, SHORT, now);
 		assert_true(spin_wants(&s, now, now));
 	}
+	assert_int_equal(s.spins, 1000000 / US);
+	s = (struct spin){ 0 };
+	spin_yielded(&s, SHORT, 0);
+	assert_int_equal(s.spins, 0);
 }
 
 static void test_a_long_yield_ends_it_for_a_while(void **state)
