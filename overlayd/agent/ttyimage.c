@@ -39,18 +39,20 @@ static ssize_t ttyimage_entry(const uint8_t *in, size_t left, uint8_t *out, size
 	tty = cimg__tty_info__unpack(NULL, len, in + sizeof(len));
 	if (!tty)
 		return -EBADMSG;
+	left = len;
+	/* a message has more than one spelling: not what CRIU wrote if it is not the one we write */
+	if (cimg__tty_info__get_packed_size(tty) != left) {
+		cimg__tty_info__free_unpacked(tty, NULL);
+		return -EBADMSG;
+	}
 	if (tty->type == TTYIMAGE_TYPE_EXT)
 		tty->sid = tty->pgrp = 0;
-	left = len;
 	len = (uint32_t)cimg__tty_info__get_packed_size(tty);
-	if (len > left)
-		len = 0; /* a smaller number never packs longer: not what CRIU wrote */
 	memcpy(out + *written, &len, sizeof(len));
-	if (len)
-		cimg__tty_info__pack(tty, out + *written + sizeof(len));
+	cimg__tty_info__pack(tty, out + *written + sizeof(len));
 	*written += sizeof(len) + len;
 	cimg__tty_info__free_unpacked(tty, NULL);
-	return len ? (ssize_t)(sizeof(len) + left) : -EBADMSG;
+	return (ssize_t)(sizeof(len) + left);
 }
 
 static int ttyimage_read(int fd, uint8_t **data, size_t *size, struct oerr *err)
