@@ -9,8 +9,10 @@
  *   The freeze CRIU dumps as always, everything, and knows nothing of this; its stream goes through a pagestream, which compares each page
  *              with what was sent and refers to it where it is the same. So nothing stale can be restored: what is not the same, or not
  *              known, is sent. The kernel is not asked what was written; it need not be able to tell.
- *   Left out   processes with huge pages: CRIU does not look into the parent for those; they are looked for again when nothing runs any
- *              more. Shared memory, which CRIU dumps in another way.
+ *   Left out   processes with huge pages: CRIU does not look into the parent for those. Processes with large mappings that cannot be
+ *              written (address space that is only reserved): where there is a parent CRIU maps all of it writable for a moment, and the
+ *              destination's kernel may find that it has not so much memory. Both are looked for again when nothing runs any more.
+ *              Shared memory, which CRIU dumps in another way.
  *   Bounds     the destination says how much it has room for, beyond what it needs anyway; the table of tags takes a quarter of a per
  *              cent of dense memory; PRECOPY_MAX_US. When one is reached the pass ends early, and what it has not listed is sent later.
  *   Failure    a destination that cannot (an older one, no memory) says so, and the memory goes during the freeze. Only a lost link, the
@@ -35,6 +37,7 @@
 #define PRECOPY_PASSES 4u
 #define PRECOPY_MAX_US 60000000ull
 #define PRECOPY_ANSWER_MS 30000
+#define PRECOPY_UNWRITABLE_BYTES (1ull << 30)
 #define PRECOPY_BREATH_BYTES (16ull << 20)	/* memory read between two turns of the loop */
 #define PRECOPY_CRIU "4.2."		/* whose stream pagestream.c understands */
 
@@ -116,9 +119,37 @@ static int pass_pages(uint64_t vaddr, const uint8_t *data, size_t n, void *arg)
 	return ret ? ret : pagestream_pages(x->stream, vaddr, data, n);
 }
 
+static char *pass_proc(pid_t pid, const char *file)
+{
+	cleanup_free char *path = xasprintf("/proc/%d/%s", (int)pid, file);
+	char *text = NULL;
+
+	return util_read_file(path, &text, NULL) ? NULL : text;
+}
+
+/* smaps takes the kernel long, so it is asked only where maps does not do */
+static bool pass_reserves_much(pid_t pid)
+{
+	cleanup_free char *maps = pass_proc(pid, "maps"), *smaps = NULL;
+
+	if (maps && procpages_unwritable(maps) <= PRECOPY_UNWRITABLE_BYTES)
+		return false;
+	smaps = pass_proc(pid, "smaps");
+	return !smaps || procpages_unwritable(smaps) > PRECOPY_UNWRITABLE_BYTES;
+}
+
+/* can CRIU restore it from two directories? One that is gone, or cannot be looked at, counts as one that it cannot */
+static bool pass_suits(pid_t pid)
+{
+	cleanup_free char *status = pass_proc(pid, "status");
+	struct procfs_status st;
+
+	return status && !procfs_parse_status(status, &st) && !st.hugetlb && !pass_reserves_much(pid);
+}
+
 static bool pass_may_read(const struct scan_task *root, const struct scan_task *t)
 {
-	return t->state != 'Z' && !t->hugetlb && t->ns[SCAN_NS_PID] == root->ns[SCAN_NS_PID];
+	return t->state != 'Z' && t->ns[SCAN_NS_PID] == root->ns[SCAN_NS_PID] && pass_suits(t->pid);
 }
 
 /* Return: 0, also when a process is gone or the time is up; an error ends the migration */
@@ -217,16 +248,6 @@ int precopy_src_run(struct migrate_src *m, struct oerr *err)
 	return 0;
 }
 
-/* huge pages that came since; a process that is gone or cannot be looked at is taken for one that has some */
-static bool precopy_has_huge(pid_t pid)
-{
-	cleanup_free char *path = xasprintf("/proc/%d/status", (int)pid);
-	cleanup_free char *text = NULL;
-	struct procfs_status st;
-
-	return util_read_file(path, &text, NULL) || procfs_parse_status(text, &st) || st.hugetlb;
-}
-
 /** precopy_src_frozen() - nothing runs any more, CRIU is about to dump: from now on its pages are compared */
 void precopy_src_frozen(struct migrate_src *m)
 {
@@ -236,7 +257,7 @@ void precopy_src_frozen(struct migrate_src *m)
 		const struct scan_task *t = &m->scan->tasks[i];
 		uint64_t id = pagestream_id((uint32_t)t->inner_pid);
 
-		if (precopy_has_huge(t->pid))
+		if (!pass_suits(t->pid))
 			pagemarks_forget(m->precopy.marks, pagestream_key((uint32_t)t->tree, id));
 	}
 	for (size_t i = 0; i < m->n_trees; i++)

@@ -10,7 +10,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/uio.h>
 
@@ -101,4 +103,27 @@ int procpages_walk(pid_t pid, procpages_fn fn, void *arg)
 		scan.start = scan.walk_end;
 	}
 	return ret;
+}
+
+/**
+ * procpages_unwritable() - how many bytes of private mappings cannot be written, and would need a claim to memory if they could
+ * @text: of /proc/PID/maps, or of smaps, which tells the ones that have no such claim (MAP_NORESERVE)
+ */
+uint64_t procpages_unwritable(const char *text)
+{
+	uint64_t sum = 0, last = 0, start, end;
+	char perms[5];
+
+	for (const char *line = text; line && *line; line = strchr(line, '\n'), line = line ? line + 1 : NULL) {
+		if (!strncmp(line, "VmFlags:", 8)) {
+			const char *nr = strstr(line, " nr"), *eol = strchr(line, '\n');
+
+			sum -= nr && (!eol || nr < eol) ? last : 0;
+			last = 0;
+		} else if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %4s", &start, &end, perms) == 3 && end > start) {
+			last = perms[1] != 'w' && perms[3] == 'p' ? end - start : 0;
+			sum += last;
+		}
+	}
+	return sum;
 }

@@ -13,5 +13,6 @@
 typedef int (*procpages_fn)(uint64_t vaddr, const uint8_t *data, size_t n, void *arg);
 
 int procpages_walk(pid_t pid, procpages_fn fn, void *arg);
+uint64_t procpages_unwritable(const char *text);
 
 #endif

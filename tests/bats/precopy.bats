@@ -67,3 +67,13 @@ precopied() { json .precopied_bytes "$T/move.json"; }
 	move n1 app n2
 	assert_eq "$(precopied)" 0 "bytes sent while it ran"
 }
+
+@test "precopy: a process that has reserved more address space than the machine has memory" {
+	local gb
+	gb=$(awk '/MemTotal|SwapTotal/ { kb += $2 } END { print int(kb / 1048576) + 8 }' /proc/meminfo)
+	workload n1 app 192.168.5.2
+	spawn rewriter on n1 ip netns exec app rewriter 16 "$gb"
+	looked_again rewriter 4
+	move n1 app n2
+	looked_again rewriter 4
+}

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 /* rewriter.c - a tree of processes that writes its memory all the time, and notices each page that is not the one it wrote last
  *
- *	rewriter MB		prints a line for each round: "round N of PID: W pages written, B bad"
+ *	rewriter MB [GB]	prints a line for each round: "round N of PID: W pages written, B bad"
  *
  * Two threads write a private memory of MB, half each: most of the time within a small part of it, sometimes anywhere. A child that was
  * forked when all was written has the same memory, copied on write, and does the same. The first quarter is advised to be huge pages.
  * Beside it there is memory that parent and child share. What each page must contain follows from its number and from how often it was
- * written, which stands in a table, whose sum each thread knows: an old page, or an old table, shows.
+ * written, which stands in a table, whose sum each thread knows: an old page, or an old table, shows. GB of address space are reserved
+ * by the parent, which cannot be read or written.
  */
 #include <pthread.h>
 #include <stdint.h>
@@ -120,8 +121,8 @@ int main(int argc, char **argv)
 	struct part parts[THREADS] = { 0 };
 	struct part all = { 0 };
 
-	if (argc != 2 || atoi(argv[1]) < 1) {
-		fprintf(stderr, "usage: rewriter MB\n");
+	if (argc < 2 || argc > 3 || atoi(argv[1]) < 1) {
+		fprintf(stderr, "usage: rewriter MB [GB]\n");
 		return 2;
 	}
 	pages = (size_t)atoi(argv[1]) * (1u << 20) / PAGE;
@@ -140,6 +141,11 @@ int main(int argc, char **argv)
 		page_write(&all, i, 1);
 	}
 	all.salt = fork() ? 1 : 2;
+	if (all.salt == 1 && argc == 3 &&
+	    mmap(NULL, (size_t)atoi(argv[2]) << 30, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == MAP_FAILED) {
+		perror("rewriter");
+		return 1;
+	}
 	if (all.salt == 2)
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 	for (size_t i = 0; i < THREADS; i++) {

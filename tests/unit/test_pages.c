@@ -372,7 +372,6 @@ static void test_budget(void **state)
 /* everything is known, and yet nothing may be referred to: @w says why */
 static void expect_unseen(struct pagemarks *marks, struct wire *w, uint32_t tree)
 {
-	struct wire out = { 0 };
 	struct server s = { .now = memory_new() };
 	struct pagestream_cfg cfg = { .marks = marks, .tree = tree, .out = server_take, .arg = &s };
 	struct pagestream *ps = pagestream_new(&cfg);
@@ -381,7 +380,6 @@ static void expect_unseen(struct pagemarks *marks, struct wire *w, uint32_t tree
 	assert_int_equal(pagestream_stats(ps).same, 0);
 	pagestream_free(ps);
 	free(s.now);
-	free(out.data);
 	free(w->data);
 	*w = (struct wire){ 0 };
 }
@@ -546,12 +544,30 @@ static void test_walk(void **state)
 	munmap(none, PAGE);
 }
 
+static void test_unwritable(void **state)
+{
+	static const char maps[] = "7f0000000000-7f0000100000 ---p 00000000 00:00 0 \n"
+				   "7f0000100000-7f0000101000 r--p 00000000 08:01 12 /lib/libc.so\n"
+				   "7f0000200000-7f0000300000 rw-p 00000000 00:00 0 [heap]\n"
+				   "7f0000400000-7f0000500000 r--s 00000000 00:05 3 /memfd:x (deleted)\n";
+	static const char smaps[] = "7f0000000000-7f0000100000 ---p 00000000 00:00 0 \nRss: 0 kB\nVmFlags: mr mw me nr sd \n"
+				    "c000000000-c000200000 ---p 00000000 00:00 0 \nRss: 0 kB\nVmFlags: mr mw me sd \n"
+				    "7f0000200000-7f0000300000 rw-p 00000000 00:00 0 \nRss: 8 kB\nVmFlags: rd wr mr mw me nr \n";
+
+	(void)state;
+	assert_int_equal(procpages_unwritable(maps), 0x101000);
+	assert_int_equal(procpages_unwritable(smaps), 0x200000);
+	assert_int_equal(procpages_unwritable(""), 0);
+	assert_int_equal(procpages_unwritable("VmFlags: nr"), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_tags), cmocka_unit_test(test_marks), cmocka_unit_test(test_move),
 		cmocka_unit_test(test_budget), cmocka_unit_test(test_unseen), cmocka_unit_test(test_descending),
 		cmocka_unit_test(test_answers), cmocka_unit_test(test_walk),
+		cmocka_unit_test(test_unwritable),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
