@@ -12,15 +12,15 @@
  *              the agent has yet to end. After a start a workload may name a migration without a journal: its agent ended
  *              while there was no daemon, or has not begun to write; MIGRATION_UNSURE_S later it is clear which.
  *   The promise  PEER_MIG_GONE is given only when no agent of the id lives and no journal is left, and is put
- *              on file first: an id that is GONE is never expected or accepted again.
- *   Timers     expectation: EXPECT_S, then forgotten. Recovery: 0.2 s, doubling to 10 s between attempts.
+ *              on file first (outcomes.c): an id that is GONE is never expected or accepted again. While it cannot be put on file
+ *              the answer is PENDING: ask again. Only the node that announced a migration can have an end put to its announcement.
+ *   Timers     old outcomes: every MIGRATION_UPKEEP_S. Expectation: EXPECT_S, then forgotten. Recovery: 0.2 s, doubling to 10 s between attempts.
  */
 #include "overlayd/migration.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <ev.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,6 +37,7 @@
 #include "overlayd/common/util.h"
 #include "overlayd/conf.h"
 #include "overlayd/launch.h"
+#include "overlayd/outcomes.h"
 #include "overlayd/overlayd.h"
 #include "overlayd/peer.h"
 #include "overlayd/workload.h"
@@ -47,7 +48,7 @@
 #define MIGRATION_UNSURE_S 1.
 #define MIGRATION_STAGE_OVER "over"
 #define MIGRATION_MAX 64		/* at the same time on one node */
-#define MIGRATION_OUTCOME_KEEP_S 86400	/* GONE */
+#define MIGRATION_UPKEEP_S 300.
 #define MIGRATION_REMAINS_S 60	/* a folder without a journal: an agent died while it removed it */
 #define MIGRATION_PREFIX_MIN 8	/* digits of an id, as `status` shows them */
 
@@ -139,6 +140,10 @@ static void migration_free(struct migration *m)
 /** migration_free_all() - forget; agents live on and are found again by their journals */
 void migration_free_all(struct overlayd *ov)
 {
+	if (ov->outcomes)
+		ev_timer_stop(ov->loop, &ov->outcomes_timer);
+	outcomes_free(ov->outcomes);
+	ov->outcomes = NULL;
 	while (ov->migrations)
 		migration_free(ov->migrations);
 }
@@ -362,6 +367,8 @@ int migration_expect(struct overlayd *ov, const char *from, const Ovl__PeerAgent
 
 	if (msg->migration.len != JOURNAL_ID_LEN)
 		return oerr_set(err, -EINVAL, "a migration's id has %d bytes", JOURNAL_ID_LEN);
+	if (!util_name_valid(msg->workload))
+		return oerr_set(err, -EINVAL, "a migration of a workload without a proper name");
 	journal_id_format(msg->migration.data, hex);
 	if (journal_outcome_read(hex, &pid) != JOURNAL_OUTCOME_NONE)
 		return oerr_set(err, -EALREADY, "migration %.8s is over at %s", hex, ov->conf->node);
@@ -407,8 +414,8 @@ void migration_accept(struct overlayd *ov, int fd, const uint8_t id[CONN_ID_LEN]
 	close(fd);
 }
 
-/** migration_query() - what became of migration @id here? fills @status */
-void migration_query(struct overlayd *ov, const uint8_t id[CONN_ID_LEN], Ovl__PeerMigStatus *status)
+/** migration_query() - node @from asks what became of migration @id here; fills @status */
+void migration_query(struct overlayd *ov, const char *from, const uint8_t id[CONN_ID_LEN], Ovl__PeerMigStatus *status)
 {
 	char hex[JOURNAL_HEX_LEN];
 	struct migration *m;
@@ -420,10 +427,10 @@ void migration_query(struct overlayd *ov, const uint8_t id[CONN_ID_LEN], Ovl__Pe
 		return;
 	status->state = OVL__PEER_MIG_STATE__PEER_MIG_PENDING;
 	m = migration_find(ov, hex);
-	if (migration_has_journal(hex) || (m && m->state != MIGRATION_EXPECTED))
+	if (migration_has_journal(hex) || (m && (m->state != MIGRATION_EXPECTED || strcmp(m->peer, from))))
 		return;
-	if (journal_outcome_write(hex, JOURNAL_OUTCOME_GONE, 0, &err)) {
-		log_error("migration", "%.8s: %s", hex, err.text);
+	if (outcomes_deny(ov->outcomes, hex, from, &err)) {
+		LOG_LIMITED(LOG_LVL_ERROR, "migration", monotime_us(), "%.8s: %s", hex, err.text);
 		return;
 	}
 	if (m)
@@ -536,22 +543,6 @@ static void migration_adopt_unsure(struct overlayd *ov)
 	}
 }
 
-/* GONE is also what would be said if nothing were on file. RUNNING stays: a source that was cut off for days, its tasks frozen, has
- * yet to ask, and would let them run beside the copy */
-static void migration_prune_outcome(const char *name)
-{
-	char path[512], hex[JOURNAL_HEX_LEN];
-	struct stat st;
-	int64_t pid;
-
-	snprintf(path, sizeof(path), "%s/%s", JOURNAL_DIR, name);
-	if (stat(path, &st) || time(NULL) - st.st_mtime <= MIGRATION_OUTCOME_KEEP_S)
-		return;
-	snprintf(hex, sizeof(hex), "%.*s", JOURNAL_HEX_LEN - 1, name);
-	if (journal_outcome_read(hex, &pid) != JOURNAL_OUTCOME_RUNNING)
-		unlink(path);
-}
-
 static void migration_prune_remains(const char *name)
 {
 	char path[512];
@@ -560,6 +551,15 @@ static void migration_prune_remains(const char *name)
 	snprintf(path, sizeof(path), "%s/%s", JOURNAL_DIR, name);
 	if (!stat(path, &st) && time(NULL) - st.st_mtime > MIGRATION_REMAINS_S)
 		util_remove_tree(path);
+}
+
+static void migration_upkeep_cb(struct ev_loop *loop, struct ev_timer *w, int revents)
+{
+	struct overlayd *ov = container_of(w, struct overlayd, outcomes_timer);
+
+	(void)loop;
+	(void)revents;
+	outcomes_forget_old(ov->outcomes, time(NULL));
 }
 
 /** migration_recover_all() - after a start: adopt living agents, send a recovering one after the dead; Return: 0 or -errno */
@@ -578,14 +578,15 @@ int migration_recover_all(struct overlayd *ov, struct oerr *err)
 	while ((de = readdir(dir))) {
 		const char *dot = strchr(de->d_name, '.');
 
-		if (dot && !strcmp(dot, ".outcome"))
-			migration_prune_outcome(de->d_name);
-		else if (!dot && migration_has_journal(de->d_name))
+		if (!dot && migration_has_journal(de->d_name))
 			migration_adopt(ov, de->d_name);
 		else if (!dot)
 			migration_prune_remains(de->d_name);
 	}
 	migration_adopt_unsure(ov);
+	ov->outcomes = outcomes_new(time(NULL));
+	ev_timer_init(&ov->outcomes_timer, migration_upkeep_cb, MIGRATION_UPKEEP_S, MIGRATION_UPKEEP_S);
+	ev_timer_start(ov->loop, &ov->outcomes_timer);
 	return 0;
 }
 

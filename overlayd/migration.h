@@ -24,7 +24,7 @@ int migration_start(struct overlayd *ov, struct workload *w, const Ovl__CtlMigra
 		    struct oerr *err);
 int migration_expect(struct overlayd *ov, const char *from, const Ovl__PeerAgentExpect *msg, struct oerr *err);
 void migration_accept(struct overlayd *ov, int fd, const uint8_t id[CONN_ID_LEN]);
-void migration_query(struct overlayd *ov, const uint8_t id[CONN_ID_LEN], Ovl__PeerMigStatus *status);
+void migration_query(struct overlayd *ov, const char *from, const uint8_t id[CONN_ID_LEN], Ovl__PeerMigStatus *status);
 int migration_give_up(struct overlayd *ov, const char *id, struct oerr *err);
 int migration_note(struct overlayd *ov, const Ovl__CtlAgentState *state, struct oerr *err);
 

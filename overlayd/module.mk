@@ -23,7 +23,7 @@ conf_SRC	:= overlayd/conf.c overlayd/conf_diff.c
 ctlclient_SRC	:= overlayd/ctlclient.c
 
 PROGRAMS	+= overlayd
-overlayd_SRC	:= $(addprefix overlayd/,main.c purge.c ping.c ping_cmd.c show.c daemon.c requests.c status.c metrics.c metrics_http.c queues.c workload.c workload_file.c workload_tunstack.c workload_jobs.c migration.c locate.c nodevip.c dirconf.c \
+overlayd_SRC	:= $(addprefix overlayd/,main.c purge.c ping.c ping_cmd.c show.c daemon.c requests.c status.c metrics.c metrics_http.c queues.c workload.c workload_file.c workload_tunstack.c workload_jobs.c migration.c outcomes.c locate.c nodevip.c dirconf.c \
 		   peer.c peer_link.c peer_key.c peer_req.c ctl.c) $(launch_SRC) overlayd/agent/cgroup.c overlayd/agent/ms_init_client.c overlayd/agent/taskattr.c $(path_SRC) $(net_SRC) $(conf_SRC) \
 		   $(ctlclient_SRC) directory/lease.c directory/store.c directory/store_rules.c directory/store_upkeep.c directory/watch.c \
 		   directory/rpc.c directory/server.c directory/backend_sqlite.c directory/binding.c \

@@ -29,6 +29,7 @@ struct launch;
 struct metrics_http;
 struct migration;
 struct nodevip;
+struct outcomes;
 struct peers;
 struct ping;
 struct queues;
@@ -56,6 +57,8 @@ struct overlayd {
 	struct metrics_http *metrics;	/* NULL unless configured */
 	struct workload *workloads;	/* list, written by workload.c alone */
 	struct migration *migrations;	/* list, written by migration.c alone */
+	struct outcomes *outcomes;	/* migration.c's, with the timer of its upkeep */
+	struct ev_timer outcomes_timer;
 	struct ping *pings;		/* list, ping.c's, with the number of the last one */
 	uint32_t last_ping;
 	struct nodevip *nodevips;	/* array, nodevip.c's */

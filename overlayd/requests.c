@@ -496,7 +496,7 @@ void requests_peer(void *ctx, const struct peer_call *call, const Ovl__PeerMsg *
 			peer_answer(call, -EINVAL, "bad migration id");
 			break;
 		}
-		migration_query(ctx, msg->mig_query->migration.data, &status);
+		migration_query(ctx, call->node, msg->mig_query->migration.data, &status);
 		reply.body_case = OVL__PEER_MSG__BODY_MIG_STATUS;
 		reply.mig_status = &status;
 		peer_answer_msg(call, &reply);

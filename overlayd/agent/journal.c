@@ -11,6 +11,7 @@
  *   One at a time  whoever goes by a journal, agent or recovery, holds the lock of the file "lock" beside it: an overlayd
  *              that was restarted at the wrong moment may start a second recovery, which then ends at once.
  *   Outcome    HEX.outcome beside the directory outlives it: another node may ask long after. Written before the journal goes.
+ *              For how long: overlayd/outcomes.c.
  *   Invariant  "stage" in the file is the stage begun last, never a later one.
  */
 #include "overlayd/agent/journal.h"
@@ -232,18 +233,53 @@ static void journal_outcome_path(char path[160], const char *hex)
 	snprintf(path, 160, "%s/%s.outcome", JOURNAL_DIR, hex);
 }
 
-/** journal_outcome_write() - put the destination's answer on file for good; @pid: the workload's first process, for people */
-int journal_outcome_write(const char *hex, enum journal_outcome outcome, int64_t pid, struct oerr *err)
+/* takes the reference to @v */
+static int journal_outcome_put(const char *hex, json_t *v, struct oerr *err)
 {
 	char path[160];
-	json_t *v = json_pack("{s:i, s:I}", "outcome", (int)outcome, "pid", (json_int_t)pid);
 	int ret = util_mkdir_p(JOURNAL_DIR, 0700);
 
 	journal_outcome_path(path, hex);
-	if (!ret)
-		ret = statefile_write(path, v, err);
+	ret = ret ? oerr_set(err, ret, "%s: %s", JOURNAL_DIR, strerror(-ret)) : statefile_write(path, v, err);
 	json_decref(v);
 	return ret;
+}
+
+/** journal_outcome_write() - put the destination's answer on file for good; @pid: the workload's first process, for people */
+int journal_outcome_write(const char *hex, enum journal_outcome outcome, int64_t pid, struct oerr *err)
+{
+	return journal_outcome_put(hex, json_pack("{s:i, s:I}", "outcome", (int)outcome, "pid", (json_int_t)pid), err);
+}
+
+/** journal_outcome_deny() - the same for GONE, on account of node @asker's question alone */
+int journal_outcome_deny(const char *hex, const char *asker, struct oerr *err)
+{
+	return journal_outcome_put(hex, json_pack("{s:i, s:i, s:s}", "outcome", (int)JOURNAL_OUTCOME_GONE, "pid", 0, "asked_by", asker),
+				   err);
+}
+
+/** journal_outcome_remove() - nobody will ask any more */
+void journal_outcome_remove(const char *hex)
+{
+	char path[160];
+
+	journal_outcome_path(path, hex);
+	unlink(path);
+}
+
+/** journal_outcome_asker() - is it on file on account of a question alone? then the node that asked, in @node */
+bool journal_outcome_asker(const char *hex, char node[JOURNAL_NODE_MAX])
+{
+	const char *asker;
+	char path[160];
+	json_t *v;
+
+	journal_outcome_path(path, hex);
+	v = statefile_read(path, NULL);
+	asker = json_string_value(json_object_get(v, "asked_by"));
+	snprintf(node, JOURNAL_NODE_MAX, "%s", asker ? asker : "");
+	json_decref(v);
+	return node[0];
 }
 
 /** journal_outcome_read() - the answer on file, JOURNAL_OUTCOME_NONE when there is none; @pid as written */

@@ -13,6 +13,7 @@
 #define JOURNAL_ID_LEN 16
 #define JOURNAL_HEX_LEN (2 * JOURNAL_ID_LEN + 1)
 #define JOURNAL_DIR "/run/overlayd/migrations"
+#define JOURNAL_NODE_MAX 64	/* a node's name, with its NUL */
 #define JOURNAL_GIVEN_UP "given-up"	/* in a journal's folder: see journal_give_up() */
 
 struct journal {
@@ -49,6 +50,9 @@ bool journal_process_alive(const struct journal *j, const char *key, pid_t *pid)
 const json_t *journal_json(const struct journal *j, const char *key);
 
 int journal_outcome_write(const char *hex, enum journal_outcome outcome, int64_t pid, struct oerr *err);
+int journal_outcome_deny(const char *hex, const char *asker, struct oerr *err);
+void journal_outcome_remove(const char *hex);
+bool journal_outcome_asker(const char *hex, char node[JOURNAL_NODE_MAX]);
 enum journal_outcome journal_outcome_read(const char *hex, int64_t *pid);
 
 int journal_id_parse(const char *hex, uint8_t id[JOURNAL_ID_LEN]);

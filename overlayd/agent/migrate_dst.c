@@ -8,6 +8,8 @@
  *              overlayd, whether the migration is over there) until one of them knows: dst_learn_commit().
  *   After it   the copy opens and runs; what fails from there on is told with the certainty the source needs (copy_gone).
  *   Outcome    RUNNING is on file before the source hears it, GONE before the journal goes: whoever asks later gets the same answer.
+ *              RUNNING goes again, after the journal, when the source has said that it is done: it has that on file itself and asks no
+ *              more. One that has not said so may still ask after days.
  *   Once it runs  (m->ran) there is no failure any more: GONE would make the source go on from an old state.
  *   If we die  the copy dies with us until ms_init_keep(); afterwards recover.c finds out whether it runs.
  */
@@ -687,6 +689,8 @@ int migrate_dst_run(const struct conf *conf, const struct migrate_dst_opts *opts
 		dst_end_failed(&m, &result, &err);
 	if (journal_remove(&m.agent.journal))
 		log_error("migrate", "%.8s: %s could not be removed", m.agent.journal.hex, m.agent.journal.dir);
+	else if (m.finished && m.ran)
+		journal_outcome_remove(m.agent.journal.hex);	/* the source has it on file that it will not ask any more */
 	control_over(&m.control);
 	dst_fini(&m);
 	return 0;

@@ -358,12 +358,14 @@ static void recover_follow(struct recover *r)
 static void recover_source(struct recover *r)
 {
 	static const char *const fenced[] = { "fence", "records", "commit", "hand-over", "clean", NULL };
-	bool moved = false;
+	static const char *const finished[] = { "finished", NULL };
+	bool done = recover_stage_is(r, finished), moved = done;
 
 	recover_await_criu(r);
 	if (recover_stage_is(r, fenced))
 		moved = recover_decide(r);
-	if (moved && recover_fate(r) == CONTROL_FATE_GONE) {
+	/* when all is done here the destination may have forgotten it: what it says then is said of an id it does not know */
+	if (moved && !done && recover_fate(r) == CONTROL_FATE_GONE) {
 		recover_take_back(r);
 		moved = false;
 	}

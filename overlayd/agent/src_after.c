@@ -232,9 +232,15 @@ int src_clean(void *role, struct oerr *err)
 	agent_pause(&m->agent, AFTER_STRAGGLERS_MS);
 	ev_io_stop(m->agent.loop, &m->stack_io);
 	after_until_done(m, after_discard);
+	/* from here on nobody on this side asks the destination any more, so it may forget what it would have answered */
+	if (journal_commit(&m->agent.journal, "finished", &warn)) {
+		log_warn("migrate", "%.8s: %s", m->agent.journal.hex, warn.text);
+		return 0;
+	}
 	/* it hangs up when the workload is free to move on */
 	if (!src_send_simple(m, OVL__MIG_MSG__BODY_FINISHED, &warn))
 		agent_wait(&m->agent, after_peer_ended, m, AFTER_PEER_END_MS, "end", &warn);
-	(void)err;
+	if (fault_point("src.finished", err))
+		oerr_clear(err);
 	return 0;
 }
