@@ -760,6 +760,7 @@ struct conf *conf_parse(const char *name, const char *text, struct oerr *err)
 
 	if (!cfg)
 		abort();
+	x.conf->text = xstrdup(text);
 	cfg_set_error_function(cfg, conf_error_cb);
 	conf_ctx = &x;
 	if (!conf_blank_comments(&x) && cfg_parse_buf(cfg, *x.text ? x.text : "\n") != CFG_SUCCESS)
@@ -813,6 +814,7 @@ void conf_free(struct conf *c)
 	free(c->operators);
 	free(c->operator_groups);
 	free(c->path);
+	free(c->text);
 	free(c->node);
 	free(c->log_file);
 	free(c->pki.ca);

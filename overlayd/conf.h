@@ -41,6 +41,7 @@ struct conf_peer {
 
 struct conf {
 	char *path;			/* file it came from */
+	char *text;			/* what was in it */
 	char *node;			/* this node's name; must be the certificate's */
 	struct sockaddr_in addr;	/* address:port where the other nodes reach this one, TCP and UDP */
 	unsigned int mtu;		/* inner MTU, the same in the whole cluster */

@@ -248,11 +248,27 @@ static void daemon_launcher_gone_cb(void *arg)
 	ev_break(ov->loop, EVBREAK_ALL);
 }
 
+/* Agents are to go by what we go by, whatever becomes of the file: each that is started reads this copy.
+ * Return: 0 or -errno; then the old copy stands. */
+static int daemon_publish_conf(const struct conf *conf, struct oerr *err)
+{
+	static const char path[] = OVERLAYD_USED_CONF_PATH, tmp[] = OVERLAYD_USED_CONF_PATH ".tmp";
+	cleanup_close int fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	int ret = fd < 0 ? -errno : util_write_all(fd, conf->text, strlen(conf->text));
+
+	if (!ret && rename(tmp, path))
+		ret = -errno;
+	if (ret)
+		unlink(tmp);
+	return ret ? oerr_set(err, ret, "%s: %s", path, strerror(-ret)) : 0;
+}
+
 /* --- bringing the rooms up --- */
 
 static int daemon_start_launcher(struct overlayd *ov, struct oerr *err)
 {
-	const struct launch_cfg cfg = { .conf_path = ov->conf_path };
+	/* one that listens trusts nothing that we have written */
+	const struct launch_cfg cfg = { .conf_path = ov->launcher_path ? ov->conf_path : OVERLAYD_USED_CONF_PATH };
 
 	return ov->launcher_path ? launch_connect(ov->launcher_path, &cfg, &ov->launch, err) : launch_new(&cfg, &ov->launch, err);
 }
@@ -545,9 +561,11 @@ int daemon_reload(struct overlayd *ov, struct oerr *err)
 		return oerr_set(err, -EBUSY, "%s: a changed %s takes effect only after a restart of overlayd (workloads survive it)",
 				ov->conf_path, what);
 	}
-	ret = tls_ctx_reload(ov->tls, &files, err);
+	ret = daemon_publish_conf(conf, err);
+	ret = ret ? ret : tls_ctx_reload(ov->tls, &files, err);
 	ret = ret ? ret : daemon_metrics_ensure(ov, conf, err);
 	if (ret) {
+		daemon_publish_conf(ov->conf, NULL);
 		conf_free(conf);
 		return ret;
 	}
@@ -594,8 +612,10 @@ static int daemon_main(const char *conf_path, const char *launcher_path, int rea
 	}
 	if (!ret) {
 		log_init("overlayd", ov.conf->log_level, ov.conf->log_file);
-		ret = daemon_start_launcher(&ov, &err);
+		ret = daemon_publish_conf(ov.conf, &err);
 	}
+	if (!ret)
+		ret = daemon_start_launcher(&ov, &err);
 	if (!ret) {
 		ov.loop = ev_default_loop(EVFLAG_AUTO);
 		ev_set_userdata(ov.loop, &ov);

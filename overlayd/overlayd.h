@@ -14,6 +14,7 @@
 
 #define OVERLAYD_VERSION "0.1"
 #define OVERLAYD_CONF_PATH OVERLAYD_CONF_DIR "/overlayd.conf"
+#define OVERLAYD_USED_CONF_PATH OVERLAYD_RUN_DIR "/overlayd.conf"	/* what the daemon runs with, for its agents */
 #define OVERLAYD_PID_PATH OVERLAYD_RUN_DIR "/overlayd.pid"
 #define OVERLAYD_LOCK_PATH OVERLAYD_RUN_DIR "/lock"	/* an flock on it is held for life by the daemon */
 #define OVERLAYD_CTL_PATH OVERLAYD_RUN_DIR "/ctl.sock"

@@ -119,6 +119,7 @@ int purge_all(struct oerr *err)
 	ret = fabric_purge(err);
 	util_remove_tree(WORKLOAD_DIR);
 	util_remove_tree(JOURNAL_DIR);
+	unlink(OVERLAYD_USED_CONF_PATH);
 	return ret;
 }
 

@@ -313,25 +313,26 @@ refused_move() { # STATUS TEXT TO
 }
 
 @test "faults: no daemon there, no such node, a CRIU that does not work: said, and nothing has happened" {
-	local conf
 	refused_move 3 "no node nowhere" nowhere
 	run_ok on n2 overlayd stop
 	refused_move 3 "n2" n2
 	daemon_back n2
-	conf=$(root n2)/etc/overlayd/overlayd.conf
+	no_criu n2
+	no_criu n1
+	again
+	ended
+}
+no_criu() { # NODE: says what its daemon runs with, not what has become of the file since
+	local conf
+	conf=$(root "$1")/etc/overlayd/overlayd.conf
 	cp "$conf" "$BATS_TEST_TMPDIR/conf"
 	sed -i 's,^criu {,&\n\tpath = "/nonexistent/criu",' "$conf"
 	grep -q nonexistent "$conf" || printf 'criu {\n\tpath = "/nonexistent/criu"\n}\n' >>"$conf"
+	run_ok on n1 ms-migrate app n2 --dry-run
+	run_ok on "$1" overlayd reload
 	refused_move 3 "nonexistent" n2
 	cat "$BATS_TEST_TMPDIR/conf" >"$conf"
-	cp "$(root n1)/etc/overlayd/overlayd.conf" "$BATS_TEST_TMPDIR/conf"
-	conf=$(root n1)/etc/overlayd/overlayd.conf
-	sed -i 's,^criu {,&\n\tpath = "/nonexistent/criu",' "$conf"
-	grep -q nonexistent "$conf" || printf 'criu {\n\tpath = "/nonexistent/criu"\n}\n' >>"$conf"
-	refused_move 3 "nonexistent" n2
-	cat "$BATS_TEST_TMPDIR/conf" >"$conf"
-	again
-	ended
+	run_ok on "$1" overlayd reload
 }
 
 @test "faults: no room in /run at the destination: rolled back" {

@@ -12,6 +12,7 @@ load helpers
 
 VIP=192.168.5.2
 CONF=/etc/overlayd/overlayd.conf
+USED_CONF=/run/overlayd/overlayd.conf # a copy of what the daemon runs with
 
 setup_file() {
 	with_faults
@@ -339,12 +340,20 @@ with_bad() {
 	run_ok on "$node" mv "$file.away" "$file"
 }
 
-@test "refused: the agent cannot begin, here or there: its node's key or configuration was spoilt meanwhile" {
+@test "not refused: the configuration's file has been spoilt since the daemons read it, here or there" {
+	for n in n1 n2; do
+		with_bad $n $CONF app n2 --dry-run
+		answered 0 "app can move to n2"
+		assert_eq "$(on $n stat -c '%a %U' $USED_CONF)" "600 root" "what the agents read"
+	done
+}
+
+@test "refused: the agent cannot begin, here or there: its node's key or its daemon's configuration was spoilt meanwhile" {
 	with_bad n1 /etc/overlayd/pki/node.key app n2
 	answered 3 "node.key.*goes on running on n1"
-	with_bad n1 $CONF app n2
+	with_bad n1 $USED_CONF app n2
 	answered 3 "overlayd.conf"
-	with_bad n1 $CONF app n2 --json
+	with_bad n1 $USED_CONF app n2 --json
 	answered 3 '"refusals":\["[^"]*overlayd.conf'
 	with_bad n2 /etc/overlayd/pki/node.key app n2
 	answered 3 "connection to n2.*app goes on running on n1"

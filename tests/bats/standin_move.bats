@@ -110,13 +110,17 @@ sink_moves() {
 	for n in n1 n2; do
 		cp "$(root $n)/etc/overlayd/overlayd.conf" "$BATS_TEST_TMPDIR/$n.conf"
 		echo 'migration { standin-socket-limit = 64K }' >>"$(root $n)/etc/overlayd/overlayd.conf"
+		run_ok on $n overlayd reload
 	done
 	server n1 app srv 192.168.5.2:2000
 	client n3 far up --mode upload -n 2 192.168.5.2:2000
 	frozen 1500
 	stood_in
 	assert_eq "$(json '.limit_hits > 0')" true "$output"
-	for n in n1 n2; do cat "$BATS_TEST_TMPDIR/$n.conf" >"$(root $n)/etc/overlayd/overlayd.conf"; done
+	for n in n1 n2; do
+		cat "$BATS_TEST_TMPDIR/$n.conf" >"$(root $n)/etc/overlayd/overlayd.conf"
+		run_ok on $n overlayd reload
+	done
 	TIMEOUT=60 client_ok up
 	assert_eq "$(query n3 far 192.168.5.2:2000 errors)" 0 "errors of the server"
 }
