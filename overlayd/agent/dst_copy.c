@@ -29,6 +29,7 @@
 #include "overlayd/agent/fault.h"
 #include "overlayd/agent/migrate.h"
 #include "overlayd/agent/migrate_dst_priv.h"
+#include "overlayd/agent/preflight_fs.h"
 #include "overlayd/agent/sockmatch.h"
 #include "overlayd/agent/taskattr.h"
 #include "overlayd/agent/timerfds.h"
@@ -216,6 +217,16 @@ static bool copy_all_ready(const void *arg)
 	return true;
 }
 
+/* the namespace's settings are the workload's as well: a socket in SYN_SENT gets the window scale it had, later ones what they would
+ * have got */
+static void copy_sysctls(struct migrate_dst *m)
+{
+	struct oerr warn = { 0 };
+
+	if (preflight_sysctls_apply(m->netns_fd, m->plan, &warn))
+		log_warn("migrate", "%.8s: %s", m->agent.journal.hex, warn.text);
+}
+
 /** copy_prepare() - everything warm; the namespace exists, captured and mute */
 int copy_prepare(struct migrate_dst *m, struct oerr *err)
 {
@@ -225,6 +236,7 @@ int copy_prepare(struct migrate_dst *m, struct oerr *err)
 	m->netns_fd = netns_open(m->control.w.name);
 	if (m->netns_fd < 0)
 		return oerr_set(err, m->netns_fd, "namespace %s: %s", m->control.w.name, strerror(-m->netns_fd));
+	copy_sysctls(m);
 	if (criu_kdat_prepare(m->agent.conf->criu.path, err))
 		return err->code;
 	cfg.netns_fd = m->netns_fd;

@@ -244,8 +244,8 @@ static int dst_cpuinfo(const uint8_t *data, size_t len, struct oerr *why, void *
 
 static int dst_judge(struct migrate_dst *m, struct oerr *err)
 {
-	struct preflight_facts facts = { .node = m->agent.conf->node, .source = m->opts->source, .netns_fd = -1,
-					 .cpuinfo_check = dst_cpuinfo, .arg = m };
+	struct preflight_facts facts = { .node = m->agent.conf->node, .source = m->opts->source,
+					 .run_dir = OVERLAYD_RUN_DIR, .cpuinfo_check = dst_cpuinfo, .arg = m };
 	struct oerr why = { 0 };
 	unsigned int version = 0;
 	char text[32];
@@ -314,8 +314,6 @@ static int dst_check(void *arg, struct oerr *err)
 {
 	struct migrate_dst *m = arg;
 
-	if (agent_link_accept(&m->agent, m->opts->link_fd, err))
-		return err->code;
 	if (strcmp(m->agent.peer_node, m->opts->source))
 		return oerr_set(err, -EACCES, "%s announced the migration, but %s came", m->opts->source, m->agent.peer_node);
 	if (agent_wait(&m->agent, dst_has_plan, m, DST_PLAN_MS, "send its plan", err))
@@ -491,8 +489,6 @@ static void dst_outcome(struct migrate_dst *m, enum journal_outcome outcome)
 {
 	struct oerr err = { 0 };
 
-	if (!m->agent.journal.hex[0])
-		return;	/* there was not even a journal: overlayd answers for an agent that never was */
 	while (journal_outcome_write(m->agent.journal.hex, outcome, m->root_host_pid, &err)) {
 		LOG_LIMITED(LOG_LVL_ERROR, "migrate", monotime_us(), "%.8s: %s; trying again", m->agent.journal.hex, err.text);
 		agent_pause(&m->agent, DST_RETRY_MS);
@@ -587,7 +583,7 @@ static const struct migrate_stage dst_stages[] = {
 	{ .name = "finish", .run = dst_finish },
 };
 
-static void dst_tell_failed(struct migrate_dst *m, const struct oerr *err)
+static void dst_tell_failed(struct migrate_dst *m, const struct oerr *err, bool copy_gone)
 {
 	Ovl__MigMsg msg = OVL__MIG_MSG__INIT;
 	Ovl__MigFailed failed = OVL__MIG_FAILED__INIT;
@@ -595,7 +591,7 @@ static void dst_tell_failed(struct migrate_dst *m, const struct oerr *err)
 
 	failed.code = err->code;
 	failed.text = (char *)err->text;
-	failed.copy_gone = true;
+	failed.copy_gone = copy_gone;
 	msg.body_case = OVL__MIG_MSG__BODY_FAILED;
 	msg.failed = &failed;
 	if (!agent_send(&m->agent, &msg)) {
@@ -659,14 +655,37 @@ static int dst_init(struct migrate_dst *m, const struct conf *conf, struct oerr 
 	return control_init(&m->control, &m->agent, err);
 }
 
-/* after a failure: nothing of the copy is left, which goes on file before anybody hears it */
+/* The link comes first: whatever else fails, down to the first line of the journal, can be told then.
+ * Return: 0; -errno: we do not even begin, so nothing is to be promised. */
+static int dst_begin(struct migrate_dst *m, const struct conf *conf, struct oerr *err)
+{
+	struct oerr warn = { 0 };
+	int ret = dst_init(m, conf, err);
+
+	if (m->agent.tls && agent_link_accept(&m->agent, m->opts->link_fd, ret ? &warn : err))
+		ret = ret ? ret : err->code;
+	else if (!ret)
+		ret = preflight_run_space(OVERLAYD_RUN_DIR, 0, err);
+	if (!ret)
+		return 0;
+	log_error("migrate", "from %s: %s", m->opts->source, err->text);
+	dst_tell_failed(m, err, false);
+	return ret;
+}
+
+/* After a failure: nothing of the copy is left, which goes on file before anybody hears it. Where there is no room for that (and it may
+ * be what failed), the reason does not wait. */
 static void dst_end_failed(struct migrate_dst *m, const struct migrate_result *result, const struct oerr *err)
 {
+	struct oerr warn = { 0 };
+
 	m->root_host_pid = 0;
 	if (result->committed)
 		dst_prepare_undo(m);
+	if (journal_outcome_write(m->agent.journal.hex, JOURNAL_OUTCOME_GONE, 0, &warn))
+		dst_tell_failed(m, err, false);
 	dst_outcome(m, JOURNAL_OUTCOME_GONE);
-	dst_tell_failed(m, err);
+	dst_tell_failed(m, err, true);
 }
 
 /**
@@ -679,13 +698,9 @@ int migrate_dst_run(const struct conf *conf, const struct migrate_dst_opts *opts
 	struct migrate_dst m = { .opts = opts };
 	struct migrate_result result = { .stage = "check" };
 	struct oerr err = { 0 };
-	int ret = dst_init(&m, conf, &err);
 
-	if (ret)
-		log_error("migrate", "from %s: %s", opts->source, err.text);
-	else
-		ret = migrate_run_stages(&m.agent, dst_stages, ARRAY_SIZE(dst_stages), "dst", &m, &result, &err);
-	if (ret && !m.ran)
+	if (!dst_begin(&m, conf, &err) &&
+	    migrate_run_stages(&m.agent, dst_stages, ARRAY_SIZE(dst_stages), "dst", &m, &result, &err) && !m.ran)
 		dst_end_failed(&m, &result, &err);
 	if (journal_remove(&m.agent.journal))
 		log_error("migrate", "%.8s: %s could not be removed", m.agent.journal.hex, m.agent.journal.dir);

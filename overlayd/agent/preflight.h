@@ -52,9 +52,9 @@ struct preflight_facts {
 	const char *node;		/* this node's name */
 	const char *source;		/* the other one's */
 	const char *root;		/* where the tree of files begins, NULL = "/" */
-	int netns_fd;			/* the workload's namespace here, for sysctls; -1 = not yet */
 	const char *criu_version;	/* "4.2.1"; NULL = not compared */
 	const char *image_dir;		/* where images will lie; NULL = they stay in memory */
+	const char *run_dir;		/* where journal and logs will lie; NULL = not checked */
 	/* compares the source's `criu cpuinfo dump`: 0 fits, else why; NULL = not compared */
 	int (*cpuinfo_check)(const uint8_t *data, size_t len, struct oerr *why, void *arg);
 	void *arg;
@@ -66,6 +66,10 @@ int preflight_source(const struct scan *s, const struct preflight_opts *opts,
 Ovl__MigPlan *preflight_plan(const struct scan *s);
 int preflight_dest(const Ovl__MigPlan *plan, const struct preflight_facts *facts,
 		   struct preflight_list *list);
+
+/* what cannot be put on file must not be done: is there room for the records of a migration of @tasks processes in the
+ * filesystem of @dir? Return: 0; -ENOSPC, or another -errno, with @err set */
+int preflight_run_space(const char *dir, size_t tasks, struct oerr *err);
 
 /* after a copy was killed here: removes the names of UNIX sockets it had bound (there were none
  * before, preflight_dest() saw to it), and the names CRIU gives removed files while it restores */

@@ -32,6 +32,9 @@
 #include "overlayd/common/util.h"
 
 #define MEMORY_SLACK (UINT64_C(64) << 20)	/* what CRIU itself and the small images take */
+#define RUN_SPACE (UINT64_C(256) << 10)		/* journal, logs, and what overlayd writes of the workload */
+#define RUN_SPACE_TASK (UINT64_C(4) << 10)	/* of CRIU's log, for each process */
+#define RUN_FILES 16
 
 struct dest {
 	const Ovl__MigPlan *plan;
@@ -349,6 +352,36 @@ static void check_memory(struct dest *d)
 		   node, available / mb, (need + MEMORY_SLACK) / mb);
 }
 
+/** preflight_run_space() - contract in the header */
+int preflight_run_space(const char *dir, size_t tasks, struct oerr *err)
+{
+	const uint64_t need = RUN_SPACE + tasks * RUN_SPACE_TASK;
+	struct statvfs fs;
+	uint64_t space;
+
+	if (statvfs(dir, &fs))
+		return oerr_set(err, -errno, "%s: %s", dir, strerror(errno));
+	space = (uint64_t)fs.f_bavail * (uint64_t)fs.f_frsize;
+	if (space < need)
+		return oerr_set(err, -ENOSPC, "%" PRIu64 " KB are free in %s, a migration's records take about %" PRIu64 " KB: make room",
+				space >> 10, dir, need >> 10);
+	if (fs.f_files && fs.f_favail < RUN_FILES)
+		return oerr_set(err, -ENOSPC, "only %" PRIu64 " more files can be made in %s, a migration needs %d: make room",
+				(uint64_t)fs.f_favail, dir, RUN_FILES);
+	return 0;
+}
+
+static void check_run_space(struct dest *d)
+{
+	struct oerr why = { 0 };
+	size_t tasks = 0;
+
+	for (size_t i = 0; i < d->plan->n_trees; i++)
+		tasks += d->plan->trees[i]->n_tasks;
+	if (d->facts->run_dir && preflight_run_space(d->facts->run_dir, tasks, &why))
+		NO(d, "run-space", "%s: %s", d->facts->node, why.text);
+}
+
 static void check_pid_max(struct dest *d)
 {
 	cleanup_free char *text = NULL;
@@ -364,25 +397,31 @@ static void check_pid_max(struct dest *d)
 		   d->facts->node, max, d->plan->max_pid);
 }
 
-static void check_sysctls(struct dest *d)
+/* CRIU lets the kernel here choose the window scale of a socket in SYN_SENT anew; its peer goes by the SYN it has seen */
+static void check_window_scale(struct dest *d)
 {
-	char *values[PREFLIGHT_SYSCTLS];
+	const char *node = d->facts->node, *source = d->facts->source;
+	const char *rmem = preflight_sysctl_of(d->plan, "net/ipv4/tcp_rmem");
+	const char *theirs = preflight_sysctl_of(d->plan, "net/core/rmem_max");
+	cleanup_free char *ours = NULL;
+	unsigned int here, there;
 
-	if (d->facts->netns_fd < 0 || preflight_sysctls_read(d->facts->netns_fd, values))
+	if (!rmem[0] || !theirs[0] || util_read_file("/proc/sys/net/core/rmem_max", &ours, NULL))
 		return;
-	for (size_t i = 0; i < PREFLIGHT_SYSCTLS; i++) {
-		for (size_t k = 0; k < d->plan->n_sysctls; k++) {
-			const Ovl__MigSysctl *m = d->plan->sysctls[k];
-
-			if (!strcmp(m->name, preflight_sysctl_name(i)) &&
-			    strcmp(m->value, values[i]))
-				BUT(d, "sysctl",
-				    "%s: %s is \"%s\", \"%s\" at %s: new connections will follow %s",
-				    d->facts->node, m->name, values[i], m->value, d->facts->source,
-				    d->facts->node);
-		}
-		free(values[i]);
-	}
+	ours[strcspn(ours, "\n")] = '\0';
+	here = preflight_window_scale(rmem, ours);
+	there = preflight_window_scale(rmem, theirs);
+	if (here == there)
+		return;
+	if (d->plan->connecting)
+		NO(d, "window-scale",
+		   "%s: %u of the workload's sockets wait for a connection, with a window scale of %u: here it would be %u "
+		   "(net.core.rmem_max is %s, %s at %s): try again when they have it",
+		   node, d->plan->connecting, there, here, ours, theirs, source);
+	else
+		BUT(d, "window-scale",
+		    "%s: net.core.rmem_max is %s, %s at %s: a connect() that waits while the workload moves would get another window scale",
+		    node, ours, theirs, source);
 }
 
 static int dest_init(struct dest *d, const Ovl__MigPlan *plan, const struct preflight_facts *facts,
@@ -427,8 +466,9 @@ int preflight_dest(const Ovl__MigPlan *plan, const struct preflight_facts *facts
 	check_versions(&d);
 	check_files(&d);
 	check_memory(&d);
+	check_run_space(&d);
 	check_pid_max(&d);
-	check_sysctls(&d);
+	check_window_scale(&d);
 	dest_fini(&d);
 	for (size_t i = before; i < list->n; i++)
 		n += list->v[i].severity == PREFLIGHT_REFUSE;

@@ -305,6 +305,7 @@ static void plan_sockets(struct builder *b)
 		if (k->family != AF_INET && k->family != AF_INET6)
 			continue;
 		b->plan->sockets++;
+		b->plan->connecting += k->protocol == IPPROTO_TCP && k->state == TCP_SYN_SENT;
 		if ((k->protocol == IPPROTO_TCP && k->state == TCP_LISTEN) ||
 		    (k->type == SOCK_DGRAM && k->local.ss_family && !k->remote.ss_family))
 			APPEND(b->plan->listen, b->plan->n_listen, listen_text(k));

@@ -170,6 +170,18 @@ static void unix_foreign(const struct scan_task *t, const struct scan_sock *k,
 		       WHO_ARGS(t), k->fd, name, (int)k->peer_pid);
 }
 
+/* CRIU carries no kernel messages that wait to be read, and refuses */
+static void sock_netlink(const struct scan_task *t, const struct scan_sock *k, struct preflight_list *list)
+{
+	struct pollfd p = { .events = POLLIN };
+	cleanup_close int fd = p.fd = scan_sock_take(t->pid, k->fd);
+
+	if (fd >= 0 && poll(&p, 1, 0) == 1 && p.revents & POLLIN)
+		refuse(list, "netlink-unread", t,
+		       WHO " fd %d: a netlink socket with messages it has not read, which cannot be moved: try again when it has",
+		       WHO_ARGS(t), k->fd);
+}
+
 static void check_sock(const struct scan *s, const struct scan_sock *k,
 		       const struct preflight_opts *opts, struct preflight_list *list)
 {
@@ -212,6 +224,7 @@ static void check_sock(const struct scan *s, const struct scan_sock *k,
 			       WHO_ARGS(t), k->fd);
 		break;
 	case AF_NETLINK:
+		sock_netlink(t, k, list);
 		break;
 	case 0:
 		warn(list, "socket-unknown", t,

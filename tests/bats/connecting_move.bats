@@ -70,6 +70,21 @@ said() { # BYTES: all is well at the end
 	said 300
 }
 
+# the copy's kernel chooses its window scale anew, and the peer goes by the first SYN: what it follows from goes along
+@test "connecting: moved, with a receive buffer that is the workload's own" {
+	run_ok on n1 ip netns exec app sh -c 'echo 4096 131072 134217728 >/proc/sys/net/ipv4/tcp_rmem'
+	refute_match "$(on n2 cat /proc/sys/net/ipv4/tcp_rmem)" 134217728
+	serves 5000
+	connecting 192.168.5.5
+	begin
+	wait_for 60 answered
+	goes_on
+	TIMEOUT=60 finish mover none
+	assert_eq "$status $(json '"\(.taken_bytes) \(.reset_connections) \(.behind)"')" "0 5000 0 0" "$output"
+	assert_eq "$(on n2 ip netns exec app cat /proc/sys/net/ipv4/tcp_rmem | xargs)" "4096 131072 134217728"
+	said 5000
+}
+
 @test "connecting: the move fails, and the program goes on where it was" {
 	serves 5000
 	connecting 192.168.5.5 block

@@ -11,7 +11,10 @@ load faults
 setup_file() { fault_setup_file; }
 teardown_file() { lab_down; }
 setup() { fault_setup; }
-teardown() { fault_teardown; }
+teardown() {
+	on n2 sh -c 'rm -f /run/fill; mount -o remount,size=50%,nr_inodes=100000 /run'
+	fault_teardown
+}
 
 # ---- twice in one migration --------------------------------------------------------------------------------------------------
 
@@ -335,10 +338,34 @@ no_criu() { # NODE: says what its daemon runs with, not what has become of the f
 	run_ok on "$1" overlayd reload
 }
 
-@test "faults: no room in /run at the destination: rolled back" {
-	run_ok on n2 mount -o remount,size=1M /run
-	on n2 dd if=/dev/zero of=/run/fill bs=4k >/dev/null 2>&1 || true
-	run_fail on n1 ms-migrate app n2
+@test "faults: no room in /run at the destination: said at once, by name and number, and nothing has happened" {
+	local kb
+	kb=$(on n2 df -k --output=used /run | tail -n 1)
+	run_ok on n2 mount -o "remount,size=$((kb + 256))k" /run
+	run_rc 1 on n2 dd if=/dev/zero of=/run/fill bs=4k
+	refused_move 3 "n2: [0-9] KB are free in /run/overlayd, a migration's records take about [0-9]+ KB: make room" n2
+	run_ok on n2 rm -f /run/fill
+	refused_move 3 "n2: [0-9]+ KB are free in /run/overlayd, a migration's records take about [0-9]+ KB: make room" n2
+	run_ok on n2 mount -o "remount,size=50%,nr_inodes=$(on n2 df --output=iused /run | tail -n 1 | xargs)" /run
+	refused_move 3 "n2: /run/overlayd/migrations/[0-9a-f]+: No space left on device" n2
+	run_ok on n2 mount -o remount,nr_inodes=100000 /run
+	assert_eq "$(holder)" n1
+	again
+	ended
+}
+
+@test "faults: no room in /run any more when the destination begins: the reason comes at once, its word when there is room again" {
+	local kb
+	arm n2 "dst.prepare pause"
+	spawn mover on n1 ms-migrate app n2
+	wait_for 30 test -e "$(root n2)/run/overlayd/fault.reached" || { tell; return 1; }
+	kb=$(on n2 df -k --output=used /run | tail -n 1)
+	run_ok on n2 mount -o "remount,size=$((kb + 256))k" /run
+	run_rc 1 on n2 dd if=/dev/zero of=/run/fill bs=4k
+	rm -f "$(root n2)/run/overlayd/fault.reached"
+	TIMEOUT=60 finish mover none
+	assert_eq "$status" 1 "exit status: $(cat "$BATS_TEST_TMPDIR/mover.err")"
+	assert_match "$(cat "$BATS_TEST_TMPDIR/mover.err")" "n2: /run/overlayd/.*No space left on device"
 	run_ok on n2 rm -f /run/fill
 	run_ok on n2 mount -o remount,size=50% /run
 	settled "no room in /run"

@@ -335,6 +335,14 @@ dest() {
 	refused "$PID" device 'the device /dev/loop-control'
 }
 
+@test "refused: a netlink socket with an answer it has not read; read, it is fine" {
+	start a netlink
+	refused "$PID" netlink-unread 'situation.[0-9]+. fd 3: a netlink socket with messages it has not read.*try again'
+	finish a KILL
+	start b netlink read
+	refused "$PID" ""
+}
+
 @test "refused: pending urgent data, unless its loss is accepted" {
 	start a urgent
 	refused "$PID" urgent 'urgent .out of band. data waits.*--allow-urgent-loss'
@@ -576,8 +584,9 @@ build_id_offset() {
 	assert_eq "$(cd "$DIR" && echo *ghost*)" "gone.cr.1f.ghostly gone.cr.x.ghost other.cr.1.ghost"
 }
 
-@test "destination: architecture, CRIU, processor, memory, space, pids, sysctls" {
+@test "destination: architecture, CRIU, processor, memory, space, pids, room in /run" {
 	start a plain
+	mkdir "$DIR/run"
 	dest arch "n1 a vax one" -- / arch=vax
 	dest criu-version "n2 has CRIU 4.2.1, older than 5.0 at n1" -- / criu=5.0
 	dest "" -- / criu=4.2
@@ -586,9 +595,33 @@ build_id_offset() {
 	dest memory "MB of memory are available" -- / mem=9000000000000
 	dest "image-space memory" "MB are free in $DIR" -- / mem=9000000000000 "dir=$DIR"
 	dest pid-max "raise it" -- / pid=99999999
-	dest "" -- / sysc=7 "netns=/run/netns/$NS"
-	assert_eq "$(codes warn)" sysctl
-	assert_match "$(json '.[].text')" 'net/ipv4/tcp_timestamps is "1", "7" at n1'
+	mount -t tmpfs -o size=64k,nr_inodes=10 none "$DIR/run"
+	dest run-space "n2: (64|60) KB are free in $DIR/run.*take about 26[0-9] KB: make room" -- / "run=$DIR/run"
+	mount -o remount,size=10m "$DIR/run"
+	dest run-space "n2: only [0-9] more files can be made in $DIR/run" -- / "run=$DIR/run"
+	mount -o remount,nr_inodes=1000 "$DIR/run"
+	dest "" -- / "run=$DIR/run"
+	umount "$DIR/run"
+}
+
+in_ns() { ip netns exec "$1" cat "/proc/sys/$2" | xargs; }
+
+@test "destination: the workload's own sysctls go along; the machine's, which a waiting connect() depends on, are compared" {
+	start a plain
+	ip netns exec "$NS" sh -c 'echo 4096 131072 67108864 >/proc/sys/net/ipv4/tcp_rmem; echo 0 >/proc/sys/net/ipv4/tcp_sack'
+	ip netns add "$NS-b"
+	dest "" -- / "netns=/run/netns/$NS-b"
+	assert_eq "$(codes warn)" ""
+	assert_eq "$(in_ns "$NS-b" net/ipv4/tcp_rmem) $(in_ns "$NS-b" net/ipv4/tcp_sack)" "4096 131072 67108864 0"
+	dest "" -- / "sysc=1; reboot" "netns=/run/netns/$NS-b"
+	assert_match "$(json '.[].text')" 'net/ipv4/tcp_timestamps cannot be set to "1; reboot"'
+	dest "" -- / "rmem=$(cat /proc/sys/net/core/rmem_max)" syn=1
+	assert_eq "$(codes warn)" ""
+	dest "" -- / rmem=2147483647
+	assert_eq "$(codes warn)" window-scale
+	assert_match "$(json '.[].text')" 'net.core.rmem_max is [0-9]+, 2147483647 at n1'
+	dest window-scale "1 of the workload's sockets wait for a connection, with a window scale of 14: here it would be 11" -- / \
+		rmem=2147483647 syn=1
 }
 
 # ---- locks ---------------------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@
 
 #include "overlayd/agent/flocks.h"
 #include "overlayd/agent/preflight.h"
+#include "overlayd/agent/preflight_fs.h"
 #include "overlayd/agent/scan.h"
 #include "overlayd/agent/unixpath.h"
 #include "overlayd/common/cleanup.h"
@@ -173,6 +174,8 @@ static void bend(Ovl__MigPlan *p, const char *arg)
 		field = &p->criu_version;
 	else if (!strncmp(arg, "sysc=", 5))
 		field = &p->sysctls[0]->value;
+	else if (!strncmp(arg, "rmem=", 5))
+		field = &p->sysctls[PREFLIGHT_SYSCTLS - 1]->value;
 	if (field) {
 		if (*field != protobuf_c_empty_string)
 			free(*field);
@@ -181,7 +184,19 @@ static void bend(Ovl__MigPlan *p, const char *arg)
 		p->memory_bytes = strtoull(arg + 4, NULL, 10);
 	} else if (!strncmp(arg, "pid=", 4)) {
 		p->max_pid = strtoull(arg + 4, NULL, 10);
+	} else if (!strncmp(arg, "syn=", 4)) {
+		p->connecting = (uint32_t)strtoul(arg + 4, NULL, 10);
 	}
+}
+
+/* the workload's settings, into the namespace at @path; what cannot be is told as a warning */
+static void apply_sysctls(const Ovl__MigPlan *p, const char *path, struct preflight_list *list)
+{
+	cleanup_close int netns = open(path, O_RDONLY | O_CLOEXEC);
+	struct oerr err = { 0 };
+
+	if (preflight_sysctls_apply(netns, p, &err))
+		preflight_add(list, PREFLIGHT_WARN, "sysctl", 0, "%s", err.text);
 }
 
 static int cpu_says_no(const uint8_t *data, size_t len, struct oerr *why, void *arg)
@@ -196,9 +211,7 @@ static int do_dest(const struct scan *s, char **args)
 	struct preflight_facts facts = { .node = "n2",
 					 .source = "n1",
 					 .root = args[0],
-					 .netns_fd = -1,
 					 .criu_version = "4.2.1" };
-	cleanup_close int netns = -1;
 	bool sweep = false;
 	struct preflight_list list = { 0 };
 	Ovl__MigPlan *plan = preflight_plan(s), *received;
@@ -220,7 +233,9 @@ static int do_dest(const struct scan *s, char **args)
 		} else if (!strcmp(*a, "sweep")) {
 			sweep = true;
 		} else if (!strncmp(*a, "netns=", 6)) {
-			facts.netns_fd = netns = open(*a + 6, O_RDONLY | O_CLOEXEC);
+			apply_sysctls(received, *a + 6, &list);
+		} else if (!strncmp(*a, "run=", 4)) {
+			facts.run_dir = *a + 4;
 		}
 	}
 	preflight_dest(received, &facts, &list);

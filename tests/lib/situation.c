@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/if_packet.h>
+#include <linux/rtnetlink.h>
 #include <mqueue.h>
 #include <net/ethernet.h>
 #include <netinet/in.h>
@@ -596,6 +597,24 @@ static void do_fifo(char **a)
 	CHECK(open(a[0], (!a[1] ? O_RDWR : *a[1] == 'r' ? O_RDONLY : O_WRONLY)));
 }
 
+/* an answer of the kernel's that waits to be read */
+static void do_netlink(char **a)
+{
+	struct {
+		struct nlmsghdr h;
+		struct rtgenmsg g;
+	} req = { .h = { .nlmsg_len = NLMSG_LENGTH(sizeof(struct rtgenmsg)),
+			 .nlmsg_type = RTM_GETLINK,
+			 .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP } };
+	char buf[16384];
+	int fd = (int)CHECK(socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE));
+
+	CHECK(send(fd, &req, sizeof(req), 0));
+	CHECK(recv(fd, buf, sizeof(buf), MSG_PEEK));
+	while (a[0] && recv(fd, buf, sizeof(buf), MSG_DONTWAIT) > 0)
+		;
+}
+
 /* MB: that much memory touched */
 static void do_memory(char **a)
 {
@@ -654,6 +673,7 @@ int main(int argc, char **argv)
 		{ "tty", do_tty, 1 },
 		{ "fifo", do_fifo, 1 },
 		{ "memory", do_memory, 1 },
+		{ "netlink", do_netlink, 0 },
 		{ "listen", do_listen, 1 },
 		{ "split-pty", do_split_pty, 0 },
 		{ "lock-waiter", do_lock_waiter, 1 },

@@ -21,6 +21,7 @@
 #include <cmocka.h>
 
 #include "overlayd/agent/preflight.h"
+#include "overlayd/agent/preflight_fs.h"
 #include "overlayd/common/util.h"
 
 /* everything a case may change; arrays are as long as a case could want */
@@ -519,6 +520,24 @@ static void test_plan(void **state)
 	ovl__mig_plan__free_unpacked(plan, NULL);
 }
 
+/* as Linux chooses it: 16 bits hold what is left when it has been shifted */
+static void test_window_scale(void **state)
+{
+	static const struct {
+		const char *rmem, *max;
+		unsigned int scale;
+	} scales[] = {
+		{ "4096 131072 65535", "", 0 },		    { "4096 131072 65536", "", 1 },
+		{ "4096\t131072\t6291456", "212992", 7 },   { "4096 131072 33554432", "4194304", 10 },
+		{ "4096 131072 4096", "33554432", 10 },	    { "4096 131072 2147483647", "", 14 },
+		{ "", "", 0 },				    { "nonsense", "131072", 2 },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(scales); i++)
+		assert_int_equal(preflight_window_scale(scales[i].rmem, scales[i].max), scales[i].scale);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -526,6 +545,7 @@ int main(void)
 		cmocka_unit_test(test_capability),
 		cmocka_unit_test(test_list),
 		cmocka_unit_test(test_plan),
+		cmocka_unit_test(test_window_scale),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
