@@ -14,8 +14,8 @@
  *              CRIU answered: it leaves repair
  *              mode right after, and the kernel's first probe must find an open network.
  *              UDP sockets take more than their receive buffers while the held packets are delivered (udpqueue.c).
- *              A tree that has run may have been heard: from then on a failure of another tree, or an early end, is the
- *              workload's own misfortune; nothing is taken back.
+ *              A tree that has run may have been heard: from then on nothing is taken back. A tree that does not come up beside it
+ *              is on no node any more; ms-migrate says which. An early end is the workload's own affair.
  *   Gone       until ms_init_keep() the end of this process takes the whole copy with it, silently.
  */
 #include <errno.h>
@@ -450,6 +450,28 @@ static bool copy_all_ended(const void *arg)
 	return true;
 }
 
+static bool copy_is_to_lose(const struct migrate_dst *m, size_t tree)
+{
+	return m->n_trees > 1 && tree + 1 == m->n_trees && fault_point("dst.tree", NULL);
+}
+
+/* others run already: the source is told which did not come up */
+static void copy_note_lost(struct migrate_dst *m)
+{
+	for (size_t i = 0; i < m->n_trees; i++) {
+		Ovl__MigLostTree *lost;
+
+		if (m->trees[i].result.ok)
+			continue;
+		lost = xmalloc(sizeof(*lost));
+		ovl__mig_lost_tree__init(lost);
+		lost->tree = (uint32_t)i;
+		lost->text = xstrdup(m->trees[i].result.text);
+		m->lost_trees = xrealloc(m->lost_trees, (m->n_lost_trees + 1) * sizeof(*m->lost_trees));
+		m->lost_trees[m->n_lost_trees++] = lost;
+	}
+}
+
 /** copy_open() - the network opens, the tasks run */
 int copy_open(struct migrate_dst *m, struct oerr *err)
 {
@@ -471,7 +493,7 @@ int copy_open(struct migrate_dst *m, struct oerr *err)
 	m->dropped_packets = state.dropped_packets;	/* this tunstack is as old as the migration */
 	m->lost_datagrams = m->local.lost + udproom_end(&m->room);
 	for (size_t i = 0; i < m->n_trees; i++)
-		criu_answer(m->trees[i].criu, true);
+		criu_answer(m->trees[i].criu, !copy_is_to_lose(m, i));
 	agent_wait_forever(&m->agent, copy_all_ended, m);
 	for (size_t i = 0; i < m->n_trees; i++)
 		m->ran |= m->trees[i].result.ok;
@@ -479,6 +501,7 @@ int copy_open(struct migrate_dst *m, struct oerr *err)
 		if (!m->ran)
 			return err->code;
 		log_error("migrate", "%.8s: %s", m->agent.journal.hex, err->text);
+		copy_note_lost(m);
 	}
 	if (copy_mtu(m, m->agent.conf->mtu, err) || ms_init_release(m->init, err))
 		log_error("migrate", "%.8s: %s", m->agent.journal.hex, err->text);

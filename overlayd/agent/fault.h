@@ -15,7 +15,7 @@
  * counts as not stored); src.captured (network captured, tasks stopped),
  * src.reading (sockets may be in repair mode), src.swapped (the commit
  * was answered), src.handed (held packets sent), src.peek and
- * dst.acceptq (error: this node cannot carry what has no descriptor), src.finished (all is done and said), src.parked (the stand-in's records sent, not
+ * dst.acceptq (error: this node cannot carry what has no descriptor), src.finished (all is done and said), dst.tree (error: the last of several trees does not come up), src.parked (the stand-in's records sent, not
  * taken yet); give.pushed (what it took in is in our own sockets again, the network closed); dst.stands (restored, not checked), dst.kept (the copy outlives its agent, nothing
  * answered), dst.running (outcome on file, source not told). Recovery: rec.begin, rec.settled (the directory was asked), rec.back
  * (the vIPs were moved back), rec.killed (the source's tasks are), rec.returned (active again, not thawed), rec.given (sockets and network are, not

@@ -506,6 +506,8 @@ static void dst_tell_running(struct migrate_dst *m)
 	running.lost_datagrams = m->lost_datagrams;
 	running.dropped_packets = m->dropped_packets;
 	running.behind = m->behind;
+	running.lost_trees = m->lost_trees;
+	running.n_lost_trees = m->n_lost_trees;
 	msg.body_case = OVL__MIG_MSG__BODY_RUNNING;
 	msg.running = &running;
 	if (agent_send(&m->agent, &msg))
@@ -620,6 +622,9 @@ static void dst_fini(struct migrate_dst *m)
 			close(m->trees[i].log_fd);
 	}
 	free(m->trees);
+	for (size_t i = 0; i < m->n_lost_trees; i++)
+		ovl__mig_lost_tree__free_unpacked(m->lost_trees[i], NULL);
+	free(m->lost_trees);
 	for (size_t i = 0; i < m->n_externals; i++)
 		free(m->externals[i].key);
 	free(m->externals);

@@ -81,6 +81,8 @@ struct migrate_dst {
 	uint64_t restore_us;
 	bool kept;			/* ms-init outlives us from here on */
 	bool ran;			/* at least one tree has been let run: there is no way back */
+	Ovl__MigLostTree **lost_trees;	/* that did not come up although others run */
+	size_t n_lost_trees;
 	uint64_t handed_packets;	/* delivered from hand-over and own capture */
 	uint64_t longest_gap_us;
 	pid_t root_host_pid;

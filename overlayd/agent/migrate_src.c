@@ -61,6 +61,24 @@ static void src_keep_ready(struct migrate_src *m, const Ovl__MigReady *ready)
 	m->ready = ovl__mig_ready__unpack(NULL, len, buf);
 }
 
+/* its trees are the scan's */
+static void src_keep_lost(struct migrate_src *m, const Ovl__MigRunning *running)
+{
+	if (m->lost_list || !running->n_lost_trees)
+		return;
+	m->lost_list = json_array();
+	for (size_t i = 0; i < running->n_lost_trees && running->lost_trees[i]->tree < m->n_trees; i++) {
+		const struct scan_task *t = scan_tree_root(m->scan, running->lost_trees[i]->tree);
+		size_t n = m->plan->trees[running->lost_trees[i]->tree]->n_tasks;
+		cleanup_free char *before = m->lost;
+
+		m->lost = xasprintf("%s%s%s[%d]%s did not come up there and is lost: %s", before ? before : "", before ? "; " : "", t->comm,
+				    (int)t->pid, n > 1 ? " and what it had started" : "", running->lost_trees[i]->text);
+		json_array_append_new(m->lost_list, json_pack("{s:i, s:s, s:s}", "pid", (int)t->pid, "command", t->comm, "why",
+							      running->lost_trees[i]->text));
+	}
+}
+
 static void src_message(struct agent *a, const Ovl__MigMsg *msg)
 {
 	struct migrate_src *m = a->role;
@@ -93,6 +111,7 @@ static void src_message(struct agent *a, const Ovl__MigMsg *msg)
 		m->peer_lost = msg->running->lost_datagrams;
 		m->peer_dropped = msg->running->dropped_packets;
 		m->peer_behind = msg->running->behind;
+		src_keep_lost(m, msg->running);
 		break;
 	default:
 		break; /* Hello needs no answer; failures are agent.c's */
@@ -633,6 +652,8 @@ static void src_fini(struct migrate_src *m)
 	if (m->ready)
 		ovl__mig_ready__free_unpacked(m->ready, NULL);
 	scan_free(m->scan);
+	free(m->lost);
+	json_decref(m->lost_list);
 	control_fini(&m->control);
 	agent_fini(&m->agent);
 }

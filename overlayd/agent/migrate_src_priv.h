@@ -64,6 +64,8 @@ struct migrate_src {
 	bool taken;			/* Taken came */
 	bool running;			/* Running came */
 	int64_t new_pid;
+	char *lost;			/* whole sentences about processes that did not come up there; NULL: all did */
+	json_t *lost_list;		/* the same for programs */
 	uint64_t peer_gap_us, peer_packets;
 	uint64_t peer_lost;		/* datagrams the copy's sockets did not take */
 	uint64_t peer_dropped;		/* packets the destination could not hold */

@@ -140,10 +140,20 @@ static void report_datagrams(const struct migrate_src *m, char text[192])
 		snprintf(text + strlen(text), 192 - strlen(text), ", %llu packets could not be held", (unsigned long long)dropped);
 }
 
+/* it runs there, but not all of it */
+static void report_partly(struct migrate_src *m, const char *text, json_t *v)
+{
+	cleanup_free char *all = xasprintf("%s; but %s", text, m->lost);
+
+	json_object_set(v, "lost_processes", m->lost_list);
+	report_send(m, -ECHILD, OVL__MIG_EXIT__MIG_EXIT_PARTLY, all, v);
+}
+
 /** report_done() - it runs at the destination */
 void report_done(struct migrate_src *m)
 {
 	char text[768], datagrams[192], standin[256];
+	json_t *v = report_add_standin(m, report_json(m));
 
 	report_datagrams(m, datagrams);
 	report_standin(m, standin);
@@ -154,7 +164,10 @@ void report_done(struct migrate_src *m)
 		 report_connections(m), report_connections(m) == 1 ? "" : "s", (double)m->bytes_sent / 1e6,
 		 report_ms(m->t.frozen, m->t.running), (double)m->peer_gap_us / 1000.0,
 		 (unsigned long long)(m->held_packets + m->peer_packets), datagrams, standin, m->sockets_checked);
-	report_send(m, 0, OVL__MIG_EXIT__MIG_EXIT_OK, text, report_add_standin(m, report_json(m)));
+	if (m->lost)
+		report_partly(m, text, v);
+	else
+		report_send(m, 0, OVL__MIG_EXIT__MIG_EXIT_OK, text, v);
 }
 
 /* does anything run in the workload here? Its own end may be why it did not move */

@@ -373,3 +373,41 @@ no_criu() { # NODE: says what its daemon runs with, not what has become of the f
 	again
 	ended
 }
+
+# ---- several trees -------------------------------------------------------------------------------------------------------------
+
+@test "faults: one of two process trees does not come up: said with its name and an exit status of its own, and nothing runs twice" {
+	local second
+	server n1 app two --lock "$BATS_TEST_TMPDIR/lock2" 192.168.5.2:2001
+	second=$SERVER
+	arm n2 "dst.tree error"
+	_run on n1 ms-migrate app n2 --json
+	assert_eq "$status" 7 "$output"
+	output=$(grep '^{' <<<"$output")
+	assert_match "$(json .text)" "app runs on n2, .*; but ms-testsrv\\[[0-9]+\\] did not come up there and is lost: "
+	assert_eq "$(json '"\(.exit_status) \(.lost_processes | length) \(.lost_processes[0].command)"')" "7 1 ms-testsrv"
+	assert_eq "$(holder)" n2
+	assert_eq "$(on n1 overlayd netns list --json)" "[]" "workloads of n1"
+	assert_eq "$(on n2 ip netns pids app | xargs -I{} cat /proc/{}/comm | grep -c ms-testsrv)" 1 "servers that run"
+	[ ! -d "/proc/$second" ]
+	[ ! -d "/proc/$(cat "$BATS_TEST_TMPDIR/srv.ready")" ]
+}
+
+# ---- what is remembered --------------------------------------------------------------------------------------------------------
+
+outcomes() { find "$(root "$1")/run/overlayd/migrations" -name '*.outcome' -exec jq .outcome {} + | sort | uniq -c | xargs; }
+
+@test "faults: a move that is over on both sides leaves nothing on file, however often; killed at its last step, it is over as well" {
+	local was
+	was="$(outcomes n1) / $(outcomes n2)"
+	for _ in {1..4}; do again || return 1; done
+	assert_eq "$(outcomes n1) / $(outcomes n2)" "$was" "outcomes on file"
+	both_sides "src.finished kill" --
+	assert_eq "$(holder)" "$TO"
+	both_sides "src.finished killall" --
+	assert_eq "$(holder)" "$TO"
+	both_sides "src.finished kill" -- "dst.finish killall"
+	assert_eq "$(holder)" "$TO"
+	again
+	ended
+}
