@@ -227,26 +227,36 @@ static bool daemon_is_operator(void *ctx, uid_t uid, pid_t pid)
 	return conf_is_operator(ov->conf, uid);
 }
 
+/* something is gone that only a new daemon has again */
+static void daemon_lacks(struct overlayd *ov, const char *gone, const char *lacking)
+{
+	if (!ov->supervised) {
+		log_error("daemon", "%s: %s until overlayd is restarted", gone, lacking);
+		return;
+	}
+	log_error("daemon", "%s: ending, to be started again; workloads stay", gone);
+	ov->failed = true;
+	ev_break(ov->loop, EVBREAK_ALL);
+}
+
+static void daemon_launcher_gone_cb(void *arg)
+{
+	daemon_lacks(arg, "the launcher has died", "nothing can be started or moved here");
+}
+
+static void daemon_tun_lost_cb(void *arg)
+{
+	daemon_lacks(arg, "overlay0 is gone", "nothing comes from other nodes or goes to them");
+}
+
 static const struct fp_ops daemon_fp_ops = { .miss = daemon_miss_cb, .straggler = daemon_straggler_cb,
 					    .verify = daemon_verify_cb,
-					    .need_key = daemon_need_key_cb, .pong = daemon_pong_cb };
+					    .need_key = daemon_need_key_cb, .pong = daemon_pong_cb,
+					    .tun_lost = daemon_tun_lost_cb };
 static const struct dirclient_ops daemon_dir_ops = { .changed = daemon_changed_cb, .lost = daemon_lost_cb };
 static const struct peer_ops daemon_peer_ops = { .request = requests_peer, .moved = daemon_moved_cb, .up = daemon_peer_up_cb,
 						.key = daemon_key_cb, .revoked = daemon_revoked_cb,
 						.proven = daemon_proven_cb };
-
-static void daemon_launcher_gone_cb(void *arg)
-{
-	struct overlayd *ov = arg;
-
-	if (!ov->supervised) {
-		log_error("daemon", "the launcher has died: nothing can be started or moved here until overlayd is restarted");
-		return;
-	}
-	log_error("daemon", "the launcher has died: ending, to be started again; workloads stay");
-	ov->failed = true;
-	ev_break(ov->loop, EVBREAK_ALL);
-}
 
 /* Agents are to go by what we go by, whatever becomes of the file: each that is started reads this copy.
  * Return: 0 or -errno; then the old copy stands. */

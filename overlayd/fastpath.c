@@ -144,6 +144,10 @@ static void fp_async_cb(struct ev_loop *loop, ev_async *w, int revents)
 			if (fp->ops->pong)
 				fp->ops->pong(&up.pong, fp->arg);
 			break;
+		case UP_TUN_LOST:
+			if (fp->ops->tun_lost)
+				fp->ops->tun_lost(fp->arg);
+			break;
 		case UP_VERIFY:
 			fp->ops->verify(up.vip, up.serial, fp->arg);
 			break;

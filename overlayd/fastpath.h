@@ -83,6 +83,8 @@ struct fp_ops {
 	void (*need_key)(const struct sockaddr_in *node, void *arg);
 	/* NULL = nobody posts FP_PING */
 	void (*pong)(const struct forward_pong *pong, void *arg);
+	/* overlay0 is gone, for good; may be NULL */
+	void (*tun_lost)(void *arg);
 };
 
 /* what was found not to work on this machine; see fastpath_probe() */
@@ -124,6 +126,7 @@ struct fp_stats {
 	uint64_t updates_applied;	/* number of the last one */
 	uint64_t updates_stale;		/* ignored for a lower generation, or naming a full table */
 	uint64_t upcalls_lost;		/* the control loop was too slow; misses are repeated */
+	bool tun_lost;			/* overlay0 is gone: nothing is read from it or written to it any more */
 	uint64_t wakeups;		/* times the thread slept and was woken */
 	uint64_t spins;			/* times it looked for packets instead of sleeping, and there were none; only with spin_us */
 };

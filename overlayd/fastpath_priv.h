@@ -14,7 +14,7 @@
 #define FP_SOURCES 3			/* of events: eventfd, UDP socket, overlay0 */
 
 struct upcall {
-	enum { UP_MISS, UP_STRAGGLER, UP_NEED_KEY, UP_VERIFY, UP_PONG } kind;
+	enum { UP_MISS, UP_STRAGGLER, UP_NEED_KEY, UP_VERIFY, UP_PONG, UP_TUN_LOST } kind;
 	vip_t vip;			/* of UP_MISS, UP_STRAGGLER, UP_VERIFY */
 	struct sockaddr_in node;	/* of UP_STRAGGLER, UP_NEED_KEY */
 	uint64_t serial;		/* of UP_VERIFY */

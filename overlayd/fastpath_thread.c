@@ -162,6 +162,7 @@ static void fp_snapshot(struct fastpath *fp, struct fp_stats *s)
 		.held_bytes = fib_held_bytes(fib),
 		.claims = forward_claims(fp->fwd),
 		.updates_stale = fp->stale,
+		.tun_lost = fp->tun_dead,
 		.wakeups = fp->wakeups,
 		.spins = fp->spin.spins,
 	};
@@ -350,7 +351,7 @@ static void fp_tun_lost(struct fastpath *fp)
 {
 	fp->tun_dead = true;
 	epoll_ctl(fp->epoll_fd, EPOLL_CTL_DEL, fp->cfg.tun_fd, NULL);
-	log_error(ROOM, "overlay0 is gone: nothing is read from it until overlayd restarts");
+	fp_upcall(fp, &(struct upcall){ .kind = UP_TUN_LOST });
 }
 
 /* one turn; Return: false when the thread is to end */

@@ -166,6 +166,8 @@ void show_status(const json_t *v)
 	       json_is_true(json_object_get(v, "encrypted")) ? "encrypted" : "PLAINTEXT");
 	if (json_is_false(json_object_get(v, "launcher")))
 		printf("  LAUNCHER DEAD: nothing can be started or moved here until overlayd is restarted (workloads survive that)\n");
+	if (json_is_false(json_object_get(v, "overlay0")))
+		printf("  OVERLAY0 GONE: nothing comes from other nodes or goes to them until overlayd is restarted (workloads survive that)\n");
 	for (size_t i = 0; i < json_array_size(subnets); i++) {
 		const json_t *s = json_array_get(subnets, i);
 

@@ -158,12 +158,13 @@ static json_t *status_json(struct overlayd *ov, const struct fp_stats *stats)
 			json_object_set_new(v, "node_vip", json_string(vip_fmt(s->node_vip).s));
 		json_array_append_new(subnets, v);
 	}
-	return json_pack("{s:s, s:s, s:s, s:i, s:I, s:b, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:b}", "node", ov->conf->node, "address",
+	return json_pack("{s:s, s:s, s:s, s:i, s:I, s:b, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:b, s:b}", "node", ov->conf->node, "address",
 			 ov->addr, "version", OVERLAYD_VERSION, "mtu", (int)ov->conf->mtu, "uptime_s",
 			 (json_int_t)((monotime_us() - ov->started_us) / 1000000), "encrypted", (int)ov->conf->tunnel.encryption, "subnets", subnets,
 			 "workloads", status_workloads(ov), "migrations", migration_json(ov), "peers", status_peers(ov, stats),
 			 "directory", dirclient_status_json(ov->dirclient), "fastpath", status_fastpath(stats), "queues",
-			 status_queues(ov), "revocation", status_revocation(ov), "launcher", !launch_check(ov->launch, NULL));
+			 status_queues(ov), "revocation", status_revocation(ov), "launcher", !launch_check(ov->launch, NULL),
+			 "overlay0", !stats->tun_lost);
 }
 
 struct status_ask {

@@ -94,6 +94,29 @@ wait_ready() { wait_for 15 on "$1" overlayd status; }
 	client_ok c1
 }
 
+@test "node: without overlay0 it says so; in the foreground it ends, to be started again; connections live on" {
+	workload n1 app 192.168.5.2
+	server n1 app srv 192.168.5.2:2000
+	client n2 - cli --interval 20 192.168.5.2:2000
+	run_ok on n1 ip -n ovl-fabric link del overlay0
+	wait_for 10 overlay0_is n1 false
+	assert_match "$(on n1 overlayd status)" "OVERLAY0 GONE"
+	assert_match "$(on n1 tail -n 3 /run/overlayd/overlayd.log)" "overlay0 is gone"
+	run_ok on n1 overlayd stop
+	spawn fg on n1 overlayd start --foreground
+	wait_for 20 overlay0_is n1 true
+	progress cli
+	run_ok on n1 ip -n ovl-fabric link del overlay0
+	finish fg none
+	assert_eq "$status" 1 "exit status"
+	assert_match "$(cat "$BATS_TEST_TMPDIR/fg.err")" "overlay0 is gone: ending, to be started again; workloads stay"
+	run_ok on n1 overlayd start
+	overlay0_is n1 true
+	progress cli
+	client_ok cli
+}
+overlay0_is() { [ "$(on "$1" overlayd status --json | jq .overlay0)" = "$2" ]; }
+
 @test "node: starting twice is refused, nothing is disturbed" {
 	local pid
 	pid=$(lab exec n1 cat /run/overlayd/overlayd.pid)
