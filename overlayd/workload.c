@@ -400,6 +400,7 @@ int workload_deactivate(struct workload *w, const uint64_t *generations, const c
 	for (size_t i = 0; i < w->net.nvips; i++) {
 		dirclient_unhold(w->ov->dirclient, w->net.vips[i]);
 		locate_set_remote(w->ov, w->net.vips[i], generations[i], addr);
+		locate_verify(w->ov, w->net.vips[i], 0); /* and hear of it when it goes on from there: nobody has asked here yet */
 	}
 	if (!ret)
 		ret = fabric_workload_deactivate(w->ov->fabric, &w->net, err);

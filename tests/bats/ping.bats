@@ -6,7 +6,11 @@ load helpers
 
 setup_file() { lab_up 3; }
 teardown_file() { lab_down; }
-teardown() { drop_workloads; end_spawned; }
+teardown() {
+	lab heal n2 n1
+	drop_workloads
+	end_spawned
+}
 
 VIP1=192.168.5.21 VIP2=192.168.5.22
 
@@ -64,6 +68,37 @@ VIP1=192.168.5.21 VIP2=192.168.5.22
 	wait_for 20 located
 	run_ok on n3 overlayd ping $VIP2 -c 1
 	assert_match "$output" "on this node, workload two"
+}
+
+@test "ping: who has heard nothing of a move is led on by the previous node, and told so" {
+	workload n3 two $VIP2
+	server n3 two echo "$VIP2:7001"
+	run_ok on n2 overlayd ping $VIP2 -c 1 -W 40
+	assert_match "$output" "seq 1: direct, answered by node n3"
+	# the directory is on n1: n2 hears neither of it nor of the new holder. A probe is no packet to be corrected for, so
+	# n3, which had it, goes on leading it there
+	run_ok lab cut n2 n1
+	move n3 two n1
+	led() { on n2 overlayd ping $VIP2 -c 1 -W 5 --json >"$BATS_TEST_TMPDIR/led" && jq -e '.path == "forwarded"' "$BATS_TEST_TMPDIR/led"; }
+	wait_for 30 led
+	assert_eq "$(json '"\(.node) \(.address)"' "$BATS_TEST_TMPDIR/led")" "n3 10.77.0.3:7470"
+	run_ok on n2 overlayd ping $VIP2 -c 2 -i 0.05 -W 40
+	assert_match "$output" "seq 2: forwarded, by node n3 at 10.77.0.3:7470, [0-9.]+ ms"
+	assert_match "$output" "2 asked, 2 answered"
+	run_ok lab heal n2 n1
+	located() { on n2 overlayd ping $VIP2 -c 1 -W 5 --json | jq -e '.path == "direct" and .node == "n1"'; }
+	wait_for 40 located
+}
+
+@test "ping: the node that had it first hears of each later move" {
+	workload n2 two $VIP2
+	server n2 two echo "$VIP2:7001"
+	at() { on n2 overlayd ping $VIP2 -c 1 -W 5 --json | jq -e ".path == \"direct\" and .node == \"$1\""; }
+	move n2 two n3
+	wait_for 40 at n3
+	# n2 knows this without having asked anybody, and sends nothing that could be corrected
+	move n3 two n1
+	wait_for 40 at n1
 }
 
 @test "status shows the path to each peer" {
