@@ -25,7 +25,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static bool answered;
+static bool answered;		/* from then on what waits may be delivered, whenever its turn comes */
 
 static int fuzz_tun_write(void *arg, const struct virtio_net_hdr *vnet, const struct iovec *iov,
 			  unsigned int n)
@@ -120,7 +120,6 @@ static void fuzz_answers(struct forward *fw)
 	answered = true;
 	for (rec.vip = SUBNET.net; rec.vip < SUBNET.net + 12; rec.vip++)
 		forward_record(fw, &rec, last_serial, 4000000);
-	answered = false;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -135,6 +134,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	fuzz_table(fw);
 	last_serial = 0;
+	answered = false;
 	while (size >= 3 && n < 128) {
 		uint8_t who = data[0];
 		size_t len = (size_t)(data[1] << 8 | data[2]);
