@@ -277,10 +277,9 @@ static int daemon_publish_conf(const struct conf *conf, struct oerr *err)
 
 static int daemon_start_launcher(struct overlayd *ov, struct oerr *err)
 {
-	/* one that listens trusts nothing that we have written */
-	const struct launch_cfg cfg = { .conf_path = ov->launcher_path ? ov->conf_path : OVERLAYD_USED_CONF_PATH };
+	const struct launch_cfg cfg = { .conf_path = OVERLAYD_USED_CONF_PATH };
 
-	return ov->launcher_path ? launch_connect(ov->launcher_path, &cfg, &ov->launch, err) : launch_new(&cfg, &ov->launch, err);
+	return ov->launcher_path ? launch_connect(ov->launcher_path, &ov->launch, err) : launch_new(&cfg, &ov->launch, err);
 }
 
 /* from here on, threads that are made included */

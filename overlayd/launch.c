@@ -154,20 +154,18 @@ int launch_peer_check(int sock, struct oerr *err)
 	return 0;
 }
 
-/* is it one of ours, that starts what we expect? */
-static int launch_hello_check(const struct launch_hello_wire *hello, const char *conf_path, struct oerr *err)
+/* is it one of ours? */
+static int launch_hello_check(const struct launch_hello_wire *hello, struct oerr *err)
 {
 	if (hello->magic != LAUNCH_HELLO_MAGIC)
 		return oerr_set(err, -EPROTO, "what listens there is no launcher");
 	if (hello->version != LAUNCH_VERSION)
 		return oerr_set(err, -EPROTO, "it is of another version (%u, not %u): restart it, and overlayd with it",
 				hello->version, LAUNCH_VERSION);
-	if (strncmp(hello->conf, conf_path, sizeof(hello->conf)))
-		return oerr_set(err, -EINVAL, "its agents read %.*s, not %s", LAUNCH_CONF_MAX - 1, hello->conf, conf_path);
 	return 0;
 }
 
-static int launch_connect_to(int sock, const char *path, const char *conf_path, struct oerr *err)
+static int launch_connect_to(int sock, const char *path, struct oerr *err)
 {
 	const struct timeval limit = { .tv_sec = LAUNCH_TIMEOUT_MS / 1000 };	/* a full queue of who waits for it, too */
 	struct launch_hello_wire hello;
@@ -189,17 +187,16 @@ static int launch_connect_to(int sock, const char *path, const char *conf_path, 
 	n = launch_receive(sock, &hello, sizeof(hello), NULL, 0, &n_fds);
 	if (n != (ssize_t)sizeof(hello))
 		return oerr_set(err, -EPROTO, "%s", n ? "what listens there is no launcher" : "it hangs up");
-	return launch_hello_check(&hello, conf_path, err);
+	return launch_hello_check(&hello, err);
 }
 
 /**
  * launch_connect() - the launcher that listens at @path; it works for one overlayd at a time
- * @cfg:    its conf_path must be that of the launcher
  * @launch: the caller launch_free()s it
  *
- * Return: 0; -errno with @err set: nobody is there, it is not root's, of another version or configuration, or busy.
+ * Return: 0; -errno with @err set: nobody is there, it is not root's, of another version, or busy.
  */
-int launch_connect(const char *path, const struct launch_cfg *cfg, struct launch **launch, struct oerr *err)
+int launch_connect(const char *path, struct launch **launch, struct oerr *err)
 {
 	cleanup_close int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 	struct launch *l;
@@ -207,7 +204,7 @@ int launch_connect(const char *path, const struct launch_cfg *cfg, struct launch
 
 	if (fd < 0)
 		return oerr_set(err, -errno, "launcher: socket: %s", strerror(errno));
-	ret = launch_connect_to(fd, path, cfg->conf_path, err);
+	ret = launch_connect_to(fd, path, err);
 	if (ret) {
 		oerr_wrap(err, "launcher at %s", path);
 		return ret;

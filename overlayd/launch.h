@@ -26,7 +26,7 @@ struct launch_cfg {
 typedef void (*launch_gone_fn)(void *arg);
 
 int launch_new(const struct launch_cfg *cfg, struct launch **launch, struct oerr *err);
-int launch_connect(const char *path, const struct launch_cfg *cfg, struct launch **launch, struct oerr *err);
+int launch_connect(const char *path, struct launch **launch, struct oerr *err);
 void launch_free(struct launch *l);
 void launch_watch(struct launch *l, struct ev_loop *loop, launch_gone_fn gone, void *arg);
 int launch_check(const struct launch *l, struct oerr *err);

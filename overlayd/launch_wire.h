@@ -18,7 +18,6 @@
 #define LAUNCH_MAGIC 0x6c61756eu
 #define LAUNCH_HELLO_MAGIC 0x6c61756fu
 #define LAUNCH_VERSION 1u		/* of all that is in this file, but for the hello, and of how ms-agent is called */
-#define LAUNCH_CONF_MAX 256		/* with its NUL */
 #define LAUNCH_NAME_MAX 64		/* with its NUL */
 #define LAUNCH_ARGS_MAX 24		/* of an agent, with the NULL */
 #define LAUNCH_NUMBER_MAX 16		/* digits and NUL */
@@ -74,7 +73,6 @@ struct launch_wire {
 struct launch_hello_wire {
 	uint32_t magic;			/* LAUNCH_HELLO_MAGIC */
 	uint32_t version;		/* LAUNCH_VERSION */
-	char conf[LAUNCH_CONF_MAX];	/* what its agents are told to read */
 };
 
 /* with a descriptor: AGENT its pidfd, TUNSTACK what tunstack_spawn_begin() returns */

@@ -284,7 +284,6 @@ static void launcher_client(int sock, const struct launch_cfg *cfg)
 		log_warn("launcher", "refused: %s", err.text);
 		return;
 	}
-	snprintf(hello.conf, sizeof(hello.conf), "%s", cfg->conf_path);
 	if (launch_send(sock, &hello, sizeof(hello), -1))
 		return;		/* it has not waited */
 	log_info("launcher", "an overlayd has come");
@@ -294,7 +293,6 @@ static void launcher_client(int sock, const struct launch_cfg *cfg)
 
 /**
  * launcher_listen() - be the launcher of whatever overlayd comes to @path, one after the other
- * @cfg: its conf_path absolute; agents get it
  *
  * Its rights are those of what it starts. Return: -errno with @err set; not at all while all is well.
  */
@@ -302,8 +300,6 @@ int launcher_listen(const char *path, const struct launch_cfg *cfg, struct oerr 
 {
 	cleanup_close int lock = -1, door = -1;
 
-	if (cfg->conf_path[0] != '/' || strlen(cfg->conf_path) >= LAUNCH_CONF_MAX)
-		return oerr_set(err, -EINVAL, "launcher: %s: no absolute path of up to %d bytes", cfg->conf_path, LAUNCH_CONF_MAX - 1);
 	close_range(STDERR_FILENO + 1, ~0u, 0);
 	lock = launcher_lock(path, err);
 	if (lock < 0)

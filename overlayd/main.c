@@ -147,7 +147,7 @@ static int main_start(const struct main_options *o)
 
 static int main_launcher(const struct main_options *o)
 {
-	const struct launch_cfg cfg = { .conf_path = o->conf ? o->conf : CONF_PATH };
+	const struct launch_cfg cfg = { .conf_path = OVERLAYD_USED_CONF_PATH };
 	struct oerr err = { 0 };
 
 	if (geteuid()) {
@@ -421,7 +421,7 @@ static int main_exec(const struct main_options *o)
 
 static const struct main_command main_commands[] = {
 	{ "start", NULL, "[-c FILE] [--foreground] [--launcher PATH]", "bring this node up", "cfL", 0, 0, .run = main_start },
-	{ "launcher", NULL, "[-c FILE] PATH", "start agents for the daemon whose launcher is at PATH", "c", 1, 1, .run = main_launcher },
+	{ "launcher", NULL, "PATH", "start agents for the daemon whose launcher is at PATH", "", 1, 1, .run = main_launcher },
 	{ "stop", NULL, "[--purge] [--force]", "stop the daemon; workloads stay, unless --purge takes everything down", "pF", 0, 0, .run = main_stop },
 	{ "status", NULL, "[--json]", "this node, its workloads, peers and migrations", "j", 0, 0,
 	  .body = OVL__CTL_MSG__BODY_STATUS, .type = &ovl__ctl_status__descriptor, .show = show_status },

@@ -156,7 +156,7 @@ static int come(struct fixture *f, struct launch **l, struct oerr *err)
 	int ret;
 
 	oerr_clear(err);
-	ret = launch_connect(f->sock, &f->cfg, l, err);
+	ret = launch_connect(f->sock, l, err);
 	assert_true(!ret || strstr(err->text, f->sock));
 	return ret;
 }
@@ -255,35 +255,28 @@ static void test_nobody(void **state)
 	assert_int_equal(come(f, &l, &err), -ECONNREFUSED);
 	memset(path, 'x', sizeof(path) - 1);
 	path[sizeof(path) - 1] = '\0';
-	assert_int_equal(launch_connect(path, &f->cfg, &l, &err), -ENAMETOOLONG);
+	assert_int_equal(launch_connect(path, &l, &err), -ENAMETOOLONG);
 }
 
 static void test_no_place(void **state)
 {
 	struct fixture *f = *state;
-	struct launch_cfg cfg = f->cfg;
 	struct oerr err = { 0 };
-	char path[LAUNCH_CONF_MAX + 1] = "";
 
 	launcher(f);
-	assert_int_equal(launcher_listen(f->sock, &cfg, &err), -EEXIST);
+	assert_int_equal(launcher_listen(f->sock, &f->cfg, &err), -EEXIST);
 	end(f, SIGKILL);
 	unlink(f->sock);
 	script(f->sock, "no socket");
-	assert_int_equal(launcher_listen(f->sock, &cfg, &err), -EEXIST);
+	assert_int_equal(launcher_listen(f->sock, &f->cfg, &err), -EEXIST);
 	assert_int_equal(access(f->sock, F_OK), 0);
-	cfg.conf_path = "conf";
-	assert_int_equal(launcher_listen(f->sock, &cfg, &err), -EINVAL);
-	memset(path, '/', LAUNCH_CONF_MAX);
-	cfg.conf_path = path;
-	assert_int_equal(launcher_listen(f->sock, &cfg, &err), -EINVAL);
 	assert_int_equal(launcher_listen("/nowhere/sock", &f->cfg, &err), -ENOENT);
 }
 
 static void test_not_believed(void **state)
 {
 	struct fixture *f = *state;
-	struct launch_hello_wire hello = { LAUNCH_HELLO_MAGIC, LAUNCH_VERSION, "/the/conf" }, bad;
+	struct launch_hello_wire hello = { LAUNCH_HELLO_MAGIC, LAUNCH_VERSION }, bad;
 	struct oerr err = { 0 };
 	struct launch *l;
 
@@ -307,11 +300,6 @@ static void test_not_believed(void **state)
 	end(f, SIGKILL);
 	player(f, NULL, 0, 0);
 	assert_int_equal(come(f, &l, &err), -EPROTO);
-	end(f, SIGKILL);
-	bad = hello;
-	memset(bad.conf, 'x', sizeof(bad.conf));
-	player(f, &bad, sizeof(bad), 0);
-	assert_int_equal(come(f, &l, &err), -EINVAL);
 	end(f, SIGKILL);
 	if (geteuid())
 		skip();		/* only root can be another user */
