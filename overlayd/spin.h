@@ -3,8 +3,9 @@
  *
  * spin_wants() before the thread waits: false = sleep. spin_yielded() after each yield. Spinning pays
  * where the CPU would idle otherwise. Where others want it, a yield gives it away for a scheduler's
- * slice, and packets wait as long; a sleeper would be woken. A yield that takes longer than a partner in
- * a conversation needs for its answer tells: no spinning then for a while, longer each time.
+ * slice, and packets wait as long; a sleeper would be woken. Yields that take longer than a partner in
+ * a conversation needs for its answer tell; when they have taken more than a sixteenth of the time and
+ * some milliseconds, there is no spinning for a while, longer each time.
  */
 #ifndef OVERLAYD_SPIN_H
 #define OVERLAYD_SPIN_H
@@ -14,6 +15,7 @@
 
 struct spin {
 	uint64_t us;		/* after the last packet; 0 = never */
+	uint64_t late_us, at_us;	/* taken by long yields and not forgiven yet, at */
 	uint64_t pause_us;	/* the last pause's length; 0 = there was none */
 	uint64_t until_us;	/* and its end */
 	uint64_t spins;		/* yields so far; 0 when never */

@@ -10,6 +10,7 @@
 
 #define US 200u
 #define SHORT 50u	/* a yield that does no harm */
+#define LONG 4001u	/* one that suffices */
 
 static void test_as_long_as_it_is_to_last(void **state)
 {
@@ -37,12 +38,33 @@ static void test_short_yields_do_no_harm(void **state)
 	assert_int_equal(s.spins, 0);
 }
 
+/* a yield of 200 us @every_us, for a second; Return: when it ended the spinning, 0 = it did not */
+static uint64_t ended(uint64_t every_us)
+{
+	struct spin s = { .us = US };
+
+	for (uint64_t now = every_us; now < 1000000; now += every_us) {
+		spin_yielded(&s, 200, now);
+		if (!spin_wants(&s, now, now))
+			return now;
+	}
+	return 0;
+}
+
+static void test_rare_ones_are_forgiven(void **state)
+{
+	(void)state;
+	assert_int_equal(ended(3300), 0);
+	assert_in_range(ended(400), 1, 10000);
+	assert_in_range(ended(1600), 1, 100000);
+}
+
 static void test_a_long_yield_ends_it_for_a_while(void **state)
 {
 	struct spin s = { .us = US };
 
 	(void)state;
-	spin_yielded(&s, SHORT + 1, 5000);
+	spin_yielded(&s, LONG, 5000);
 	assert_false(spin_wants(&s, 5000, 5000));
 	assert_false(spin_wants(&s, 104999, 104999));
 	assert_true(spin_wants(&s, 105000, 105000));
@@ -54,7 +76,7 @@ static uint64_t pauses(struct spin *s, unsigned int n, uint64_t *now)
 	uint64_t longest = 0;
 
 	for (unsigned int i = 0; i < n; i++) {
-		spin_yielded(s, SHORT + 1, *now);
+		spin_yielded(s, LONG, *now);
 		longest = s->until_us - *now > longest ? s->until_us - *now : longest;
 		*now = s->until_us;
 	}
@@ -90,6 +112,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_as_long_as_it_is_to_last),
 		cmocka_unit_test(test_short_yields_do_no_harm),
+		cmocka_unit_test(test_rare_ones_are_forgiven),
 		cmocka_unit_test(test_a_long_yield_ends_it_for_a_while),
 		cmocka_unit_test(test_pauses_grow_to_five_seconds),
 		cmocka_unit_test(test_they_are_forgotten_when_it_went_well),
