@@ -13,16 +13,13 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
-#include "overlayd/common/log.h"
 #include "overlayd/forward.h"
 #include "overlayd/tunnel_wire.h"
+#include "tests/fuzz/forwardsink.h"
 #include "tests/lib/packet.h"
-#include "tunstack/offload.h"
 
-#define SUBNET ((struct addr_prefix){ 0xc0a80500u, 24 })
 #define VIPS 8u
 #define NODES 3u
 #define SELF NODES
@@ -89,20 +86,10 @@ static void has(vip_t vip, unsigned int who)
 
 static int fuzz_tun_write(void *arg, const struct virtio_net_hdr *vnet, const struct iovec *iov, unsigned int n)
 {
-	static uint8_t packet[65536];
-	struct offload_packet pkt;
+	const struct offload_packet pkt = forwardsink_packet(vnet, iov, n);
 	const struct sent *s;
-	size_t len = 0;
 
 	(void)arg;
-	for (unsigned int i = 0; i < n; len += iov[i++].iov_len) {
-		if (len + iov[i].iov_len > 65535)
-			abort();
-		memcpy(packet + len, iov[i].iov_base, iov[i].iov_len);
-	}
-	if (offload_parse(packet, len, &pkt) || offload_vnet_check(vnet, &pkt) || !prefix_has(SUBNET, pkt.src) ||
-	    !prefix_has(SUBNET, pkt.dst) || pkt.ihl != 20)
-		abort();
 	if (!pkt.id || pkt.id > w->n_sent)
 		return vnet->gso_type && w->n_sent % 7 == 0 ? -EINVAL : 0;
 	s = &w->sent[pkt.id];
@@ -149,18 +136,6 @@ static void fuzz_pong(void *arg, const struct forward_pong *pong)
 
 static const struct forward_ops ops = { .tun_write = fuzz_tun_write, .miss = fuzz_miss, .straggler = fuzz_straggler,
 					.verify = fuzz_verify, .need_key = fuzz_need_key, .pong = fuzz_pong };
-
-/* what is sent goes to a socket nobody reads */
-static struct tunnel *fuzz_sink(void)
-{
-	static struct tunnel *t;
-
-	if (!t) {
-		log_init("fuzz", LOG_LVL_ERROR, NULL);
-		t = tunnel_new(socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK, 0), true, true);
-	}
-	return t;
-}
 
 /* ---- steps ---- */
 
@@ -389,7 +364,7 @@ static void step_time(unsigned int what)
 		forward_path_tick(w->fw, w->now_us);
 	forward_tick(w->fw, w->now_us);
 	forward_expire_keys(w->fw, w->now_us);
-	tunnel_flush(fuzz_sink());
+	tunnel_flush(forwardsink_tunnel());
 }
 
 static void step(void)
@@ -441,7 +416,7 @@ static void end_all(void)
 	w->now_us += 10000000;
 	forward_tick(w->fw, w->now_us);
 	forward_flush_tun(w->fw);
-	tunnel_flush(fuzz_sink());
+	tunnel_flush(forwardsink_tunnel());
 	if (fib_held_packets(fib) || fib_held_bytes(fib) || forward_claims(w->fw))
 		abort();
 }
@@ -476,7 +451,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	world = (struct world){ .in = data, .left = size, .now_us = 100000000 };
 	w = &world;
 	cfg.encrypt = next() & 1;
-	w->fw = forward_new(&cfg, fuzz_sink(), &ops, NULL);
+	w->fw = forward_new(&cfg, forwardsink_tunnel(), &ops, NULL);
 	first_places();
 	for (unsigned int n = 0; n < NODES && cfg.encrypt; n++) {
 		w->senders[n] = seal_new(&cfg.seal);

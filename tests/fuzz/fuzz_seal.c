@@ -9,13 +9,10 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 
-#include "overlayd/common/log.h"
 #include "overlayd/forward.h"
-#include "tunstack/offload.h"
+#include "tests/fuzz/forwardsink.h"
 
-#define SUBNET ((struct addr_prefix){ 0xc0a80500u, 24 })
 #define EPOCH 0x1234
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -25,17 +22,9 @@ static unsigned int touched;
 
 static int fuzz_tun_write(void *arg, const struct virtio_net_hdr *vnet, const struct iovec *iov, unsigned int n)
 {
-	static uint8_t packet[65536];
-	struct offload_packet pkt;
-	size_t len = 0;
-
+	forwardsink_packet(vnet, iov, n);
 	(void)arg;
 	touched++;
-	for (unsigned int i = 0; i < n; len += iov[i++].iov_len)
-		memcpy(packet + len, iov[i].iov_base, iov[i].iov_len);
-	if (offload_parse(packet, len, &pkt) || offload_vnet_check(vnet, &pkt) || !prefix_has(SUBNET, pkt.src) ||
-	    !prefix_has(SUBNET, pkt.dst))
-		abort();
 	return 0;
 }
 
@@ -75,17 +64,6 @@ static void fuzz_verify(void *arg, vip_t vip, uint64_t serial)
 static const struct forward_ops ops = { .tun_write = fuzz_tun_write, .miss = fuzz_miss, .straggler = fuzz_straggler,
 					.verify = fuzz_verify, .need_key = fuzz_need_key };
 
-static struct tunnel *fuzz_sink(void)
-{
-	static struct tunnel *t;
-
-	if (!t) {
-		log_init("fuzz", LOG_LVL_ERROR, NULL);
-		t = tunnel_new(socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK, 0), true, true);
-	}
-	return t;
-}
-
 /* a datagram as it comes from the wire; Return: did anything behind the seal see it? */
 static bool receive(struct forward *fw, const struct sockaddr_in *from, const uint8_t *data, size_t len, uint64_t now_us)
 {
@@ -115,7 +93,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	const struct forward_cfg cfg = { .mtu = 1440, .unreachable_ms = 1, .limits = FIB_LIMITS_DEFAULT, .source = SOURCE_LIMITS_DEFAULT, .encrypt = true };
 	struct seal_secret key = { .node = node, .cipher = CRYPTO_AES_128_GCM, .epoch = EPOCH };
 	const struct sockaddr_in other = { .sin_family = AF_INET, .sin_port = 9, .sin_addr = { 9 } };
-	struct forward *fw = forward_new(&cfg, fuzz_sink(), &ops, NULL);
+	struct forward *fw = forward_new(&cfg, forwardsink_tunnel(), &ops, NULL);
 	struct seal_table *sender = seal_new(&cfg.seal);
 	uint64_t now_us = 1000;
 
@@ -160,7 +138,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		data += len;
 		size -= len;
 	}
-	tunnel_flush(fuzz_sink());
+	tunnel_flush(forwardsink_tunnel());
 	seal_free(sender);
 	forward_free(fw);
 	return 0;

@@ -11,17 +11,14 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
-#include "overlayd/common/log.h"
 #include "overlayd/forward.h"
-#include "tunstack/offload.h"
+#include "tests/fuzz/forwardsink.h"
 
 #define HERE 0xc0a80502u
 #define NOBODYS 0xc0a80505u
 #define MOVED 0xc0a80507u	/* here, and has been elsewhere */
-#define SUBNET ((struct addr_prefix){ 0xc0a80500u, 24 })
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -30,19 +27,9 @@ static bool answered;		/* from then on what waits may be delivered, whenever its
 static int fuzz_tun_write(void *arg, const struct virtio_net_hdr *vnet, const struct iovec *iov,
 			  unsigned int n)
 {
-	static uint8_t packet[65536];
-	struct offload_packet pkt;
-	size_t len = 0;
+	const struct offload_packet pkt = forwardsink_packet(vnet, iov, n);
 
 	(void)arg;
-	for (unsigned int i = 0; i < n; len += iov[i++].iov_len) {
-		if (len + iov[i].iov_len > 65535)
-			abort();
-		memcpy(packet + len, iov[i].iov_base, iov[i].iov_len);
-	}
-	if (offload_parse(packet, len, &pkt) || offload_vnet_check(vnet, &pkt) ||
-	    !prefix_has(SUBNET, pkt.src) || !prefix_has(SUBNET, pkt.dst) || pkt.ihl != 20)
-		abort();
 	/* nobody has these but we ourselves, and nobody has had them */
 	if (!answered && (pkt.src == HERE || pkt.src == NOBODYS) && pkt.dst != MOVED)
 		abort();
@@ -78,18 +65,6 @@ static const struct forward_ops ops = { .tun_write = fuzz_tun_write,
 					.miss = fuzz_miss,
 					.straggler = fuzz_straggler,
 					.verify = fuzz_verify };
-
-/* what is sent on goes to a socket nobody reads */
-static struct tunnel *fuzz_sink(void)
-{
-	static struct tunnel *t;
-
-	if (!t) {
-		log_init("fuzz", LOG_LVL_ERROR, NULL);
-		t = tunnel_new(socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK, 0), true, true);
-	}
-	return t;
-}
 
 static void fuzz_table(struct forward *fw)
 {
@@ -128,7 +103,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 					 .unreachable_ms = 1,
 					 .limits = FIB_LIMITS_DEFAULT,
 					 .source = SOURCE_LIMITS_DEFAULT };
-	struct forward *fw = forward_new(&cfg, fuzz_sink(), &ops, NULL);
+	struct forward *fw = forward_new(&cfg, forwardsink_tunnel(), &ops, NULL);
 	uint8_t *copies[128];
 	unsigned int n = 0;
 
@@ -162,7 +137,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	fuzz_answers(fw);
 	forward_tick(fw, 5000000);
 	forward_set_local(fw, 0xc0a80506u, 2, 5000000);
-	tunnel_flush(fuzz_sink());
+	tunnel_flush(forwardsink_tunnel());
 	if (fib_held_bytes(forward_fib(fw)) > cfg.limits.moving_total)
 		abort();
 	forward_free(fw);
