@@ -121,6 +121,18 @@ static void fp_tell_waiters(struct fastpath *fp)
 	pthread_mutex_unlock(&fp->lock);
 }
 
+static void fp_tell_tun_lost(struct fastpath *fp)
+{
+	bool lost;
+
+	pthread_mutex_lock(&fp->lock);
+	lost = fp->tun_lost;
+	fp->tun_lost = false;
+	pthread_mutex_unlock(&fp->lock);
+	if (lost && fp->ops->tun_lost)
+		fp->ops->tun_lost(fp->arg);
+}
+
 static void fp_async_cb(struct ev_loop *loop, ev_async *w, int revents)
 {
 	struct fastpath *fp = container_of(w, struct fastpath, async);
@@ -129,6 +141,7 @@ static void fp_async_cb(struct ev_loop *loop, ev_async *w, int revents)
 	(void)loop;
 	(void)revents;
 	fp_tell_waiters(fp);
+	fp_tell_tun_lost(fp);
 	while (fp_next_upcall(fp, &up)) {
 		switch (up.kind) {
 		case UP_MISS:
@@ -143,10 +156,6 @@ static void fp_async_cb(struct ev_loop *loop, ev_async *w, int revents)
 		case UP_PONG:
 			if (fp->ops->pong)
 				fp->ops->pong(&up.pong, fp->arg);
-			break;
-		case UP_TUN_LOST:
-			if (fp->ops->tun_lost)
-				fp->ops->tun_lost(fp->arg);
 			break;
 		case UP_VERIFY:
 			fp->ops->verify(up.vip, up.serial, fp->arg);

@@ -14,7 +14,7 @@
 #define FP_SOURCES 3			/* of events: eventfd, UDP socket, overlay0 */
 
 struct upcall {
-	enum { UP_MISS, UP_STRAGGLER, UP_NEED_KEY, UP_VERIFY, UP_PONG, UP_TUN_LOST } kind;
+	enum { UP_MISS, UP_STRAGGLER, UP_NEED_KEY, UP_VERIFY, UP_PONG } kind;
 	vip_t vip;			/* of UP_MISS, UP_STRAGGLER, UP_VERIFY */
 	struct sockaddr_in node;	/* of UP_STRAGGLER, UP_NEED_KEY */
 	uint64_t serial;		/* of UP_VERIFY */
@@ -64,6 +64,7 @@ struct fastpath {
 	struct upcall upcalls[FP_UPCALLS];
 	unsigned int up_head, up_tail;	/* free-running; tail - head are waiting */
 	uint64_t upcalls_lost;
+	bool tun_lost;			/* op tun_lost is to be called; no upcall, which may be lost */
 	bool stop;
 };
 

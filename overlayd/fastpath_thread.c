@@ -351,7 +351,10 @@ static void fp_tun_lost(struct fastpath *fp)
 {
 	fp->tun_dead = true;
 	epoll_ctl(fp->epoll_fd, EPOLL_CTL_DEL, fp->cfg.tun_fd, NULL);
-	fp_upcall(fp, &(struct upcall){ .kind = UP_TUN_LOST });
+	pthread_mutex_lock(&fp->lock);
+	fp->tun_lost = true;
+	pthread_mutex_unlock(&fp->lock);
+	ev_async_send(fp->cfg.loop, &fp->async);
 }
 
 /* one turn; Return: false when the thread is to end */
@@ -397,4 +400,3 @@ void *fp_main(void *arg)
 		;
 	return NULL;
 }
-
