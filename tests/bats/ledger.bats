@@ -21,6 +21,8 @@ setup() {
 	done
 	ip -n "$TAG-a" addr add 10.77.0.1/24 dev eth0
 	ip -n "$TAG-b" addr add 10.77.0.2/24 dev eth0
+	# nobody: who asked for its hardware address in vain would give up connect() after three seconds
+	ip -n "$TAG-a" neigh add 10.77.0.9 lladdr 02:00:00:00:00:09 dev eth0 nud permanent
 }
 
 teardown() {
