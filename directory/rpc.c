@@ -378,14 +378,14 @@ json_t *rpc_status_json(const struct rpc *rpc)
 	struct store_stats st;
 
 	store_stats(rpc->store, &st);
-	return json_pack("{s:s, s:I, s:I, s:i, s:I, s:I, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:I, s:I, s:I, s:I}", "server", rpc->server,
-			 "started_ms", (json_int_t)rpc->started_ms, "revision", (json_int_t)st.revision, "clients",
-			 (int)rpc->n_clients, "requests", (json_int_t)rpc->requests, "bad_messages", (json_int_t)rpc->bad, "nodes",
-			 (int)st.nodes, "nodes_reporting", (int)st.nodes_leased, "live", (int)st.states[DIR_LIVE], "suspect",
-			 (int)st.states[DIR_SUSPECT], "quarantine", (int)st.states[DIR_QUARANTINE], "waiting", (int)st.waiting,
-			 "watches", (int)rpc->watch.n_subs, "events", (json_int_t)rpc->watch.events, "events_merged",
-			 (json_int_t)rpc->watch.merged, "commits", (json_int_t)st.commits, "commit_failures",
-			 (json_int_t)st.commit_failures);
+	return json_pack("{s:s, s:I, s:I, s:i, s:I, s:I, s:I, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:I, s:I, s:I, s:I}", "server",
+			 rpc->server, "started_ms", (json_int_t)rpc->started_ms, "revision", (json_int_t)st.revision, "clients",
+			 (int)rpc->n_clients, "requests", (json_int_t)rpc->requests, "bad_messages", (json_int_t)rpc->bad, "refused",
+			 (json_int_t)rpc->refused, "nodes", (int)st.nodes, "nodes_reporting", (int)st.nodes_leased, "live",
+			 (int)st.states[DIR_LIVE], "suspect", (int)st.states[DIR_SUSPECT], "quarantine",
+			 (int)st.states[DIR_QUARANTINE], "waiting", (int)st.waiting, "watches", (int)rpc->watch.n_subs, "events",
+			 (json_int_t)rpc->watch.events, "events_merged", (json_int_t)rpc->watch.merged, "commits",
+			 (json_int_t)st.commits, "commit_failures", (json_int_t)st.commit_failures);
 }
 
 static int status_handle(struct rpc_client *c, const Ovl__DirMsg *m)

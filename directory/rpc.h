@@ -33,6 +33,7 @@ struct rpc {
 	uint32_t n_clients;
 	uint64_t requests;
 	uint64_t bad;		/* messages that were none */
+	uint64_t refused;	/* connections beyond a node's share; the transport counts */
 };
 
 /* one connection; embedded in the transport's state */

@@ -10,8 +10,10 @@
  *   Timers     tick, TICK_S: upkeep of the store, and connections that do not greet within GREET_US end. pump, PUMP_S: runs while a
  *              watcher is behind, and sends it more as its connection drains.
  *   Pressure   a client that does not read its answers is not read any more (CONN_QUEUE_HIGH) until it has.
- *   Strangers  at most STRANGERS_MAX connections have not greeted: then the one that is at it for longest goes, those with a
- *              certificate of the cluster last. So who only keeps places keeps no node out, and takes no descriptors.
+ *   Strangers  at most STRANGERS_MAX connections have not shown a certificate: then the one that is at it for longest goes. So
+ *              who only keeps places keeps no node out, and takes few descriptors.
+ *   Shares     a node has at most cfg.node_conns connections, greeted or not: one more is closed. Of its own the oldest stay,
+ *              its daemon's among them; what it takes, it takes from itself.
  *   Dead peers TCP itself tells (keepalive and user timeout, 30 s): leases are about nodes, not connections.
  *   Closing    clients first (their pending answers are dropped), then the backend, which finishes what it was given.
  */
@@ -32,7 +34,7 @@
 #define PUMP_S 0.02
 #define GREET_US 5000000u
 #define DEAD_PEER_MS 30000
-#define STRANGERS_MAX 256	/* connections that have not greeted */
+#define STRANGERS_MAX 256	/* connections whose certificate is not known yet */
 
 struct server_client {
 	struct rpc_client rpc;		/* valid once @up */
@@ -93,6 +95,17 @@ static size_t client_queued(const struct rpc_client *c)
 	return conn_send_queued(container_of(c, struct server_client, rpc)->conn);
 }
 
+/* connections of the node of that name */
+static unsigned int node_conns(const struct dirserver *ds, const char *node)
+{
+	const struct server_client *sc;
+	unsigned int n = 0;
+
+	LIST_FOREACH(sc, &ds->clients, link)
+		n += sc->up && !strcmp(sc->rpc.node, node);
+	return n;
+}
+
 static void client_up(struct conn *c, void *arg)
 {
 	static const struct rpc_client_ops ops = { client_send, client_queued };
@@ -101,6 +114,13 @@ static void client_up(struct conn *c, void *arg)
 
 	if (!util_name_valid(conn_peer_name(c))) {
 		LOG_LIMITED(LOG_LVL_WARN, "server", ds->now.mono_us, "%s: its certificate names no node", conn_peer_addr(c).s);
+		client_free(sc);
+		return;
+	}
+	if (node_conns(ds, conn_peer_name(c)) >= ds->cfg.node_conns) {
+		LOG_LIMITED(LOG_LVL_WARN, "server", ds->now.mono_us, "%s at %s has %u connections already: one more is refused",
+			    conn_peer_name(c), conn_peer_addr(c).s, ds->cfg.node_conns);
+		ds->rpc.refused++;
 		client_free(sc);
 		return;
 	}
@@ -154,7 +174,7 @@ static void client_tcp_options(int fd)
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 }
 
-/* room for one more that has not greeted */
+/* room for one more that has not shown a certificate */
 static void strangers_bound(struct dirserver *ds)
 {
 	struct server_client *sc, *oldest = NULL;
@@ -162,11 +182,10 @@ static void strangers_bound(struct dirserver *ds)
 
 	/* the newest is first */
 	LIST_FOREACH(sc, &ds->clients, link) {
-		if (sc->up && sc->rpc.greeted)
+		if (sc->up)
 			continue;
 		n++;
-		if (!oldest || !sc->up || oldest->up)
-			oldest = sc;
+		oldest = sc;
 	}
 	if (n < STRANGERS_MAX)
 		return;
@@ -295,6 +314,8 @@ struct dirserver *dirserver_new(struct ev_loop *loop, const struct dirserver_cfg
 
 	ds->loop = loop;
 	ds->cfg = *cfg;
+	if (!ds->cfg.node_conns)
+		ds->cfg.node_conns = DIRSERVER_NODE_CONNS;
 	ds->node = xstrdup(cfg->node);
 	ds->now = server_clock();
 	ds->subnets = xcalloc(cfg->n_subnets, sizeof(*ds->subnets));

@@ -15,6 +15,7 @@
 #define DIRSERVER_LEASE_MS 15000u
 #define DIRSERVER_HOLD_MS 86400000ull
 #define DIRSERVER_QUARANTINE_MS 60000ull
+#define DIRSERVER_NODE_CONNS 128u	/* a node's daemon, an agent for each of its migrations (at most 64), commands */
 
 struct dirserver;
 
@@ -29,6 +30,7 @@ struct dirserver_cfg {
 	uint32_t lease_ms;		/* as in struct store_cfg; what we use without a configuration: DIRSERVER_LEASE_MS ... */
 	uint64_t hold_ms;
 	uint64_t quarantine_ms;
+	unsigned int node_conns;	/* that one node may have at a time; 0 = DIRSERVER_NODE_CONNS */
 };
 
 struct dirserver *dirserver_new(struct ev_loop *loop, const struct dirserver_cfg *cfg, struct oerr *err);

@@ -5,7 +5,8 @@
  *                           updates SECONDS WORKLOADS                        registered, then each moved (to itself) over and over;
  *                                                                            SIGTERM ends it early
  *                           watch WATCHERS MOVES                             one vIP moves; how late does each watcher hear of it?
- * vIPs are those from 10.0.0.1 on; the node is n1. Prints one line of JSON: count, seconds, p50_us, p99_us, max_us.
+ * vIPs are those from 10.0.0.1 on, all of them n1's; of the connections, n1 has the first 64, n2 the next, and so on: a server gives
+ * no node all of its places. Prints one line of JSON: count, seconds, p50_us, p99_us, max_us.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -21,9 +22,12 @@
 #define FIRST 0x0a000001u
 #define SAMPLES_MAX (1u << 22)
 #define ROUND_MS 100		/* between two moves of the watch test */
+#define NODE_CONNS 64u
+#define NODES_MAX 64u
 
 struct load {
 	struct ev_loop *loop;
+	SSL_CTX *tls[NODES_MAX];	/* of n1, n2 ... */
 	struct dirclient **dcs;
 	unsigned int n_dcs;
 	unsigned int n_vips;
@@ -270,36 +274,49 @@ static void run_for(struct load *l, struct slot *slots, unsigned int n, double s
 	ev_run(l->loop, 0);
 }
 
-static void clients_open(struct load *l, SSL_CTX *tls, const char *server, unsigned int n)
+/* the next connection, in the name of a node that has a place left */
+static void client_open(struct load *l, const char *pki, const struct dirclient_subnet *sn)
 {
 	static const struct dirclient_ops ops = { .changed = changed_cb };
+	unsigned int k = l->n_dcs / NODE_CONNS;
+	struct dirclient_cfg cfg = { .addr = "10.255.0.1:7470", .subnets = sn, .n_subnets = 1, .request_ms = 60000 };
+	struct oerr err = { 0 };
+	char node[16];
+
+	if (k >= NODES_MAX)
+		die("too many connections");
+	snprintf(node, sizeof(node), "n%u", k + 1);
+	if (!l->tls[k])
+		l->tls[k] = clientpki_open(pki, node, &err);
+	if (!l->tls[k])
+		die(err.text);
+	cfg.tls = l->tls[k];
+	cfg.node = node;
+	l->dcs[l->n_dcs++] = dirclient_new(l->loop, &cfg, &ops, l, NULL);
+}
+
+static void clients_open(struct load *l, const char *pki, const char *server, unsigned int n)
+{
 	struct dirclient_subnet sn = { .prefix = { 0x0a000000u, 8 }, .n_servers = 1 };
-	const struct dirclient_cfg cfg = { .tls = tls, .node = "n1", .addr = "10.255.0.1:7470", .subnets = &sn, .n_subnets = 1,
-					   .request_ms = 60000 };
 
 	if (endpoint_parse(server, DIR_PORT, &sn.servers[0]))
 		die("bad server");
 	l->dcs = xcalloc(n, sizeof(struct dirclient *));
-	for (l->n_dcs = 0; l->n_dcs < n; l->n_dcs++)
-		l->dcs[l->n_dcs] = dirclient_new(l->loop, &cfg, &ops, l, NULL);
+	while (l->n_dcs < n)
+		client_open(l, pki, &sn);
 }
 
 int main(int argc, char **argv)
 {
 	struct load l = { .loop = ev_default_loop(0), .samples = xcalloc(SAMPLES_MAX, sizeof(uint32_t)) };
-	struct oerr err = { 0 };
 	struct slot *slots;
 	unsigned int n;
-	SSL_CTX *tls;
 
 	log_init("ms-dirload", LOG_LVL_ERROR, NULL);
 	if (argc < 5)
 		die("PKIDIR IP:PORT lookups|updates|watch ...");
-	tls = clientpki_open(argv[1], "n1", &err);
-	if (!tls)
-		die(err.text);
 	if (!strcmp(argv[3], "lookups") && argc == 8) {
-		clients_open(&l, tls, argv[2], (unsigned int)atoi(argv[5]));
+		clients_open(&l, argv[1], argv[2], (unsigned int)atoi(argv[5]));
 		n = l.n_dcs * (unsigned int)atoi(argv[6]);
 		l.n_vips = (unsigned int)atoi(argv[7]);
 		slots = xcalloc(n, sizeof(*slots));
@@ -307,13 +324,13 @@ int main(int argc, char **argv)
 			slots[i] = (struct slot){ .l = &l, .dc = l.dcs[i % l.n_dcs] };
 		run_for(&l, slots, n, atof(argv[4]), lookup_next);
 	} else if (!strcmp(argv[3], "updates") && argc == 6) {
-		clients_open(&l, tls, argv[2], 1);
+		clients_open(&l, argv[1], argv[2], 1);
 		l.n_vips = (unsigned int)atoi(argv[5]);
 		slots = xcalloc(l.n_vips, sizeof(*slots));
 		register_all(&l, slots);
 		run_for(&l, slots, l.n_vips, atof(argv[4]), update_next);
 	} else if (!strcmp(argv[3], "watch") && argc == 6) {
-		clients_open(&l, tls, argv[2], (unsigned int)atoi(argv[4]));
+		clients_open(&l, argv[1], argv[2], (unsigned int)atoi(argv[4]));
 		slots = xcalloc(1, sizeof(*slots));
 		run_watch(&l, slots, (unsigned int)atoi(argv[5]));
 	} else {
@@ -322,7 +339,8 @@ int main(int argc, char **argv)
 	report(&l);
 	for (unsigned int i = 0; i < l.n_dcs; i++)
 		dirclient_free(l.dcs[i]);
-	SSL_CTX_free(tls);
+	for (unsigned int i = 0; i < NODES_MAX; i++)
+		SSL_CTX_free(l.tls[i]);
 	free(l.dcs);
 	free(l.samples);
 	free(slots);

@@ -99,21 +99,31 @@ static int teardown(void **state)
 	return 0;
 }
 
-static struct dirserver *server_lease(struct fixture *f, uint16_t port, const char *db, uint32_t lease_ms)
+static struct dirserver *server_with(struct fixture *f, const struct dirserver_cfg *special, uint16_t port, const char *db)
 {
-	char path[128];
-	struct dirserver_cfg cfg = { .node = "n0", .tls = f->tls[0], .subnets = f->subnets, .n_subnets = 2, .lease_ms = lease_ms,
-				     .quarantine_ms = 60000, .database = path };
+	struct dirserver_cfg cfg = *special;
 	struct oerr err = { 0 };
 	struct dirserver *ds;
+	char path[128];
 
 	snprintf(path, sizeof(path), "%s/%s", f->pki.dir, db);
+	cfg.node = "n0";
+	cfg.tls = f->tls[0];
+	cfg.subnets = f->subnets;
+	cfg.n_subnets = 2;
+	cfg.quarantine_ms = 60000;
+	cfg.database = path;
 	cfg.listen = (struct sockaddr_in){ .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	ds = dirserver_new(f->loop, &cfg, &err);
 	if (!ds)
 		print_error("%s\n", err.text);
 	assert_non_null(ds);
 	return ds;
+}
+
+static struct dirserver *server_lease(struct fixture *f, uint16_t port, const char *db, uint32_t lease_ms)
+{
+	return server_with(f, &(struct dirserver_cfg){ .lease_ms = lease_ms }, port, db);
 }
 
 static struct dirserver *server(struct fixture *f, uint16_t port)
@@ -671,12 +681,89 @@ static void test_silent_strangers(void **state)
 	dirserver_free(ds);
 }
 
+#define SHARE 4		/* connections a node may have */
+#define AGENTS 6
+
+static unsigned int server_says(const struct dirserver *ds, const char *key)
+{
+	json_t *j = dirserver_status_json(ds);
+	unsigned int n = (unsigned int)json_integer_value(json_object_get(j, key));
+
+	json_decref(j);
+	return n;
+}
+
+/* run the loop until the server has refused a connection */
+static void await_refused(struct fixture *f, const struct dirserver *ds)
+{
+	f->late = false;
+	ev_timer_init(&f->limit, limit_cb, LIMIT_S, 0);
+	ev_timer_start(f->loop, &f->limit);
+	while (!server_says(ds, "refused") && !f->late)
+		ev_run(f->loop, EVRUN_ONCE);
+	ev_timer_stop(f->loop, &f->limit);
+	assert_false(f->late);
+}
+
+static unsigned int answered;	/* agents */
+
+static void agent_cb(const struct dirclient_result *res, void *arg)
+{
+	bool *has_answer = arg;
+
+	assert_int_equal(res->code, 0);
+	*has_answer = true;
+	answered++;
+}
+
+/* who has a certificate and opens connection after connection takes places from itself alone */
+static void test_share_of_a_node(void **state)
+{
+	struct fixture *f = *state;
+	struct dirserver *ds = server_with(f, &(struct dirserver_cfg){ .lease_ms = 15000, .node_conns = SHARE }, 0, "dir.db");
+	const struct sockaddr_in at = dirserver_addr(ds);
+	struct dirclient_subnet sn = subnet_at(f, 0, &at);
+	struct dirclient_cfg cfg = { .tls = f->tls[1], .node = "n1", .addr = "", .subnets = &sn, .n_subnets = 1, .request_ms = REQUEST_MS };
+	struct dirclient *a = client(f, 1, &at), *agents[AGENTS];
+	bool got[AGENTS] = { 0 };
+	const vip_t one = VIP(2), two = VIP(3);
+
+	ASK(f, dirclient_register(a, "app", &one, 1, CB));
+	for (unsigned int i = 0; i < AGENTS; i++) {
+		agents[i] = dirclient_new(f->loop, &cfg, &client_ops, &f->told[1], NULL);
+		assert_true(dirclient_resolve(agents[i], one, agent_cb, &got[i]) != 0);
+	}
+	await(f, &answered, SHARE - 1);
+	await_refused(f, ds);
+	assert_int_equal(server_says(ds, "clients"), SHARE);
+
+	/* another node has its own places, the node's first connection its own */
+	ASK(f, dirclient_register(client(f, 2, &at), "other", &two, 1, CB));
+	assert_int_equal(ans.code, 0);
+	ASK(f, dirclient_resolve(a, two, CB));
+	assert_int_equal(ans.code, 0);
+	assert_int_equal(server_says(ds, "clients"), SHARE + 1);
+
+	/* a place that becomes free is had by one that was refused */
+	for (unsigned int i = 0; i < AGENTS; i++)
+		if (got[i]) {
+			dirclient_free(agents[i]);
+			agents[i] = NULL;
+			break;
+		}
+	await(f, &answered, SHARE);
+	for (unsigned int i = 0; i < AGENTS; i++)
+		dirclient_free(agents[i]);
+	dirserver_free(ds);
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		T(test_register_and_ask), T(test_list_pages), T(test_move), T(test_restart_and_resume), T(test_queued), T(test_back_off_is_cut_short),
 		T(test_lazy_and_failover), T(test_lease), T(test_several_connections), T(test_learn), T(test_silent_strangers),
+		T(test_share_of_a_node),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
