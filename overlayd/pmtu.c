@@ -7,7 +7,9 @@
  *              echoes of our own authenticated datagrams.
  *   Not here   datagrams and keys (probe.c, forward.c); what is done with the limit (forward.c).
  *   Storage    a hash of nodes by UDP address, one thread. Nodes come from pmtu_sent() and
- *              pmtu_check(), which are about nodes we know; there are as many as the cluster has.
+ *              pmtu_check(), which are about nodes we know. At most PMTU_NODES_MAX: the one that was of
+ *              interest longest ago makes room, so who says that it is at ever new addresses takes
+ *              no path from those that are in use.
  *   Rounds     everything is asked in rounds: several sizes at once, and after a while (WAIT: four
  *              round trips, WAIT_MIN..WAIT_MAX) the largest that was echoed counts. So one lost probe
  *              means little, and a search takes a few round trips, not a few timeouts per step.
@@ -60,6 +62,7 @@ static const unsigned int usual[] = {
 struct pmtu_node {
 	struct pmtu_node *next;
 	struct pmtu_info info;		/* with its address, state and limit */
+	uint64_t found;			/* pmtu's `finds` when it was looked up, not counting repetitions */
 	uint64_t used_us;		/* last sent something; 0 = never */
 	uint64_t due_us;		/* next check, unless a round is open; 0 = when used again */
 	uint64_t checked_us;		/* last round's begin */
@@ -82,7 +85,8 @@ struct pmtu {
 	const struct pmtu_ops *ops;
 	void *arg;
 	struct pmtu_node *buckets[BUCKETS];
-	struct pmtu_node *last;
+	struct pmtu_node *last;		/* looked up last: no other node's `found` is higher */
+	uint64_t finds;
 	size_t n;
 	uint32_t last_id;
 	uint64_t due_us;		/* nothing is due earlier; UINT64_MAX = nothing at all */
@@ -138,9 +142,26 @@ static struct pmtu_node *find(struct pmtu *pm, const struct sockaddr_in *node)
 	if (n && endpoint_equal(&n->info.node, node))
 		return n;
 	for (n = *bucket_of(pm, node); n; n = n->next)
-		if (endpoint_equal(&n->info.node, node))
+		if (endpoint_equal(&n->info.node, node)) {
+			n->found = ++pm->finds;
 			return pm->last = n;
+		}
 	return NULL;
+}
+
+/* the node that was looked up longest ago is forgotten */
+static void forget_one(struct pmtu *pm)
+{
+	struct pmtu_node **oldest = NULL, *gone;
+
+	for (unsigned int b = 0; b < BUCKETS; b++)
+		for (struct pmtu_node **n = &pm->buckets[b]; *n; n = &(*n)->next)
+			if (!oldest || (*n)->found < (*oldest)->found)
+				oldest = n;
+	gone = *oldest;
+	*oldest = gone->next;
+	free(gone);
+	pm->n--;
 }
 
 static struct pmtu_node *get(struct pmtu *pm, const struct sockaddr_in *node)
@@ -149,14 +170,17 @@ static struct pmtu_node *get(struct pmtu *pm, const struct sockaddr_in *node)
 
 	if (n)
 		return n;
+	if (pm->n == PMTU_NODES_MAX)
+		forget_one(pm);
 	bucket = bucket_of(pm, node);
 	n = xcalloc(1, sizeof(*n));
 	n->info.node = *node;
 	n->info.limit = pm->cfg.most;
+	n->found = ++pm->finds;
 	n->next = *bucket;
 	*bucket = n;
 	pm->n++;
-	return n;
+	return pm->last = n;
 }
 
 static void due_at(struct pmtu *pm, uint64_t at_us)

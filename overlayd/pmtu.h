@@ -15,6 +15,7 @@
 #include <stdint.h>
 
 #define PMTU_LEAST 636u		/* outer size for the least inner MTU: narrower is not looked for */
+#define PMTU_NODES_MAX 4096u	/* nodes remembered */
 
 struct pmtu_cfg {
 	unsigned int most;	/* outer size for the whole inner MTU: wider is of no use */

@@ -16,6 +16,8 @@
  *   Order      of checks: length (tunnel_hdr_decode()), sender, epoch, replay window, tag; only then
  *              the window moves. Nothing else of a datagram is looked at before its tag is right.
  *   Strangers  do not get an entry: peers come from seal_install() and from our own sending.
+ *   Gone       seal_expire() frees a peer that has no key, and was not asked for one within FORGET_US:
+ *              there is nothing in it that the next one at that address would miss.
  *   Secrets    keys are wiped when they are replaced or expire (crypto_key_free()); seal_expire()
  *              is called with each update of the fast path.
  *   Guarded by tests/unit/test_seal.c, tests/fuzz/fuzz_seal.c
@@ -32,6 +34,7 @@
 #define BUCKETS 256u		/* power of two */
 #define SLOTS 4u
 #define ASK_US 1000000u		/* between two asks for one node */
+#define FORGET_US 60000000u	/* a node without keys, since we last asked for one; longer than ASK_US */
 
 struct opener {
 	struct crypto_key *key;	/* NULL = free */
@@ -128,7 +131,7 @@ static struct seal_peer *find(struct seal_table *t, const struct sockaddr_in *no
 	return NULL;
 }
 
-/** seal_get() - the node at that address, with or without keys; lives as long as the table */
+/** seal_get() - the node at that address, with or without keys; good until the next seal_expire() */
 struct seal_peer *seal_get(struct seal_table *t, const struct sockaddr_in *node)
 {
 	struct seal_peer *p = find(t, node), **bucket;
@@ -198,19 +201,54 @@ void seal_forget(struct seal_table *t, const struct sockaddr_in *node)
 		peer_end_keys(p);
 }
 
-/** seal_expire() - wipe all keys whose time is over */
+static void peer_expire_keys(struct seal_peer *p, uint64_t now_us)
+{
+	for (unsigned int i = 0; i < SLOTS; i++)
+		if (p->openers[i].key && now_us >= p->openers[i].ends_us)
+			opener_end(&p->openers[i]);
+	if (p->key && now_us >= p->ends_us) {
+		crypto_key_free(p->key);
+		p->key = NULL;
+	}
+}
+
+static bool peer_is_gone(const struct seal_peer *p, uint64_t now_us)
+{
+	for (unsigned int i = 0; i < SLOTS; i++)
+		if (p->openers[i].key)
+			return false;
+	return !p->key && (!p->asked_us || now_us - p->asked_us >= FORGET_US);
+}
+
+/** seal_expire() - wipe all keys whose time is over, and free the nodes that are left with none */
 void seal_expire(struct seal_table *t, uint64_t now_us)
 {
-	for (unsigned int b = 0; b < BUCKETS; b++)
-		for (struct seal_peer *p = t->buckets[b]; p; p = p->next) {
-			for (unsigned int i = 0; i < SLOTS; i++)
-				if (p->openers[i].key && now_us >= p->openers[i].ends_us)
-					opener_end(&p->openers[i]);
-			if (p->key && now_us >= p->ends_us) {
-				crypto_key_free(p->key);
-				p->key = NULL;
+	for (unsigned int b = 0; b < BUCKETS; b++) {
+		struct seal_peer **link = &t->buckets[b], *p;
+
+		while ((p = *link)) {
+			peer_expire_keys(p, now_us);
+			if (!peer_is_gone(p, now_us)) {
+				link = &p->next;
+				continue;
 			}
+			*link = p->next;
+			if (t->last == p)
+				t->last = NULL;
+			free(p);
 		}
+	}
+}
+
+/** seal_count() - addresses that something is kept of */
+size_t seal_count(const struct seal_table *t)
+{
+	size_t n = 0;
+
+	for (unsigned int b = 0; b < BUCKETS; b++)
+		for (const struct seal_peer *p = t->buckets[b]; p; p = p->next)
+			n++;
+	return n;
 }
 
 /** seal_ready() - is there a key for what goes to this node? */

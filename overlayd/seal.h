@@ -41,6 +41,7 @@ void seal_free(struct seal_table *t);
 int seal_install(struct seal_table *t, const struct seal_secret *s, uint64_t now_us);
 void seal_forget(struct seal_table *t, const struct sockaddr_in *node);
 void seal_expire(struct seal_table *t, uint64_t now_us);
+size_t seal_count(const struct seal_table *t);
 
 struct seal_peer *seal_get(struct seal_table *t, const struct sockaddr_in *node);
 bool seal_ready(const struct seal_peer *p, uint64_t now_us);

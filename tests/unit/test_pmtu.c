@@ -286,6 +286,54 @@ static void test_foreign_answers(void **state)
 	pmtu_free(NULL);
 }
 
+static int quiet_probe(void *arg, const struct sockaddr_in *to, unsigned int size, uint32_t id)
+{
+	(void)arg;
+	(void)to;
+	(void)size;
+	(void)id;
+	return 0;
+}
+
+static void quiet_changed(void *arg, const struct sockaddr_in *to, unsigned int old, unsigned int limit)
+{
+	(void)arg;
+	(void)to;
+	(void)old;
+	(void)limit;
+}
+
+/* addresses without end: as many as there is room for, the paths in use among them */
+static void test_many_nodes(void **state)
+{
+	static const struct pmtu_ops quiet = { quiet_probe, quiet_changed };
+	const struct pmtu_cfg cfg = { 1500 };
+	struct pmtu *pm = pmtu_new(&cfg, &quiet, NULL);
+	struct sockaddr_in used = node, idle = node, many = node;
+
+	(void)state;
+	used.sin_port = 1;
+	idle.sin_port = 2;
+	pmtu_meet(pm, &idle);
+	pmtu_sent(pm, &used, 1, 100, SECOND);
+	pmtu_hint(pm, &used, 1300, true, SECOND);
+	for (unsigned int i = 0; i < PMTU_NODES_MAX + 100; i++) {
+		many.sin_addr.s_addr = i;
+		pmtu_meet(pm, &many);
+		assert_true(pmtu_is_known(pm, &many));
+		pmtu_received(pm, &used, 10);
+		pmtu_tick(pm, SECOND + i);
+	}
+	assert_int_equal(pmtu_count(pm), PMTU_NODES_MAX);
+	assert_int_equal(pmtu_limit(pm, &used), 1300);
+	assert_false(pmtu_is_known(pm, &idle));
+	many.sin_addr.s_addr = 100;
+	assert_false(pmtu_is_known(pm, &many));
+	many.sin_addr.s_addr = 101;
+	assert_true(pmtu_is_known(pm, &many));
+	pmtu_free(pm);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -296,6 +344,7 @@ int main(void)
 		cmocka_unit_test(test_silence),
 		cmocka_unit_test(test_loss),
 		cmocka_unit_test(test_foreign_answers),
+		cmocka_unit_test(test_many_nodes),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

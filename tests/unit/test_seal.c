@@ -274,6 +274,49 @@ static void test_age(void **state)
 	assert_int_equal(seal_packet(b, &w.hdr, w.data, LEN), -EKEYEXPIRED);
 }
 
+/* an address without keys costs nothing for long, one with any of them loses none; what was asked a moment ago is remembered */
+static void test_forgotten(void **state)
+{
+	struct pair *p = *state;
+	struct sockaddr_in many = node_b;
+
+	for (unsigned int i = 0; i < 1000; i++) {
+		many.sin_addr.s_addr = 100 + i;
+		assert_true(seal_should_ask(p->a, seal_get(p->a, &many), p->now_us));
+	}
+	give_a(p, 1);
+	give_b(p, 1);
+	seal_expire(p->a, p->now_us);
+	assert_int_equal(seal_count(p->a), 1001);
+	assert_false(seal_should_ask(p->a, seal_get(p->a, &many), p->now_us + SECOND / 2));
+	p->now_us += 60 * SECOND;
+	seal_expire(p->a, p->now_us);
+	seal_expire(p->b, p->now_us);
+	assert_int_equal(seal_count(p->a), 1);
+	assert_int_equal(seal_count(p->b), 1);
+	assert_int_equal(opened(p, sealed(p)), 0);
+
+	/* its keys end: so does what is kept, unless another one is being asked for */
+	p->now_us += SEAL_MAX_AGE_US;
+	assert_true(seal_should_ask(p->a, seal_get(p->a, &node_b), p->now_us));
+	seal_expire(p->a, p->now_us);
+	seal_expire(p->b, p->now_us);
+	assert_int_equal(seal_count(p->a), 1);
+	assert_int_equal(seal_count(p->b), 0);
+	give_a(p, 2);
+	give_b(p, 2);
+	assert_int_equal(opened(p, sealed(p)), 0);
+
+	/* so do keys that are void */
+	seal_forget(p->b, &node_a);
+	seal_expire(p->b, p->now_us);
+	assert_int_equal(seal_count(p->b), 0);
+	assert_int_equal(opened(p, sealed(p)), -ENOKEY);
+	give_b(p, 3);
+	give_a(p, 3);
+	assert_int_equal(opened(p, sealed(p)), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -285,6 +328,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_brief, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_asking, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_age, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_forgotten, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
