@@ -238,11 +238,12 @@ while True:
     except OSError as e:
         if e.errno == 113: print('unreachable'); break
     time.sleep(0.01)"
+	# what waits does so for three seconds: told before they are over
 	wait_for 10 grep -q sent "$BATS_TEST_TMPDIR/flood.out"
-	wait_for 10 said_more 1 "miss 192.168.5.77" 0
 	all_100() { [ "$(stat 1 '.held + .drops."hold-full"')" -ge 100 ]; }
 	wait_for 10 all_100
 	tell 1 "unreachable 192.168.5.77 0"
+	wait_for 10 said_more 1 "miss 192.168.5.77" 0
 	assert_eq "$(stat 1 '"\(.held) \(.drops."hold-full")"')" "64 36"
 	finish flood none
 	assert_match "$output" unreachable
@@ -278,7 +279,8 @@ refused_at_once() {
 	tell 2 "local 192.168.5.9 2"
 	# the answers come from where 1 does not expect them: it asks, once
 	tell 1 "record 192.168.5.9 2 10.9.0.2 10.9.0.3"
-	run_ok in_i 1 ping -c 3 -i 0.05 -W 20 192.168.5.9
+	# all at once: of what comes later, its sender is named again
+	run_ok in_i 1 ping -c 3 -l 3 -W 20 192.168.5.9
 	assert_eq "$(said 1 "verify 192.168.5.9")" 1
 	assert_eq "$(stat 3 .forwarded)" 3
 	assert_eq "$(said 3 "straggler 192.168.5.9 10.9.0.1:7470")" 1
@@ -317,7 +319,8 @@ refused_at_once() {
 	tell 1 "record 192.168.5.20 2 10.9.0.3 10.9.0.2"
 	run_ok in_i 1 ping -c 2 -i 0.05 -W 20 192.168.5.20
 
-	spawn ping ip netns exec "$(i 1)" ping -n -i 0.01 192.168.5.20
+	# no more than 64 wait, and none for more than three seconds: so many do not come meanwhile
+	spawn ping ip netns exec "$(i 1)" ping -n -i 0.05 192.168.5.20
 	wait_for 5 _answered_over ping 10
 	tell 3 "hold 192.168.5.20 1"
 	ip -n "$(i 2)" route del 192.168.5.20/32 dev ve-w
@@ -448,7 +451,7 @@ node_again() { # as node_start
 	bulk 2 1 3000000 5401
 	[ "$(stat 2 .recut)" -ge 1 ] || fail "nothing was too big"
 	# larger than the fast path allows, smaller than overlay0 does
-	run_fail in_i 1 ping -c 1 -W 1 -M do -s 1300 $VIP2
+	run_fail in_i 1 ping -c 1 -i 30 -w 20 -M do -s 1300 $VIP2 # ends when an error is heard of
 	assert_match "$output" "mtu = 1200"
 	run_ok in_i 1 ping -c 1 -W 20 -M do -s 1172 $VIP2
 }
