@@ -41,6 +41,7 @@ static int socket_make(struct nl_sock *sk, struct oerr *err)
 	if (r)
 		return nl_failed(r, err);
 	nl_socket_disable_msg_peek(sk);
+	nl_socket_disable_auto_ack(sk);		/* one request, one answer */
 	if (setsockopt(nl_socket_get_fd(sk), SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv)))
 		return oerr_set(err, -errno, "sock_diag: %s", strerror(errno));
 	return 0;
@@ -111,6 +112,25 @@ int diag_dump(struct nl_sock *sk, const void *req, size_t len, diag_fn fn, void 
 	if (r >= 0 || r == -NLE_OBJ_NOTFOUND || r == -NLE_OPNOTSUPP)
 		return 0;
 	return nl_failed(r, err);
+}
+
+/**
+ * diag_get() - ask about one socket
+ * @req: the family's request, @len bytes
+ * @fn:  called with the answer, whose header alone is known to be whole; not called when there is no such socket
+ *
+ * Return: 0 or -errno.
+ */
+int diag_get(struct nl_sock *sk, const void *req, size_t len, diag_fn fn, void *arg, struct oerr *err)
+{
+	struct diag_call call = { fn, arg };
+	int r = nl_socket_modify_cb(sk, NL_CB_VALID, NL_CB_CUSTOM, valid_cb, &call);
+
+	if (!r)
+		r = nl_send_simple(sk, SOCK_DIAG_BY_FAMILY, 0, (void *)req, len);
+	if (r >= 0)
+		r = nl_recvmsgs_default(sk);
+	return r >= 0 || r == -NLE_OBJ_NOTFOUND ? 0 : nl_failed(r, err);
 }
 
 /**

@@ -17,6 +17,7 @@ typedef void (*diag_fn)(struct nlmsghdr *h, void *arg);
 struct nl_sock *diag_open(int netns_fd, struct oerr *err);
 void diag_closep(struct nl_sock **sk);
 int diag_dump(struct nl_sock *sk, const void *req, size_t len, diag_fn fn, void *arg, struct oerr *err);
+int diag_get(struct nl_sock *sk, const void *req, size_t len, diag_fn fn, void *arg, struct oerr *err);
 int diag_destroy(struct nl_sock *sk, const void *req, size_t len, struct oerr *err);
 
 #define cleanup_diag cleanup(diag_closep)

@@ -8,11 +8,12 @@
  *              k_rcv_nxt. The ACK with these two is what ended its handshake, and may come from anybody (here, the tunstack, or the
  *              peer itself repeating it): the entry says what was agreed upon in the SYNs, the ACK only that it is time.
  *   Packets    go through a raw socket in the namespace, whose routing brings them to lo and back in: so they need no route from
- *              outside, and connections of the workload with itself can be made like any other. The kernel has dealt with one when
- *              the call that sent it returns. They carry no timestamp, which the kernel accepts, and which cannot be too old.
+ *              outside, and connections of the workload with itself can be made like any other. Mostly the kernel has dealt with one
+ *              when the call that sent it returns, but that is for it to say: another CPU may have been given it (RPS), or ksoftirqd,
+ *              when the CPU was away. Data is sent only when the connection is seen: a listener would answer it with a reset. They
+ *              carry no timestamp, which the kernel accepts, and which cannot be too old.
  *   Clock      our timestamps go on from where they were: the entry has their distance from this machine's clock.
- *   Refusals   a full accept queue drops the ACK silently, as always; whether a connection is there says sock_diag or sockpeek, not
- *              the entry.
+ *   Refusals   a full accept queue drops the ACK silently, as always; whether a connection is there says sock_diag, not the entry.
  *   Lifetime   the program is attached by links (tcx) that end with the process. acceptq_leave() attaches it so that it outlives that,
  *              for handshakes whose end is the peer's to send (after TCP_DEFER_ACCEPT with its first data); entries expire, the program goes
  *              with the device, or when another is attached after its time.
@@ -24,8 +25,10 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
+#include <linux/inet_diag.h>
 #include <net/if.h>
 #include <netinet/in.h>
+#include <netlink/msg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,6 +39,7 @@
 #include "overlayd/common/cleanup.h"
 #include "overlayd/common/monotime.h"
 #include "overlayd/common/util.h"
+#include "overlayd/diag.h"
 #include "overlayd/netns.h"
 #include "tunstack/acceptq_wire.h"
 #include "tunstack/bpfobject.h"
@@ -46,7 +50,10 @@
 #define DATA_MAX 7700u		/* bytes in one packet over lo: little of its memory is overhead, which narrows windows */
 #define ROOM_ENOUGH 32768u	/* bytes that fit into any receive buffer */
 #define ROOM_FACTOR 4
-#define TRIES 5			/* of a connection whose window must open first */
+#define LOOK_US 200		/* between two looks at what the kernel has made of a packet */
+#define ACK_US 2000000		/* longest it may take over one: its CPU may be somebody else's meanwhile */
+#define PATIENCE_US 1000	/* then what has not arrived is sent again; doubled each time */
+#define TRIES 11		/* without progress: two seconds */
 #define EXPECT_US 120000000ull	/* a handshake that has not ended by then does not */
 #define MSS_MIN 536		/* the kernel takes no less */
 #ifndef SO_BUF_LOCK
@@ -61,7 +68,8 @@ struct acceptq {
 	struct bpf_object *object;
 	int expected;				/* map */
 	int links[ARRAY_SIZE(devices)];
-	int raw;				/* in the namespace */
+	int raw;				/* in the namespace, as is: */
+	struct nl_sock *diag;
 };
 
 /* ---- support ---- */
@@ -125,7 +133,8 @@ static int attach(struct acceptq *q, struct oerr *err)
 	q->raw = socket(AF_INET, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_RAW);
 	if (q->raw < 0 || setsockopt(q->raw, IPPROTO_IP, IP_HDRINCL, &on, sizeof(on)))
 		return oerr_set(err, -errno, "acceptq: raw socket: %s", strerror(errno));
-	return 0;
+	q->diag = diag_open(-1, err);
+	return q->diag ? 0 : -EIO;
 }
 
 /* what is missing there; in the namespace @netns_fd, -1 = the caller's */
@@ -253,6 +262,7 @@ void acceptq_close(struct acceptq *q)
 			close(q->links[i]);
 	if (q->raw >= 0)
 		close(q->raw);
+	diag_closep(&q->diag);
 	if (q->object)
 		bpf_object__close(q->object);
 	free(q);
@@ -312,22 +322,19 @@ int acceptq_expect(struct acceptq *q, const struct sock_image *img, struct oerr 
 	return 0;
 }
 
-/**
- * acceptq_is_assigned() - has the ACK come, and was the kernel told?
- * @refused: what the kernel answered (-errno) when it would not, else 0; may be NULL
- */
-bool acceptq_is_assigned(const struct acceptq *q, const struct sock_image *img, int *refused)
+static int entry_get(const struct acceptq *q, const struct sock_image *img, struct acceptq_value *v)
 {
 	struct acceptq_key k = key_of(img);
+
+	return bpf_map_lookup_elem(q->expected, &k, v);
+}
+
+/** acceptq_is_assigned() - has the ACK come, and was the kernel told? */
+bool acceptq_is_assigned(const struct acceptq *q, const struct sock_image *img)
+{
 	struct acceptq_value v;
 
-	if (refused)
-		*refused = 0;
-	if (bpf_map_lookup_elem(q->expected, &k, &v))
-		return false;
-	if (refused)
-		*refused = v.refused;
-	return v.state == ACCEPTQ_ASSIGNED;
+	return !entry_get(q, img, &v) && v.state == ACCEPTQ_ASSIGNED;
 }
 
 /* ---- room ---- */
@@ -395,20 +402,107 @@ static int send_segment(const struct acceptq *q, const struct sock_image *img, u
 	return sendto(q->raw, packet, len, 0, (struct sockaddr *)&to, sizeof(to)) < 0 ? -errno : 0;
 }
 
-static int send_all(const struct acceptq *q, const struct sock_image *img)
+/* what follows the first @have bytes */
+static int send_rest(const struct acceptq *q, const struct sock_image *img, uint32_t have)
 {
-	uint32_t seq = first_seq(img), done = 0;
+	uint32_t seq = first_seq(img), done = have < img->taken_len ? have : img->taken_len;
 	bool fin = img->flags & SOCK_F_FIN_RCVD;
-	int ret = 0;
+	int ret;
 
-	while (!ret && done < img->taken_len) {
+	do {
 		uint32_t n = img->taken_len - done < DATA_MAX ? img->taken_len - done : DATA_MAX;
 
 		ret = send_segment(q, img, seq + done, fin && done + n == img->taken_len, img->taken + done, n);
 		done += n;
+	} while (!ret && done < img->taken_len);
+	return ret;
+}
+
+/* ---- what the kernel has made of them ---- */
+
+/* all of them as long as there is no such connection: of its listener, if there is one */
+struct seen {
+	bool connection, full;	/* full: no room in the accept queue */
+	uint32_t bytes;		/* unread, a FIN counts */
+};
+
+static void seen_answer(struct nlmsghdr *h, void *arg)
+{
+	struct seen *seen = arg;
+	const struct inet_diag_msg *m = nlmsg_data(h);
+
+	if (nlmsg_datalen(h) < (int)sizeof(*m))
+		return;
+	seen->connection = m->idiag_state == SOCK_ESTABLISHED || m->idiag_state == SOCK_CLOSE_WAIT;
+	seen->full = m->idiag_state == SOCK_LISTEN && m->idiag_rqueue > m->idiag_wqueue;	/* sk_acceptq_is_full() */
+	seen->bytes = seen->connection ? m->idiag_rqueue : 0;
+}
+
+static int look(const struct acceptq *q, const struct sock_image *img, struct seen *seen, struct oerr *err)
+{
+	struct inet_diag_req_v2 req = { .sdiag_family = AF_INET, .sdiag_protocol = IPPROTO_TCP, .idiag_states = UINT32_MAX };
+
+	memcpy(req.id.idiag_src, img->laddr, 4);
+	memcpy(req.id.idiag_dst, img->raddr, 4);
+	req.id.idiag_sport = htons(img->lport);
+	req.id.idiag_dport = htons(img->rport);
+	req.id.idiag_cookie[0] = req.id.idiag_cookie[1] = INET_DIAG_NOCOOKIE;
+	*seen = (struct seen){ 0 };
+	return diag_get(q->diag, &req, sizeof(req), seen_answer, seen, err);
+}
+
+/* the ACK has been sent: until there is a connection, or there will be none; Return: 0 or -errno */
+static int await_connection(const struct acceptq *q, const struct sock_image *img, const char *label, struct oerr *err)
+{
+	uint64_t until = monotime_us() + ACK_US;
+	bool was_full = false;		/* once may be the connection itself, just come */
+
+	for (;;) {
+		bool last = monotime_us() > until;
+		struct acceptq_value v;
+		struct seen seen;
+		int ret;
+
+		if (entry_get(q, img, &v))
+			return oerr_set(err, -ECONNREFUSED, "acceptq: %s: not expected any longer", label);
+		if (v.state != ACCEPTQ_ASSIGNED && v.refused)
+			return oerr_set(err, -ECONNREFUSED, "acceptq: %s: %s", label, strerror(-v.refused));
+		ret = look(q, img, &seen, err);
+		if (ret || (v.state == ACCEPTQ_ASSIGNED && seen.connection))
+			return ret;
+		if (v.state == ACCEPTQ_ASSIGNED && seen.full && was_full)
+			return oerr_set(err, -ECONNREFUSED, "acceptq: %s: its listener's queue is full", label);
+		if (last)
+			return oerr_set(err, -ECONNREFUSED, "acceptq: %s: %s", label,
+					v.state == ACCEPTQ_ASSIGNED ? "the kernel made no connection" : "the ACK did not arrive");
+		was_full = seen.full;
+		usleep(LOOK_US);
 	}
-	if (!ret && fin && !img->taken_len)
-		ret = send_segment(q, img, seq, true, NULL, 0);
+}
+
+/* all its peer has sent; what does not fit, acceptq_check() says. A window opens with what arrives. */
+static int deliver(const struct acceptq *q, const struct sock_image *img, struct oerr *err)
+{
+	uint32_t all = img->rcv_nxt - first_seq(img), have = 0;
+	unsigned int tries = 0;
+	int ret = 0;
+
+	while (!ret && have < all && tries < TRIES) {
+		uint64_t until = monotime_us() + ((uint64_t)PATIENCE_US << tries);
+		struct seen seen = { 0 };
+
+		ret = send_rest(q, img, have);
+		if (ret)
+			return oerr_set(err, ret, "acceptq: data: %s", strerror(-ret));
+		while (!(ret = look(q, img, &seen, err)) && seen.connection && seen.bytes <= have && monotime_us() < until)
+			usleep(LOOK_US);
+		if (!ret && !seen.connection)	/* it has been reset */
+			break;
+		if (seen.bytes <= have)
+			tries++;
+		else
+			have = seen.bytes;
+	}
 	return ret;
 }
 
@@ -419,23 +513,24 @@ static int send_all(const struct acceptq *q, const struct sock_image *img)
  *            moment so that much unread data fits. -1: as it is.
  *
  * The program behind the listener may be frozen. Nothing may arrive from the peer meanwhile. A repetition does no harm.
- * Return: 0; -ECONNREFUSED the kernel would not; -errno. Whether everything is there is acceptq_check()'s to say.
+ * Waits for the kernel, two seconds for a connection it does not make. Return: 0; -ECONNREFUSED the kernel would not; -errno.
+ * Whether everything is there is acceptq_check()'s to say.
  */
 int acceptq_inject(struct acceptq *q, const struct sock_image *img, int listener, struct oerr *err)
 {
 	struct room room = { .fd = listener };
 	char label[192];
-	int refused = 0, ret;
+	int ret;
 
 	sock_image_label(img, label, sizeof(label));
 	room_make(&room, img->taken_len);
 	ret = send_segment(q, img, first_seq(img), false, NULL, 0);
+	if (ret)
+		oerr_set(err, ret, "acceptq: %s: %s", label, strerror(-ret));
+	else
+		ret = await_connection(q, img, label, err);
 	room_restore(&room);
-	if (!ret && !acceptq_is_assigned(q, img, &refused))
-		return oerr_set(err, -ECONNREFUSED, "acceptq: %s: %s", label, refused ? strerror(-refused) : "the ACK did not arrive");
-	for (int i = 0; !ret && i < (img->taken_len > ROOM_ENOUGH ? TRIES : 1); i++)
-		ret = send_all(q, img);
-	return ret ? oerr_set(err, ret, "acceptq: %s: %s", label, strerror(-ret)) : 0;
+	return ret ? ret : deliver(q, img, err);
 }
 
 static bool same_connection(const struct sock_image *a, const struct sock_image *b)

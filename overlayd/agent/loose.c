@@ -256,7 +256,7 @@ static void loose_leave(struct loose_in *in, int netns_fd)
 	bool open = false;
 
 	for (size_t i = 0; i < in->n_waiting; i++)
-		open |= in->waiting[i].state == SOCK_SYN_RECV && !acceptq_is_assigned(in->q, &in->waiting[i], NULL);
+		open |= in->waiting[i].state == SOCK_SYN_RECV && !acceptq_is_assigned(in->q, &in->waiting[i]);
 	if (open && acceptq_leave(in->q, netns_fd, &err))
 		log_warn("migrate", "handshakes under way: %s", err.text);
 }

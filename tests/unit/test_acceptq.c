@@ -29,6 +29,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mount.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -306,9 +307,9 @@ static void inject_all(int ns, int listener, const struct sockpeek_found *f)
 		OK(acceptq_attach(q, ns, &err));
 	for (size_t i = 0; i < f->n_waiting; i++) {
 		OK(acceptq_expect(q, &f->waiting[i], &err));
-		assert_false(acceptq_is_assigned(q, &f->waiting[i], NULL));
+		assert_false(acceptq_is_assigned(q, &f->waiting[i]));
 		OK(acceptq_inject(q, &f->waiting[i], listener, &err));
-		assert_true(acceptq_is_assigned(q, &f->waiting[i], NULL));
+		assert_true(acceptq_is_assigned(q, &f->waiting[i]));
 	}
 	acceptq_close(q);
 	if (acceptq_check(ns, f->waiting, f->n_waiting, text, sizeof(text)))
@@ -474,6 +475,53 @@ static void test_as_many_as_the_backlog(void **state)
 	move_waiting(c, ARRAY_SIZE(c), source);
 }
 
+/* lo's packets in @ns are for another CPU than the one that sends them (RPS): sendto() returns before the kernel has looked at them */
+static void lo_by_another_cpu(int ns)
+{
+	char dir[] = "/tmp/test_acceptq.XXXXXX";
+	cpu_set_t first;
+	int saved, fd;
+
+	CPU_ZERO(&first);
+	CPU_SET(0, &first);
+	MUST(sched_setaffinity(0, sizeof(first), &first));
+	MUST(unshare(CLONE_NEWNS));
+	MUST(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL));
+	assert_non_null(mkdtemp(dir));
+	assert_int_equal(netns_enter(ns, &saved), 0);
+	MUST(mount("sysfs", dir, "sysfs", 0, NULL));
+	netns_leave(saved);
+	{
+		cleanup_free char *path = xasprintf("%s/class/net/lo/queues/rx-0/rps_cpus", dir);
+
+		fd = MUST(open(path, O_WRONLY | O_CLOEXEC));
+	}
+	MUST(write(fd, "2", 1));
+	close(fd);
+	MUST(umount2(dir, 0));
+	MUST(rmdir(dir));
+}
+
+static void test_the_kernel_takes_its_time(void **state)
+{
+	struct client c[40];
+	cpu_set_t all;
+	int source;
+
+	(void)state;
+	MUST(sched_getaffinity(0, sizeof(all), &all));
+	if (!CPU_ISSET(0, &all) || !CPU_ISSET(1, &all)) {
+		print_message("one CPU: skipped\n");
+		skip();
+	}
+	source = listen_in(t.source, ARRAY_SIZE(c) - 1);
+	lo_by_another_cpu(t.dest);
+	for (size_t i = 0; i < ARRAY_SIZE(c); i++)
+		c[i] = client_new(i * 1000, i % 5 == 4);
+	move_waiting(c, ARRAY_SIZE(c), source);
+	MUST(sched_setaffinity(0, sizeof(all), &all));
+}
+
 /* fill the server's window; Return: bytes the server's kernel has */
 static size_t fill_window(int fd, uint8_t *buf, size_t size)
 {
@@ -556,14 +604,14 @@ static void test_a_strange_ack_is_not_assigned(void **state)
 	OK(acceptq_expect(q, img, &err));
 	send_ack(t.dest, img, img->k_rcv_nxt + 1, img->snd_nxt);
 	send_ack(t.dest, img, img->k_rcv_nxt, img->snd_nxt + 1);
-	assert_false(acceptq_is_assigned(q, img, NULL));
+	assert_false(acceptq_is_assigned(q, img));
 	send_ramp(c.fd, 10);	/* nor what the client sends on, over a veth and so at once; no reset for it either */
-	assert_false(acceptq_is_assigned(q, img, NULL));
+	assert_false(acceptq_is_assigned(q, img));
 	after = read_sockets(t.dest);
 	assert_int_equal(after.n_waiting, 0);
 	sockpeek_found_fini(&after);
 	OK(acceptq_inject(q, img, -1, &err));
-	assert_true(acceptq_is_assigned(q, img, NULL));
+	assert_true(acceptq_is_assigned(q, img));
 	OK(acceptq_inject(q, img, -1, &err));	/* a repetition makes no second one */
 	after = read_sockets(t.dest);
 	assert_int_equal(after.n_waiting, 1);
@@ -613,10 +661,36 @@ static void test_nobody_listens(void **state)
 	q = open_queue(t.dest);
 	OK(acceptq_expect(q, &f.waiting[0], &err));
 	assert_int_equal(acceptq_inject(q, &f.waiting[0], -1, &err), -ECONNREFUSED);
-	assert_false(acceptq_is_assigned(q, &f.waiting[0], NULL));
+	assert_false(acceptq_is_assigned(q, &f.waiting[0]));
 	acceptq_close(q);
 	sockpeek_found_fini(&f);
 	close(c.fd);
+	close(source);
+}
+
+static void test_a_full_queue(void **state)
+{
+	int source = listen_in(t.source, 8), dest;
+	struct client c[] = { client_new(5, false), client_new(5, false), client_new(5, false) };
+	struct sockpeek_found f = read_sockets(t.source);
+	struct acceptq *q;
+	struct oerr err = { 0 };
+
+	(void)state;
+	wire_to(t.dest);
+	dest = listen_in(t.dest, 1);	/* of the kernel's two */
+	q = open_queue(t.dest);
+	for (int i = 0; i < 3; i++)
+		OK(acceptq_expect(q, &f.waiting[i], &err));
+	OK(acceptq_inject(q, &f.waiting[0], dest, &err));
+	OK(acceptq_inject(q, &f.waiting[1], dest, &err));
+	assert_int_equal(acceptq_inject(q, &f.waiting[2], dest, &err), -ECONNREFUSED);
+	assert_non_null(strstr(err.text, "queue is full"));
+	acceptq_close(q);
+	for (size_t i = 0; i < ARRAY_SIZE(c); i++)
+		close(c[i].fd);
+	sockpeek_found_fini(&f);
+	close(dest);
 	close(source);
 }
 
@@ -643,7 +717,7 @@ static void test_half_open(void **state)
 	q = open_queue(t.dest);
 	OK(acceptq_expect(q, &f.half_open[0], &err));
 	OK(acceptq_leave(q, t.dest, &err));
-	assert_false(acceptq_is_assigned(q, &f.half_open[0], NULL));
+	assert_false(acceptq_is_assigned(q, &f.half_open[0]));
 	acceptq_close(q);
 	send_ramp(c.fd, 3000);
 	await_readable(dest);
@@ -759,10 +833,12 @@ int main(void)
 		TEST(test_an_ipv6_listener),
 		TEST(test_silent_and_closed),
 		TEST(test_as_many_as_the_backlog),
+		TEST(test_the_kernel_takes_its_time),
 		TEST(test_a_full_window),
 		TEST(test_a_strange_ack_is_not_assigned),
 		TEST(test_one_that_is_there),
 		TEST(test_nobody_listens),
+		TEST(test_a_full_queue),
 		TEST(test_half_open),
 		TEST(test_orphan),
 		TEST(test_orphan_of_a_peer_that_has_closed),
