@@ -55,11 +55,19 @@ ticks_without_gap() { # "tick N" lines of standard input count on by one
 }
 
 @test "exec: interrupted calls end in time" {
-	workload n1 app 192.168.5.2
-	in_app probe criuprobe calls 5
-	wait_for 10 grep -q up "$T/probe.out"
-	move n1 app n2
-	wait_for 20 grep -q "^end" "$T/probe.out"
+	local seconds
+	# long enough to last until after the move, whatever that takes here
+	for seconds in 5 20 60; do
+		workload n1 app 192.168.5.2
+		in_app probe criuprobe calls $seconds
+		wait_for 10 grep -q up "$T/probe.out"
+		move n1 app n2
+		grep -q fine "$T/probe.out" || break
+		[ $seconds != 60 ] || fail "the calls ended before the move"
+		run_ok on n2 overlayd netns del app --force
+		end_spawned
+	done
+	wait_for 90 grep -q "^end" "$T/probe.out"
 	refute_match "$(cat "$T/probe.out")" "Interrupted|early"
 	assert_eq "$(grep -c fine "$T/probe.out")" 9 "calls that ended in time"
 }
@@ -137,7 +145,7 @@ terminal_is_left() { # WRAPPER...
 		while :; do sleep 0.05; done
 	TRAP
 	# script(1) hands its standard input to the terminal it makes: a ^C once the command is up
-	spawn int bash -c "(until grep -q up '$T/int.ts' 2>/dev/null; do sleep 0.05; done; printf '\\003'; sleep 2) |
+	spawn int bash -c "(until grep -qx \$'up\r' '$T/int.ts' 2>/dev/null; do sleep 0.05; done; printf '\\003'; sleep 2) |
 		script -qefc '$TOP/scripts/lab exec n1 overlayd exec app -- sh $T/trap' '$T/int.ts'"
 	finish int none
 	assert_eq "$status" 3 "$(cat "$T/int.ts")"

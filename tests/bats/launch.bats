@@ -78,10 +78,11 @@ free() { # PID
 	server n2 back other 192.168.5.3:2000
 	client n2 - cli --interval 20 192.168.5.2:2000
 	pid=$(daemon n1)
+	refute_match "$(on n1 cat /run/overlayd/overlayd.log)" "the launcher has died"
 	kill -KILL "$(launcher n1)"
 	wait_for 10 launcher_is n1 false
 	assert_match "$(on n1 overlayd status)" "LAUNCHER DEAD"
-	assert_match "$(on n1 tail -n 3 /run/overlayd/overlayd.log)" "the launcher has died"
+	wait_for 10 on n1 grep -q "the launcher has died" /run/overlayd/overlayd.log
 	run_fail on n1 ms-migrate app n2
 	assert_match "$output" "launcher of overlayd has died"
 	assert_match "$output" "until overlayd is restarted"

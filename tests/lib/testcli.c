@@ -587,8 +587,8 @@ static void run(void)
 			else
 				conn_tick(c);
 		}
+		status_write(true); /* there before it says that it is ready */
 		ready_check();
-		status_write(true);
 	}
 }
 
