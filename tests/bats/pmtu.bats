@@ -165,7 +165,7 @@ more_chunks() { [ "$(chunks)" -ge "$1" ]; }
 	transfer_start 7002 5000000
 	transfer_end
 	[ "$(stat 1 .mss_clamped)" -ge 1 ] || fail "no MSS was clamped"
-	run_fail in_i 1 ping -c 1 -W 1 -M do -s 1300 $VIP2
+	run_fail in_i 1 ping -c 1 -i 30 -w 20 -M do -s 1300 $VIP2 # ends when an error is heard of
 	assert_match "$output" "mtu = 1220"
 	run_ok in_i 1 ping -c 2 -i 0.05 -W 20 -M do -s 1192 $VIP2
 	# who does not listen to ICMP gets through, too
@@ -208,7 +208,7 @@ while True:
 	assert_eq "$(stat 1 '.drops."too-big"')" 0 "dropped"
 	run_ok in_i 1 ping -c 1 -W 20 -M dont -s 1400 $VIP2
 	# who forbids it is told, as ever
-	run_fail in_i 1 ping -c 1 -W 1 -M do -s 1300 $VIP2
+	run_fail in_i 1 ping -c 1 -i 30 -w 20 -M do -s 1300 $VIP2 # ends when an error is heard of
 	assert_match "$output" "mtu = 1220"
 	assert_eq "$(stat 1 '.drops."too-big"')" 1 "dropped"
 }
