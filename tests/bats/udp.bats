@@ -48,12 +48,13 @@ moved() {
 	[ "$status" -eq 0 ] || fail "ms-migrate: $status" "$output" "$(cat "$T/mover.err")"
 }
 
-# pinged NAME: as spawned by `ping -i 0.05`: nothing lost, and not one in twenty late. (Of some 80 pings 40 come during the freeze.)
+# pinged NAME: as spawned by `ping -i 0.05`: nothing lost, and not one in twenty as late as one that has waited. (Of some 80 pings 40
+# come during the freeze. A machine that stands still for a moment makes a few late.)
 pinged() {
 	local late
 	pings_whole "$1"
-	late=$(sed -nE 's/.* time=([0-9.]+) ms$/\1/p' <<<"$output" | awk '$1 > 100 { n++ } END { print n + 0 }')
-	assert_le $((late * 20)) "$(_answers "$1" | wc -l)" "twenty times the answers after more than 100 ms: $output"
+	late=$(sed -nE 's/.* time=([0-9.]+) ms$/\1/p' <<<"$output" | awk '$1 > 500 { n++ } END { print n + 0 }')
+	assert_le $((late * 20)) "$(_answers "$1" | wc -l)" "twenty times the answers after more than 500 ms: $output"
 }
 answered() { _answers "$1" | grep -qx "$2"; }
 
