@@ -12,7 +12,7 @@
  *              known process. A head that is not understood ends the looking: from there on bytes pass unseen.
  *   Runs       adjacent pages that are the same become one head, which waits in run_* until something else comes; adjacent others are sent
  *              as one, as far as the bytes have come.
- *   Guarded by tests/unit/test_pages.c
+ *   Guarded by tests/unit/test_pages.c, tests/fuzz/fuzz_pagestream.c
  */
 #include "overlayd/agent/pagestream.h"
 
@@ -247,7 +247,8 @@ static int stream_take_head(struct pagestream *s)
 			return 0;	/* heads of its own, when it is clear what they say */
 	} else if (cmd == PS_OPEN || cmd == PS_OPEN2) {
 		ret = stream_flush_run(s);
-		s->id = s->head.dst_id;
+		/* with the number of a tree in it, it would be taken for that tree's */
+		s->id = s->head.dst_id >> KEY_TREE_SHIFT ? 0 : s->head.dst_id;
 		s->above = 0;
 		s->asked = cmd == PS_OPEN2;
 		return ret ? ret : s->cfg.out(&s->head, sizeof(s->head), s->cfg.arg);

@@ -402,6 +402,8 @@ static void test_unseen(void **state)
 	expect_unseen(marks, &w, TREE);
 	wire_dump(&w, m, id + 1);		/* shared memory of that number */
 	expect_unseen(marks, &w, TREE);
+	wire_dump(&w, m, pagestream_key(TREE, id));	/* not a process, though it looks like one of the tree */
+	expect_unseen(marks, &w, TREE);
 	wire_head(&w, CMD_OPEN2, 0, 0, id);	/* flags nobody knows */
 	wire_head(&w, ADD(PRESENT | 8u), BASE, 3, id);
 	wire_add(&w, m->page, 3 * PAGE);
