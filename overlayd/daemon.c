@@ -443,7 +443,7 @@ static int daemon_metrics_ensure(struct overlayd *ov, const struct conf *conf, s
 	if (ov->metrics && endpoint_equal(&conf->metrics.listen, &ov->conf->metrics.listen))
 		return 0;
 	if (conf->metrics.listen.sin_family)
-		new = metrics_http_new(ov->loop, &conf->metrics.listen, daemon_metrics_cb, ov, err);
+		new = metrics_http_new(ov->loop, &conf->metrics.listen, METRICS_WHOLE_MS, daemon_metrics_cb, ov, err);
 	if (conf->metrics.listen.sin_family && !new)
 		return err->code;
 	metrics_http_free(ov->metrics);

@@ -128,6 +128,7 @@ struct rig {
 	struct sockaddr_in at;
 	struct metrics_request *kept;
 	unsigned int asks;
+	unsigned int whole_ms;
 	bool keep, nothing;
 };
 
@@ -143,11 +144,12 @@ static void on_ask(struct metrics_request *req, void *arg)
 }
 
 /* a port nobody has now; somebody may take it before we do, then the next is tried */
-static int setup(void **state)
+static int setup_for(void **state, unsigned int whole_ms)
 {
 	struct rig *r = xcalloc(1, sizeof(*r));
 
 	r->loop = ev_loop_new(0);
+	r->whole_ms = whole_ms;
 	for (int i = 0; i < 20 && !r->http; i++) {
 		socklen_t len = sizeof(r->at);
 		int fd = socket(AF_INET, SOCK_STREAM, 0);
@@ -156,11 +158,21 @@ static int setup(void **state)
 		assert_int_equal(bind(fd, (struct sockaddr *)&r->at, len), 0);
 		assert_int_equal(getsockname(fd, (struct sockaddr *)&r->at, &len), 0);
 		close(fd);
-		r->http = metrics_http_new(r->loop, &r->at, on_ask, r, NULL);
+		r->http = metrics_http_new(r->loop, &r->at, r->whole_ms, on_ask, r, NULL);
 	}
 	assert_non_null(r->http);
 	*state = r;
 	return 0;
+}
+
+static int setup(void **state)
+{
+	return setup_for(state, 10 * 60 * 1000);
+}
+
+static int setup_brief(void **state)
+{
+	return setup_for(state, 300);
 }
 
 static int teardown(void **state)
@@ -173,15 +185,23 @@ static int teardown(void **state)
 	return 0;
 }
 
-static int client(struct rig *r, const char *text, size_t len)
+/* from 127.0.0.@host */
+static int client_from(struct rig *r, unsigned int host, const char *text, size_t len)
 {
+	const struct sockaddr_in from = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(0x7f000000u + host) };
 	int fd = socket(AF_INET, SOCK_STREAM, 0);
 
+	assert_int_equal(bind(fd, (const struct sockaddr *)&from, sizeof(from)), 0);
 	assert_int_equal(connect(fd, (struct sockaddr *)&r->at, sizeof(r->at)), 0);
 	util_set_nonblock(fd, true);
 	if (send(fd, text, len, MSG_NOSIGNAL) < 0)
 		assert_true(errno == ECONNRESET || errno == EPIPE || errno == EAGAIN);
 	return fd;
+}
+
+static int client(struct rig *r, const char *text, size_t len)
+{
+	return client_from(r, 1, text, len);
 }
 
 /* runs the loop until the server hangs up or, with @until, has said that; Return: what it said */
@@ -282,6 +302,90 @@ static void test_many(void **state)
 	assert_memory_equal(ask(r, get), "HTTP/1.1 200", 12);
 }
 
+/* a byte of a header that never ends; Return: whether the other end still listens */
+static bool dribble(int fd)
+{
+	char c;
+	ssize_t n;
+
+	if (send(fd, "a", 1, MSG_NOSIGNAL) < 0 && errno != EAGAIN)
+		return false;
+	n = recv(fd, &c, 1, MSG_DONTWAIT);
+	return n < 0 && errno == EAGAIN;
+}
+
+#define NEVER_WHOLE "GET /metrics HTTP/1.1\r\nX: "
+
+/* connections that are busy and never ask take no place from one that does: neither those of many addresses, nor its own address' */
+static void test_dribblers(void **state)
+{
+	static const char get[] = "GET /metrics HTTP/1.1\r\n" CLOSE;
+	struct rig *r = *state;
+	unsigned int alive = 80;
+	int fds[80];
+
+	for (size_t i = 0; i < ARRAY_SIZE(fds); i++) {
+		fds[i] = client_from(r, 1 + (unsigned int)i / 20, NEVER_WHOLE, strlen(NEVER_WHOLE));
+		for (size_t k = 0; k <= i; k++)
+			dribble(fds[k]);
+		ev_run(r->loop, EVRUN_NOWAIT);
+	}
+	assert_memory_equal(ask(r, get), "HTTP/1.1 200", 12);
+	assert_int_equal(r->asks, 1);
+	/* no more than there are places for go on */
+	for (unsigned int turn = 0; turn < 60000 && alive > 32; turn++) {
+		alive = 0;
+		for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
+			alive += dribble(fds[i]);
+		ev_run(r->loop, EVRUN_NOWAIT);
+	}
+	assert_in_range(alive, 1, 32);
+	assert_memory_equal(ask(r, get), "HTTP/1.1 200", 12);
+	for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
+		close(fds[i]);
+}
+
+/* those that have asked and do not read keep nobody out either */
+static void test_silent_askers(void **state)
+{
+	static const char get[] = "GET /metrics HTTP/1.1\r\n" CLOSE;
+	struct rig *r = *state;
+	struct metrics_request *kept[40];
+	int fds[40];
+
+	r->keep = true;
+	for (unsigned int i = 0; i < ARRAY_SIZE(fds); i++) {
+		fds[i] = client_from(r, 2 + i / 10, get, strlen(get));
+		r->kept = NULL;
+		while (!r->kept)
+			ev_run(r->loop, EVRUN_ONCE);
+		kept[i] = r->kept;
+	}
+	r->keep = false;
+	assert_memory_equal(ask(r, get), "HTTP/1.1 200", 12);
+	for (unsigned int i = 0; i < ARRAY_SIZE(fds); i++) {
+		metrics_http_answer(kept[i], NULL, 0);
+		close(fds[i]);
+	}
+}
+
+/* there is a time for the whole of it: for a request that is always about to be whole, as for one byte and silence */
+static void test_whole_time(void **state)
+{
+	struct rig *r = *state;
+	int busy = client(r, NEVER_WHOLE, strlen(NEVER_WHOLE)), silent = client(r, "G", 1);
+
+	for (unsigned int i = 0; dribble(busy); i++) {
+		assert_true(i < 10000); /* when its bytes have filled its memory it would end anyway */
+		ev_run(r->loop, EVRUN_NOWAIT);
+		usleep(1000);
+	}
+	hear(r, silent, NULL);
+	assert_int_equal(r->asks, 0);
+	close(busy);
+	close(silent);
+}
+
 /* answered later; by then the client may have gone, or the server itself */
 static void test_later(void **state)
 {
@@ -315,7 +419,7 @@ static void test_later(void **state)
 	while (!r->kept)
 		ev_run(r->loop, EVRUN_ONCE);
 	/* its place is taken, and it says so */
-	assert_null(metrics_http_new(r->loop, &at, on_ask, r, &err));
+	assert_null(metrics_http_new(r->loop, &at, r->whole_ms, on_ask, r, &err));
 	assert_non_null(strstr(err.text, endpoint_fmt(&at).s));
 	metrics_http_free(r->http);
 	r->http = NULL;
@@ -333,6 +437,9 @@ int main(void)
 		RIG_TEST(test_requests),
 		RIG_TEST(test_garbage),
 		RIG_TEST(test_many),
+		RIG_TEST(test_dribblers),
+		RIG_TEST(test_silent_askers),
+		cmocka_unit_test_setup_teardown(test_whole_time, setup_brief, teardown),
 		RIG_TEST(test_later),
 	};
 
