@@ -418,6 +418,7 @@ dest() {
 	spawn a ip netns exec "$NS" setpriv --reuid 33 --regid 33 --clear-groups sleep 1000
 	PID=$SPAWNED
 	wait_for 10 grep -q '^Uid:.33' "/proc/$PID/status"
+	wait_for 10 grep -qx sleep "/proc/$PID/comm"
 	_run scantool refuse "$PID"
 	if capsh --has-p=cap_sys_resource 2>/dev/null; then
 		assert_eq "$(codes refuse)" ""
@@ -469,9 +470,7 @@ dest() {
 
 @test "destination: a missing program, a wrong size, a wrong mode, another build are told by name" {
 	cp "$BUILD/bin/situation" "$DIR/prog"
-	spawn a ip netns exec "$NS" "$DIR/prog" open "$DIR/data"
 	echo hello >"$DIR/data"
-	finish a KILL || true
 	spawn a ip netns exec "$NS" "$DIR/prog" open "$DIR/data"
 	wait_for 10 is_ready a
 	PID=$SPAWNED
@@ -670,7 +669,7 @@ locked() { ! flock -n "$DIR/l" true; }
 
 # ---- names of UNIX sockets -----------------------------------------------------------------------------------------------
 
-greets() { spawn "c$RANDOM" bash -c "exec situation unix-client $1"; wait_for 5 grep -q ready "$DIR"/c*.out; rm -f "$DIR"/c*.out; }
+greets() { spawn greeter situation unix-client "$1"; wait_for 5 is_ready greeter; finish greeter KILL; }
 
 @test "UNIX name: aside, back, over a copy's, again after a crash; the listener answers" {
 	start a unix-server "$DIR/s"
