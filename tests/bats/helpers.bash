@@ -152,6 +152,7 @@ spawn() {
 	elif declare -F "$1" >/dev/null; then
 		set -- bash -c "$(declare -f "$1"); $(printf '%q ' "$@")"
 	fi
+	: >"$BATS_TEST_TMPDIR/$name.out" # there, and empty, at once: what an earlier one of that name said is not this one's
 	setsid "$@" </dev/null >"$BATS_TEST_TMPDIR/$name.out" 2>"$BATS_TEST_TMPDIR/$name.err" 3>&- &
 	SPAWNED=$!
 	local start=""
