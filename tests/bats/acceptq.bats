@@ -100,7 +100,8 @@ to_other() {
 	to_other --standin-after 0 --hold-freeze 3000
 	touch "$BATS_TEST_TMPDIR/stop" "$GO"
 	served new
-	assert_le "$(json .slowest_ms)" 1500 "the slowest connect() in $output"
+	# a SYN may have been lost at either end of the freeze and come again a second later, but not when it was over
+	assert_le "$(json .slowest_ms)" 2500 "the slowest connect() in $output"
 }
 
 @test "acceptq: connections made during a freeze that comes to nothing are the source's" {
