@@ -183,6 +183,9 @@ flow_end() {
 	local before
 	flow
 	before=$(lost)
+	# a packet waits for three seconds; the question that was not heard is to be repeated soon after the link is whole, not twice as
+	# late each time
+	run_ok on n3 sysctl -qw net.ipv4.tcp_thin_linear_timeouts=1
 	# from here on n3 hears nothing of the directory, neither news nor answers; and it sends nothing that could
 	# be answered with a correction
 	run_ok lab cut n3 n4
@@ -270,7 +273,7 @@ forge() {
 	workload n2 two 192.168.5.3
 	workload n4 four 192.168.5.4
 	listen9 n2 two heard
-	run_ok on n2 ip netns exec two ping -c 1 -W 5 $FAR
+	wait_for 10 on n2 ip netns exec two ping -c 1 -W 5 $FAR
 	local line before
 	while read -r line; do
 		set -- $line
