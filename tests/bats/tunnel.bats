@@ -337,7 +337,7 @@ refused_at_once() {
 	tell 2 "local 192.168.5.20 3"
 	tell 1 "remote 192.168.5.20 3 10.9.0.2"
 	before=$(stat 2 .held)
-	spawn ping ip netns exec "$(i 1)" ping -c 1 -W 5 192.168.5.20
+	spawn ping ip netns exec "$(i 1)" ping -c 1 -W 20 192.168.5.20
 	held_again() { [ "$(stat 2 .held)" -gt "$before" ]; }
 	wait_for 5 held_again
 	ip -n "$(i 2)" route add 192.168.5.20/32 dev ve-w
@@ -355,7 +355,7 @@ refused_at_once() {
 	tell 3 "remote 192.168.5.9 2 10.9.0.2"
 	# in a fabric 192.168.5.2 would be a workload's, here it is the kernel's own: let it come in from outside
 	in_i 2 sysctl -qw net.ipv4.conf.overlay0.accept_local=1 net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.overlay0.rp_filter=0
-	for n in 1 2 3; do spawn ping$n ip netns exec "$(i $n)" ping -c 1 -W 5 192.168.5.9; done
+	for n in 1 2 3; do spawn ping$n ip netns exec "$(i $n)" ping -c 1 -W 20 192.168.5.9; done
 	# 1's and 3's came straight, 2's own by way of 3
 	three_held() { [ "$(stat 2 .held_now)" = 3 ]; }
 	wait_for 5 three_held
