@@ -119,7 +119,6 @@ static int read_lists(struct crl *crl, FILE *f, STACK_OF(X509) *cas, const char 
 	}
 	/* the end of the file is "no start line"; anything else is something half written */
 	ret = ERR_GET_REASON(ERR_peek_last_error()) == PEM_R_NO_START_LINE ? 0 : -EINVAL;
-	ERR_clear_error();
 	if (ret || !sk_X509_CRL_num(crl->lists))
 		return oerr_set(err, -EINVAL, "%s: not a certificate revocation list, or a damaged one", path);
 	return 0;
@@ -158,6 +157,7 @@ struct crl *crl_load(const char *path, const char *ca, struct oerr *err)
 	ret = crl->lists ? read_lists(crl, f, cas, path, ca, err) :
 			   oerr_set(err, -ENOMEM, "%s: out of memory", path);
 	sk_X509_pop_free(cas, X509_free);
+	ERR_clear_error();		/* whoever asks OpenSSL next why it failed must not read of this */
 	if (!ret)
 		return crl;
 	crl_free(crl);
