@@ -26,18 +26,23 @@
  *              (fabric_mac_of_vip()), the neighbours permanent. So a workload keeps its MAC when it moves,
  *              too.
  *   Workloads  slot s has the tables T = 20000+2s, "capture", and D = 20001+2s, "direct" (VIP/32
- *              dev ve-NAME), and the rules
+ *              dev ve-NAME), and at times rules
  *                1000  iif hold-NAME to VIP  lookup D   what the stand-in injects reaches the
  *                                                       workload, never the stand-in again
- *                1100  to VIP                lookup T   only while active
- *                1200  iif ve-NAME           lookup T
- *              T is empty in ordinary times, so traffic falls through to main. Capture: `default
- *              dev hold-NAME` in T. Fence: `blackhole default metric 1000` in T, under the capture:
- *              found when the capture's device dies. Mute (not active): `blackhole default metric
- *              2000` in T, so that a copy that must not be heard is not, with or without a capture.
- *              Activate: unmute, rules 1100, /32 routes; in this order the capture catches what
- *              comes from the first packet on. Deactivate: the reverse. A workload counts as active
- *              when all its /32 routes are in main: the last step of one, the first of the other.
+ *                1100  to VIP                lookup T   } while captured or fenced
+ *                1200  iif ve-NAME           lookup T   }
+ *                1300  iif ve-NAME           lookup T   while mute
+ *              In ordinary times it has no rule, and T is empty: the kernel goes through all rules for every packet, whosever
+ *              they are. Capture: the rules 1000 to 1200, then `default dev hold-NAME` in T. Fence: the same rules, then
+ *              `blackhole default metric 1000` in T, under the capture: found when the capture's device dies. Mute (not
+ *              active): the rule 1300, `blackhole default metric 2000` in T, so that a copy that must not be heard is not,
+ *              with or without a capture, and `throw VIP/32` in T: what is sent to VIP is meant for another node's, and no
+ *              capture's business. Activate: unmute, then the /32 routes; in this order the capture catches what comes from the
+ *              first packet on. Deactivate: the reverse. A workload counts as active when all its /32 routes are in main: the
+ *              last step of one, the first of the other.
+ *   Owners     rules 1000 to 1200, capture and fence are tunstack's, all else is overlayd's. Neither looks at what the other
+ *              has, and each step is one request, so that it does not matter how theirs interleave: what is captured stays
+ *              captured whatever overlayd does meanwhile, and the reverse.
  *   Sources    what comes through a ve-* is taken only from that workload's own vIPs: rp_filter is 1 (strict) on
  *              these and 0 everywhere else. The kernel looks up the way back as if the answer came in by the device the
  *              packet goes out by. Out by overlay0, ms0-fab or another ve-*: T is empty, and main says ve-NAME.
@@ -56,7 +61,7 @@
  *              fabric_workload_ensure() and removed by fabric_purge().
  *   Files      the node is here; fabric_workload.c: workloads; fabric_capture.c: tunstack's side; fabric_overlap.c: what the host
  *              has already; fabric_steps.c: what they build with.
- *   Guarded by tests/unit/test_fabric.c, tests/bats/fabric.bats
+ *   Guarded by tests/unit/test_fabric.c, tests/unit/test_fabric_rules.c, tests/bats/fabric.bats
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -79,12 +79,13 @@ int fabric_workload_remove(struct fabric *f, const char *name, struct oerr *err)
 int fabric_workload_mtu(struct fabric *f, const char *name, unsigned int mtu, struct oerr *err);
 int fabric_list(struct fabric *f, struct fabric_workload **workloads, size_t *n, struct oerr *err);
 
-/* tunstack's side: one request each; -errno, and netlink_error(h) for the words */
+/* tunstack's side; -errno, and netlink_error(h) for the words; of @w, @w->mute is not looked at */
 int fabric_hold_setup(struct nlh *h, const char *ifname, unsigned int mtu, int *ifindex);
-int fabric_capture_set(struct nlh *h, unsigned int slot, int hold_ifindex);
-int fabric_capture_clear(struct nlh *h, unsigned int slot, int hold_ifindex);
-int fabric_fence_set(struct nlh *h, unsigned int slot);
-int fabric_fence_clear(struct nlh *h, unsigned int slot);
+int fabric_capture_set(struct nlh *h, const struct fabric_workload *w, int hold_ifindex);
+int fabric_capture_clear(struct nlh *h, const struct fabric_workload *w, int hold_ifindex);
+int fabric_fence_set(struct nlh *h, const struct fabric_workload *w);
+int fabric_fence_clear(struct nlh *h, const struct fabric_workload *w);
+int fabric_capture_end(struct nlh *h, const struct fabric_workload *w);
 
 /* pure; used by tunstack and tests as well */
 #define FABRIC_VETH_PREFIX "ve-"

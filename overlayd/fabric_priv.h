@@ -43,6 +43,9 @@ struct netlink_route fabric_route_blackhole(unsigned int slot, uint32_t metric);
 /* fabric_overlap.c */
 int fabric_overlap_check_host(struct fabric *f, const struct fabric_cfg *cfg, struct oerr *err);
 
+/* fabric_capture.c */
+struct netlink_rule fabric_rule_from(const struct fabric_workload *w, uint32_t pref);
+
 /* fabric_workload.c */
 int fabric_list_in(struct nlh *fab, struct fabric_workload **workloads, size_t *n, struct oerr *err);
 int fabric_workload_remove_in(struct nlh *fab, const char *name, struct oerr *err);

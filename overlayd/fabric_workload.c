@@ -18,9 +18,7 @@
 
 #define WORKLOAD_IF "eth0"
 #define ALIAS_MARK "overlayd "
-#define PREF_HOLD 1000
-#define PREF_TO 1100
-#define PREF_FROM 1200
+#define PREF_MUTE 1300
 
 static void alias_write(char alias[NETLINK_ALIAS_MAX], const struct fabric_workload *w)
 {
@@ -177,31 +175,6 @@ static int conflicts_check(struct fabric *f, const struct fabric_workload *w, st
 	return rc;
 }
 
-static struct netlink_rule rule_hold(const struct fabric_workload *w, vip_t vip)
-{
-	struct netlink_rule r = { .pref = PREF_HOLD,
-				  .table = fabric_table_direct(w->slot),
-				  .to = fabric_host_prefix(vip) };
-
-	fabric_ifname(r.iif, FABRIC_HOLD_PREFIX, w->name);
-	return r;
-}
-
-static struct netlink_rule rule_to(const struct fabric_workload *w, vip_t vip)
-{
-	return (struct netlink_rule){ .pref = PREF_TO,
-				      .table = fabric_table_capture(w->slot),
-				      .to = fabric_host_prefix(vip) };
-}
-
-static struct netlink_rule rule_from(const struct fabric_workload *w)
-{
-	struct netlink_rule r = { .pref = PREF_FROM, .table = fabric_table_capture(w->slot) };
-
-	fabric_ifname(r.iif, FABRIC_VETH_PREFIX, w->name);
-	return r;
-}
-
 static int rule_ensure(struct nlh *h, struct netlink_rule r, struct oerr *err)
 {
 	int rc = netlink_rule_ensure(h, &r);
@@ -216,20 +189,20 @@ static int rule_remove(struct nlh *h, struct netlink_rule r, struct oerr *err)
 	return fabric_result(err, rc, h, "remove rule %u for table %u", r.pref, r.table);
 }
 
-/* which slot a workload has: by its veth's alias, or without one by its rules; 0 = none */
+/* which slot a workload has: by its veth's alias, or without one by a rule that looks up its table T: whoever is captured, fenced
+ * or mute has one; 0 = none
+ */
 static unsigned int slot_find(const struct netlink_link *ve, const struct netlink_rule *rules,
 			      size_t n, const char *name)
 {
 	struct fabric_workload w;
-	struct netlink_rule from;
+	char ifname[IFNAMSIZ];
 
 	if (ve && alias_read(ve->alias, &w) && !strcmp(w.name, name))
 		return w.slot;
-	snprintf(w.name, sizeof(w.name), "%s", name);
-	w.slot = 0;
-	from = rule_from(&w);
+	fabric_ifname(ifname, FABRIC_VETH_PREFIX, name);
 	for (size_t i = 0; i < n; i++)
-		if (rules[i].pref == PREF_FROM && !strcmp(rules[i].iif, from.iif))
+		if (!strcmp(rules[i].iif, ifname))
 			return (rules[i].table - fabric_table_capture(0)) / 2;
 	return 0;
 }
@@ -357,9 +330,8 @@ static int outside_ensure(struct fabric *f, const struct fabric_workload *w,
 
 		rc = fabric_neigh_ensure(f->fab, ve, w->vips[i], mac.b, err);
 		rc = rc ? rc : fabric_route_ensure(f->fab, &direct, err);
-		rc = rc ? rc : rule_ensure(f->fab, rule_hold(w, w->vips[i]), err);
 	}
-	return rc ? rc : rule_ensure(f->fab, rule_from(w), err);
+	return rc;
 }
 
 static int ve_get(struct fabric *f, const char *name, struct netlink_link *ve, struct oerr *err)
@@ -370,23 +342,54 @@ static int ve_get(struct fabric *f, const char *name, struct netlink_link *ve, s
 	return fabric_link_get(f->fab, ifname, ve, err);
 }
 
+/* what is said to a mute one passes its table T by, captured or not: it is meant for the one elsewhere */
+static struct netlink_route route_past(const struct fabric_workload *w, vip_t vip)
+{
+	return (struct netlink_route){ .table = fabric_table_capture(w->slot),
+				       .dst = fabric_host_prefix(vip),
+				       .type = RTN_THROW };
+}
+
+static int mute_ensure(struct nlh *fab, const struct fabric_workload *w, struct oerr *err)
+{
+	struct netlink_route mute = fabric_route_blackhole(w->slot, FABRIC_METRIC_MUTE);
+	int rc = rule_ensure(fab, fabric_rule_from(w, PREF_MUTE), err);
+
+	for (size_t i = 0; !rc && i < w->nvips; i++) {
+		struct netlink_route past = route_past(w, w->vips[i]);
+
+		rc = fabric_route_ensure(fab, &past, err);
+	}
+	return rc ? rc : fabric_route_ensure(fab, &mute, err);
+}
+
+static int mute_remove(struct nlh *fab, const struct fabric_workload *w, struct oerr *err)
+{
+	struct netlink_route mute = fabric_route_blackhole(w->slot, FABRIC_METRIC_MUTE);
+	int rc = fabric_route_remove(fab, &mute, err);
+
+	for (size_t i = 0; !rc && i < w->nvips; i++) {
+		struct netlink_route past = route_past(w, w->vips[i]);
+
+		rc = fabric_route_remove(fab, &past, err);
+	}
+	return rc ? rc : rule_remove(fab, fabric_rule_from(w, PREF_MUTE), err);
+}
+
 /**
  * fabric_workload_activate() - traffic for the workload's vIPs goes to it, or to its capture
  *
  * Of what exists; @w->mute is not looked at. Does not touch capture and fence. While a capture is
- * in place not one packet passes it by: the rules come before the routes.
+ * in place not one packet passes it by: it is in their way before the routes come.
  *
  * Return: 0, also when it is active, or -errno.
  */
 int fabric_workload_activate(struct fabric *f, const struct fabric_workload *w, struct oerr *err)
 {
-	struct netlink_route mute = fabric_route_blackhole(w->slot, FABRIC_METRIC_MUTE);
 	struct netlink_link ve;
 	int rc = ve_get(f, w->name, &ve, err);
 
-	rc = rc ? rc : fabric_route_remove(f->fab, &mute, err);
-	for (size_t i = 0; !rc && i < w->nvips; i++)
-		rc = rule_ensure(f->fab, rule_to(w, w->vips[i]), err);
+	rc = rc ? rc : mute_remove(f->fab, w, err);
 	for (size_t i = 0; !rc && i < w->nvips; i++) {
 		struct netlink_route r = { .dst = fabric_host_prefix(w->vips[i]), .ifindex = ve.ifindex };
 
@@ -404,7 +407,6 @@ int fabric_workload_activate(struct fabric *f, const struct fabric_workload *w, 
  */
 int fabric_workload_deactivate(struct fabric *f, const struct fabric_workload *w, struct oerr *err)
 {
-	struct netlink_route mute = fabric_route_blackhole(w->slot, FABRIC_METRIC_MUTE);
 	struct netlink_link ve;
 	int rc = ve_get(f, w->name, &ve, err);
 
@@ -413,9 +415,7 @@ int fabric_workload_deactivate(struct fabric *f, const struct fabric_workload *w
 
 		rc = fabric_route_remove(f->fab, &r, err);
 	}
-	for (size_t i = 0; !rc && i < w->nvips; i++)
-		rc = rule_remove(f->fab, rule_to(w, w->vips[i]), err);
-	return rc ? rc : fabric_route_ensure(f->fab, &mute, err);
+	return rc ? rc : mute_ensure(f->fab, w, err);
 }
 
 /**

@@ -4,18 +4,18 @@
  * Theory of operation
  *   Purpose    one netlink change takes all of a workload's traffic, both directions, into a TUN of
  *              our own; what is read there is held; a release gives it back in order and ends with
- *              the route deleted.
+ *              the route deleted, and then the rules that lead to it (fabric_capture.c).
  *   Echo       while captured, a ping to a vIP is answered here (echo.c): nobody waits for a freeze
  *              to know that a host is there. Fragments and pings with IP options are held.
  *   Stand-in   while it answers (standin.c), ingress is shown to it before it is held; what was held
  *              by then is shown to it first, oldest first. Packets it does not want are held as ever,
  *              in order. What the workload's kernel sends is held, but for what it had said when the
  *              images were taken: that goes out when the stand-in begins.
- *   Not here   the queue (hold.c), the standing policy rules (fabric.c), who asks (server.c), the
- *              event loop.
+ *   Not here   the queue (hold.c), what rules and routes a capture is (fabric_capture.c), who asks
+ *              (server.c), the event loop.
  *   Storage    one struct capture, owned by the server. The TUN is not persistent: if this process
  *              dies the route goes with the device, and behind a fence the blackhole is what
- *              remains.
+ *              remains. Rules remain without meaning; the next one's capture_open() removes them.
  *   States     OPEN (nothing comes; what does come after a release is a straggler and is passed on
  *              at once) -> CAPTURED -> OPEN. Fenced is independent of both.
  *   Order      Capture: the route first, then everything read is held. Release: held packets are
@@ -66,6 +66,7 @@
 
 struct capture {
 	struct capture_cfg cfg;		/* name points into @name */
+	struct fabric_workload workload; /* the same, for the fabric */
 	char name[FABRIC_NAME_MAX + 1];
 	char ifname[IFNAMSIZ];
 	struct nlh *nlh;
@@ -116,6 +117,13 @@ static int hold_device_open(struct capture *cap, struct oerr *err)
 	return r ? oerr_set(err, r, "%s: %s", cap->ifname, netlink_error(cap->nlh)) : 0;
 }
 
+/* no capture, no fence: no rules */
+static void rules_end(struct capture *cap)
+{
+	if (fabric_capture_end(cap->nlh, &cap->workload))
+		log_warn("capture", "%s: the rules of its capture stay: %s", cap->name, netlink_error(cap->nlh));
+}
+
 static void standin_output_cb(const uint8_t *packet, size_t len, void *arg);
 
 static struct standin *capture_make_standin(struct capture *cap)
@@ -144,6 +152,10 @@ int capture_open(const struct capture_cfg *cfg, struct capture **cap, struct oer
 	c->cfg = *cfg;
 	snprintf(c->name, sizeof(c->name), "%s", cfg->name);
 	c->cfg.name = c->name;
+	snprintf(c->workload.name, sizeof(c->workload.name), "%s", cfg->name);
+	c->workload.slot = cfg->slot;
+	c->workload.nvips = cfg->n_vips;
+	memcpy(c->workload.vips, cfg->vips, sizeof(c->workload.vips));
 	c->tun = -1;
 	c->hold = hold_new(cfg->hold_limit_bytes);
 	c->standin = capture_make_standin(c);
@@ -152,6 +164,7 @@ int capture_open(const struct capture_cfg *cfg, struct capture **cap, struct oer
 		capture_close(c);
 		return r;
 	}
+	rules_end(c);
 	*cap = c;
 	return 0;
 }
@@ -399,7 +412,7 @@ int capture_set(struct capture *cap, uint64_t now_us, struct oerr *err)
 
 	if (cap->captured)
 		return 0;
-	r = fabric_capture_set(cap->nlh, cap->cfg.slot, cap->ifindex);
+	r = fabric_capture_set(cap->nlh, &cap->workload, cap->ifindex);
 	if (r)
 		return oerr_set(err, r, "capture of %s: %s", cap->name, netlink_error(cap->nlh));
 	cap->captured = true;
@@ -554,7 +567,7 @@ int capture_release(struct capture *cap, bool drop_egress, struct oerr *err)
 		forget_egress(cap, start);
 	catch_up(cap);
 	in_time = inject_all(cap, before.last_seq, start + RELEASE_MAX_US);
-	r = fabric_capture_clear(cap->nlh, cap->cfg.slot, cap->ifindex);
+	r = fabric_capture_clear(cap->nlh, &cap->workload, cap->ifindex);
 	if (r)
 		return oerr_set(err, r, "release of %s: %s", cap->name, netlink_error(cap->nlh));
 	if (!in_time)
@@ -571,19 +584,22 @@ int capture_release(struct capture *cap, bool drop_egress, struct oerr *err)
 		 cap->name, (unsigned long long)(after.removed_packets - before.removed_packets),
 		 (unsigned long long)(monotime_us() - start), (unsigned long long)cap->lasted_us,
 		 (unsigned long long)after.longest_wait_us, (unsigned long long)after.dropped_packets);
+	rules_end(cap);
 	return 0;
 }
 
 /** capture_fence() - blackhole behind the capture, on or off; repeatable; Return: 0 or -errno */
 int capture_fence(struct capture *cap, bool on, struct oerr *err)
 {
-	int r = (on ? fabric_fence_set : fabric_fence_clear)(cap->nlh, cap->cfg.slot);
+	int r = (on ? fabric_fence_set : fabric_fence_clear)(cap->nlh, &cap->workload);
 
 	if (r)
 		return oerr_set(err, r, "fence of %s: %s", cap->name, netlink_error(cap->nlh));
 	if (cap->fenced != on)
 		log_info("capture", "%s: %s", cap->name, on ? "fenced" : "unfenced");
 	cap->fenced = on;
+	if (!on && !cap->captured)
+		rules_end(cap);
 	return 0;
 }
 

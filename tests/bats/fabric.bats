@@ -235,6 +235,40 @@ refused_is() { [ "$(refused)" -eq "$1" ]; }
 	assert_match "$output" "app 1 192.168.5.2 mute"
 }
 
+ours() { fab rule | grep -vE '^(0|32766|32767):' | tr -s '\t ' '  '; }
+hold() { # COMMAND, of app's
+	echo "$1" | in_node tee /run/hold >/dev/null
+	wait_for 10 grep -q "^ok $1 0 " "$BATS_TEST_TMPDIR/hold.out"
+}
+
+@test "fabric: only a captured, fenced or mute workload has rules, which cost every packet" {
+	local slot
+	for slot in {11..20}; do
+		run_ok tool ensure "w$slot" "$slot" "192.168.5.$slot"
+	done
+	two_workloads
+	assert_eq "$(ours)" "" "rules of those that are at work"
+	in_node mkfifo /run/hold
+	# shellcheck disable=SC2086
+	spawn hold nsenter -t "$NODE" -n -m -- sh -c "exec $FABRICTOOL hold w15 15 192.168.5.15 <>/run/hold"
+	wait_for 10 grep -qx ready "$BATS_TEST_TMPDIR/hold.out"
+	hold capture
+	local its="1000: from all to 192.168.5.15 iif hold-w15 lookup 20031
+1100: from all to 192.168.5.15 lookup 20030
+1200: from all iif ve-w15 lookup 20030"
+	assert_eq "$(ours)" "$its" "rules of one that is captured"
+	run_ok tool ensure w15 15 192.168.5.15
+	hold fence
+	hold release
+	assert_eq "$(ours)" "$its" "rules of one that is fenced"
+	hold unfence
+	assert_eq "$(ours)" "" "rules after a release"
+	run_ok tool deactivate w16 16 192.168.5.16
+	assert_eq "$(ours)" "1300: from all iif ve-w16 lookup 20032" "rules of one that is mute"
+	run_ok tool activate w16 16 192.168.5.16
+	assert_eq "$(ours)" "" "rules of one that came to life"
+}
+
 @test "fabric: everything twice leaves the same" {
 	two_workloads
 	run_ok tool mute third 3 192.168.6.3
@@ -377,7 +411,7 @@ db 2 192.168.5.7 active"
 	two_workloads
 	in_node mkfifo /run/hold
 	# shellcheck disable=SC2086
-	spawn hold nsenter -t "$NODE" -n -m -- sh -c "exec $FABRICTOOL hold app 1 <>/run/hold"
+	spawn hold nsenter -t "$NODE" -n -m -- sh -c "exec $FABRICTOOL hold app 1 192.168.5.2,192.168.6.2 <>/run/hold"
 	in_node sh -c 'echo capture >/run/hold; echo fence >/run/hold'
 	wait_for 10 grep -q "ok fence 0" "$BATS_TEST_TMPDIR/hold.out"
 	in_node ip netns del app

@@ -24,6 +24,7 @@ import time
 
 TOOL = os.environ["FABRICTOOL"].split()
 APP = "192.168.5.2"
+VIPS = APP + ",192.168.6.2"
 QUIET = 0.3     # seconds in which nothing may arrive: seven retransmissions at rto_min 40 ms
 CLONE_NEWNET = 0x40000000
 libc = ctypes.CDLL(None, use_errno=True)
@@ -95,7 +96,7 @@ class Hold:
     """fabrictool as app's tunstack"""
 
     def __init__(self):
-        self.p = subprocess.Popen(TOOL + ["hold", "app", "1"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.p = subprocess.Popen(TOOL + ["hold", "app", "1", VIPS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.pkts, self.answers, self.cond = [], [], threading.Condition()
         check(self.p.stdout.readline() == "ready\n", "hold does not start")
         threading.Thread(target=self.read, daemon=True).start()
@@ -237,6 +238,11 @@ def cmd_mute():
     n.sendto(b"held", db.getsockname())
     h.await_pkt(APP, "192.168.5.7")
     nothing_arrives([db], QUIET, "the mute copy was heard")
+    # what is said to it is no business of its capture's
+    c = sock("db")
+    c.connect((APP, 7000))
+    a, _ = far.accept()
+    ping_pong(a, c, "the far one still answers")
     # the commit, as a destination does it: active under the capture, then released
     tool("activate", "app", "1", APP)
     c = sock("db")

@@ -13,7 +13,7 @@
  *     pids NAME                       netns_pids()
  *     bridge NETNS                    be the rest of the cluster: overlay0 <-> a TUN "far0" made in
  *                                     NETNS, until stdin ends
- *     hold NAME SLOT                  be the workload's tunstack; commands on stdin:
+ *     hold NAME SLOT VIPS             be the workload's tunstack; commands on stdin:
  *                                     capture release fence unfence replay,
  *                                     each answered "ok COMMAND RC MICROSECONDS"
  *
@@ -47,7 +47,7 @@ struct packet {
 struct hold {
 	struct nlh *h;
 	int tun, ifindex;
-	unsigned int slot;
+	struct fabric_workload w;
 	struct packet held[HELD_MAX];
 	size_t nheld;
 };
@@ -182,17 +182,19 @@ static int hold_replay(struct hold *o)
 
 static int hold_command(struct hold *o, const char *cmd)
 {
+	int rc = -EINVAL;
+
 	if (!strcmp(cmd, "capture"))
-		return fabric_capture_set(o->h, o->slot, o->ifindex);
-	if (!strcmp(cmd, "release"))
-		return fabric_capture_clear(o->h, o->slot, o->ifindex);
+		return fabric_capture_set(o->h, &o->w, o->ifindex);
 	if (!strcmp(cmd, "fence"))
-		return fabric_fence_set(o->h, o->slot);
-	if (!strcmp(cmd, "unfence"))
-		return fabric_fence_clear(o->h, o->slot);
+		return fabric_fence_set(o->h, &o->w);
 	if (!strcmp(cmd, "replay"))
 		return hold_replay(o);
-	return -EINVAL;
+	if (!strcmp(cmd, "release"))
+		rc = fabric_capture_clear(o->h, &o->w, o->ifindex);
+	else if (!strcmp(cmd, "unfence"))
+		rc = fabric_fence_clear(o->h, &o->w);
+	return rc ? rc : fabric_capture_end(o->h, &o->w);
 }
 
 static void hold_loop(struct hold *o)
@@ -219,20 +221,19 @@ static void hold_loop(struct hold *o)
 	hold_replay(o);
 }
 
-static int hold(struct fabric *f, const char *name, const char *slot_arg)
+static int hold(struct fabric *f, char **argv)
 {
 	struct hold *o = xcalloc(1, sizeof(*o));
 	struct oerr err = { 0 };
 	char ifname[IFNAMSIZ];
-	uint64_t slot;
 	int saved, rc;
 
-	fabric_ifname(ifname, FABRIC_HOLD_PREFIX, name);
-	if (util_parse_u64(slot_arg, 1, FABRIC_SLOT_MAX, &slot) ||
-	    netns_enter(fabric_netns(f), &saved))
+	if (workload_args(argv, &o->w) || netns_enter(fabric_netns(f), &saved)) {
+		free(o);
 		return usage();
+	}
+	fabric_ifname(ifname, FABRIC_HOLD_PREFIX, o->w.name);
 	setvbuf(stdin, NULL, _IONBF, 0);	/* poll() must see every line */
-	o->slot = (unsigned int)slot;
 	o->h = netlink_open(-1, &err);
 	o->tun = o->h ? tun_open(ifname, 0, &err) : -1;
 	rc = o->tun < 0 ? err.code : fabric_hold_setup(o->h, ifname, cfg.mtu, &o->ifindex);
@@ -326,8 +327,8 @@ static int command(struct fabric *f, int argc, char **argv)
 		return pids(argv[1]);
 	if (!strcmp(argv[0], "bridge") && argc == 2)
 		return bridge(f, argv[1]);
-	if (!strcmp(argv[0], "hold") && argc == 3)
-		return hold(f, argv[1], argv[2]);
+	if (!strcmp(argv[0], "hold") && argc == 4)
+		return hold(f, argv + 1);
 	return argc == 4 ? workload(f, argv) : usage();
 }
 

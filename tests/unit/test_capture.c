@@ -36,9 +36,9 @@ static struct {
 	unsigned int n_rx, next_rx;
 	uint32_t tx[MAX];	/* marks of packets written */
 	unsigned int n_tx;
-	bool route, fence;
+	bool route, fence, rules;
 	bool answer;		/* each packet written is answered with one of mark + 1000 */
-	int fail_clear, fail_write;
+	int fail_clear, fail_end, fail_write;
 	unsigned int n_rx_at_clear;	/* packets that come while the route is being deleted */
 	uint8_t ping[64];		/* what the mark PING stands for */
 	size_t ping_len;
@@ -228,19 +228,22 @@ int fabric_hold_setup(struct nlh *h, const char *ifname, unsigned int mtu, int *
 	return 0;
 }
 
-int fabric_capture_set(struct nlh *h, unsigned int slot, int hold_ifindex)
+int fabric_capture_set(struct nlh *h, const struct fabric_workload *w, int hold_ifindex)
 {
 	(void)h;
-	assert_int_equal(slot, 3);
+	assert_string_equal(w->name, "app");
+	assert_int_equal(w->slot, 3);
+	assert_int_equal(w->nvips, 1);
+	assert_int_equal(w->vips[0], VIP);
 	assert_int_equal(hold_ifindex, 7);
-	net.route = true;
+	net.rules = net.route = true;
 	return 0;
 }
 
-int fabric_capture_clear(struct nlh *h, unsigned int slot, int hold_ifindex)
+int fabric_capture_clear(struct nlh *h, const struct fabric_workload *w, int hold_ifindex)
 {
 	(void)h;
-	(void)slot;
+	(void)w;
 	(void)hold_ifindex;
 	if (net.fail_clear)
 		return net.fail_clear;
@@ -250,32 +253,48 @@ int fabric_capture_clear(struct nlh *h, unsigned int slot, int hold_ifindex)
 	return 0;
 }
 
-int fabric_fence_set(struct nlh *h, unsigned int slot)
+int fabric_fence_set(struct nlh *h, const struct fabric_workload *w)
 {
 	(void)h;
-	(void)slot;
-	net.fence = true;
+	(void)w;
+	net.rules = net.fence = true;
 	return 0;
 }
 
-int fabric_fence_clear(struct nlh *h, unsigned int slot)
+int fabric_fence_clear(struct nlh *h, const struct fabric_workload *w)
 {
 	(void)h;
-	(void)slot;
+	(void)w;
 	net.fence = false;
+	return 0;
+}
+
+int fabric_capture_end(struct nlh *h, const struct fabric_workload *w)
+{
+	(void)h;
+	(void)w;
+	if (net.fail_end)
+		return net.fail_end;
+	net.rules &= net.route || net.fence;
 	return 0;
 }
 
 /* ---- tests ---- */
 
-static struct capture *start(void)
+/* what @net says is what an earlier process left */
+static struct capture *start_again(void)
 {
 	const struct capture_cfg cfg = { .name = "app", .slot = 3, .vips = { VIP }, .n_vips = 1 };
 	struct capture *cap;
 
-	memset(&net, 0, sizeof(net));
 	assert_int_equal(capture_open(&cfg, &cap, NULL), 0);
 	return cap;
+}
+
+static struct capture *start(void)
+{
+	memset(&net, 0, sizeof(net));
+	return start_again();
 }
 
 static void captured(struct capture *cap)
@@ -430,6 +449,44 @@ static void marks_are(const uint32_t *got, const uint32_t *want)
 	do
 		assert_int_equal(got[n], want[n]);
 	while (want[n++]);
+}
+
+/* rules are there for a capture or a fence, and for nothing else */
+static void test_rules(void **state)
+{
+	struct capture *cap = start();
+
+	(void)state;
+	assert_false(net.rules);
+	captured(cap);
+	assert_int_equal(capture_fence(cap, true, NULL), 0);
+	assert_int_equal(capture_release(cap, false, NULL), 0);
+	assert_true(net.rules && net.fence && !net.route);
+	captured(cap);
+	assert_int_equal(capture_fence(cap, false, NULL), 0);
+	assert_true(net.rules && net.route && !net.fence);
+	assert_int_equal(capture_release(cap, false, NULL), 0);
+	assert_false(net.rules);
+	assert_int_equal(capture_fence(cap, true, NULL), 0);
+	assert_true(net.rules && net.fence);
+	net.fail_end = -ENOBUFS;	/* they can stay a while */
+	assert_int_equal(capture_fence(cap, false, NULL), 0);
+	assert_true(net.rules && !net.fence);
+	capture_close(cap);
+	net.fail_end = 0;
+	cap = start_again();
+	assert_false(net.rules);
+	/* an earlier process died behind its fence */
+	assert_int_equal(capture_fence(cap, true, NULL), 0);
+	capture_close(cap);
+	cap = start_again();
+	assert_true(net.rules && net.fence);
+	captured(cap);
+	assert_int_equal(capture_release(cap, false, NULL), 0);
+	assert_true(net.rules && net.fence);
+	assert_int_equal(capture_fence(cap, false, NULL), 0);
+	assert_false(net.rules);
+	capture_close(cap);
 }
 
 /* imported first; what is not acknowledged comes again, or is released here */
@@ -807,6 +864,7 @@ int main(void)
 		cmocka_unit_test(test_release_drops_egress),
 		cmocka_unit_test(test_stragglers),
 		cmocka_unit_test(test_failures),
+		cmocka_unit_test(test_rules),
 		cmocka_unit_test(test_export),
 		cmocka_unit_test(test_import_refusals),
 		cmocka_unit_test(test_echo_table),
