@@ -17,6 +17,7 @@ teardown() {
 }
 
 fab() { in_node ip -n ovl-fabric "$@"; }
+rules() { fab rule | grep -cvE '^(0|32766|32767):' || true; } # of ours, how many
 
 server_up() { # NODE
 	spawn srv nsenter -t "$1" -n -m -- ip netns exec app "$BUILD/bin/ms-testsrv" --ready /run/srv.ready --udp 192.168.5.2:7 192.168.5.2:80
@@ -59,6 +60,7 @@ heard() { # NODE N
 	assert_le 1 "$(state released)" "packets released"
 	run_ok fab route show table 20002
 	assert_eq "$output" "" "the capture table"
+	assert_eq "$(rules)" 0 "rules"
 	finish cli
 	assert_eq "$status" 0 "$output"
 	assert_eq "$(json .lost)" 0
@@ -232,8 +234,11 @@ print(last)' "$BATS_TEST_TMPDIR/frames"
 	run_ok fab route show table 20002
 	assert_eq "$output" ""
 	run_fail fab link show hold-app
+	assert_eq "$(rules)" 3 "rules without a meaning"
 	finish cli
 	assert_eq "$status" 0 "$output"
+	stack_up
+	assert_eq "$(rules)" 0 "rules once the next one has started"
 }
 
 @test "tunstack: when it is killed while fenced nothing passes, until a new one lifts the fence" {
@@ -246,8 +251,10 @@ print(last)' "$BATS_TEST_TMPDIR/frames"
 	assert_match "$(fab route show table 20002)" "blackhole default"
 	run_rc 1 in_node ip netns exec db bash -c 'timeout 0.4 bash -c "exec 3<>/dev/tcp/192.168.5.2/80" || exit 1'
 	stack_up
+	assert_eq "$(rules)" 3 "rules of the fence"
 	run_ok stack unfence
 	assert_eq "$(state fenced)" 0
+	assert_eq "$(rules)" 0 "rules of no fence"
 	run_ok in_node ip netns exec db timeout 60 bash -c 'exec 3<>/dev/tcp/192.168.5.2/80'
 	finish cli
 	assert_eq "$status" 0 "$output"
