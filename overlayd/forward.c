@@ -65,6 +65,7 @@
 #include "overlayd/forward_priv.h"
 
 #include <errno.h>
+#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -94,6 +95,7 @@ static const char *const drop_names[] = {
 	[FORWARD_DROP_SOURCE] = "source-outside",
 	[FORWARD_DROP_DESTINATION] = "destination-outside",
 	[FORWARD_DROP_ELSEWHERE] = "source-elsewhere",
+	[FORWARD_DROP_NARROWS] = "narrows-other",
 	[FORWARD_DROP_FORWARDER] = "forwarder-unknown",
 	[FORWARD_DROP_UNCONFIRMED] = "source-unconfirmed",
 	[FORWARD_DROP_CLAIMS_FULL] = "source-full",
@@ -621,10 +623,33 @@ static void hold_claim(struct forward *fw, const struct flight *f)
 	forward_verify(fw, claim_vip(f), f->now_us);
 }
 
+/* is @f, of another node, an ICMP "fragmentation needed" about the way to what does not live there?
+ *
+ * Kernels believe these of anybody who quotes an echo's reply, and make all that goes there small for minutes. In the overlay only who
+ * is at the end of a way can know: nodes tell their own workloads, a workload tells what lies behind its own vIPs. One that was
+ * forwarded comes from nobody knows where: whom it matters to is told again. */
+static bool narrows_other(struct forward *fw, const struct flight *f)
+{
+	const struct fib_entry *e;
+	vip_t about;
+	int ret = icmp_frag_needed(f->packet, &f->pkt, &about);
+
+	if (ret <= 0 || f->forwarded)
+		return ret != 0;
+	e = fib_find(fw->fib, about);
+	if (e && e->state == FIB_REMOTE && forward_same_node(fib_hop(fw->fib, e), &f->from))
+		return false;
+	return !source_may(fw->source, about, &f->from, SOURCE_SENDS, f->now_us);
+}
+
 /* ---- where to ---- */
 
 void forward_deliver(struct forward *fw, const struct flight *f)
 {
+	if (f->pkt.proto == IPPROTO_ICMP && !f->from_tun && narrows_other(fw, f)) {
+		forward_count_drop(fw, FORWARD_DROP_NARROWS);
+		return;
+	}
 	clamp_mss(fw, f, forward_path_mtu(fw, &f->from));
 	if (f->waited)
 		inject_packet(&fw->in, f->vnet, f->packet, f->pkt.len);

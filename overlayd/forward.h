@@ -27,6 +27,7 @@ enum forward_drop {
 	FORWARD_DROP_SOURCE,		/* source address in no configured subnet */
 	FORWARD_DROP_DESTINATION,	/* destination address in no configured subnet */
 	FORWARD_DROP_ELSEWHERE,		/* its source does not live at the node that sent it, the directory says */
+	FORWARD_DROP_NARROWS,		/* ICMP "fragmentation needed" about the way to what does not live at the node that sent it */
 	FORWARD_DROP_FORWARDER,		/* FORWARDED by a node that has not had the destination, it says */
 	FORWARD_DROP_UNCONFIRMED,	/* waited for the directory to say either, in vain */
 	FORWARD_DROP_CLAIMS_FULL,	/* bound of packets that wait for that reached */

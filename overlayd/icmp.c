@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-/* icmp.c - the two ICMP errors a node says to its own workloads */
+/* icmp.c - the two ICMP errors a node says to its own workloads, and one that workloads say to each other */
 #include "overlayd/icmp.h"
 
+#include <errno.h>
 #include <netinet/in.h>
 #include <string.h>
 
@@ -70,4 +71,26 @@ size_t icmp_make_error(uint8_t out[ICMP_ERROR_MAX], enum icmp_error what, unsign
 	memcpy(icmp + ICMP_HLEN, packet, quote);
 	offload_csum_put(icmp + 2, icmp, ICMP_HLEN + quote, 0);
 	return len;
+}
+
+/**
+ * icmp_frag_needed() - is @packet, of which @pkt is the form, an ICMP "fragmentation needed"?
+ * @about: set to the destination of the packet that it quotes
+ *
+ * Pieces after the first are not looked at: without it they are nothing.
+ *
+ * Return: 1 it is; 0 it is not; -EBADMSG it is one that nobody makes: in pieces, or without what it should quote.
+ */
+int icmp_frag_needed(const uint8_t *packet, const struct offload_packet *pkt, vip_t *about)
+{
+	const uint8_t *icmp = packet + pkt->ihl, *dst = icmp + ICMP_HLEN + 16;
+
+	if (pkt->proto != IPPROTO_ICMP || (packet[6] & 0x1f) || packet[7])
+		return 0;
+	if (pkt->len < pkt->ihl + 2u || icmp[0] != ICMP_TYPE_UNREACHABLE || icmp[1] != ICMP_CODE_FRAG)
+		return 0;
+	if (pkt->fragment || pkt->len < pkt->ihl + ICMP_HLEN + IP_HLEN)
+		return -EBADMSG;
+	*about = (vip_t)dst[0] << 24 | (vip_t)dst[1] << 16 | (vip_t)dst[2] << 8 | dst[3];
+	return 1;
 }

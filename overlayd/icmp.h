@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* icmp.h - the two ICMP errors a node says to its own workloads; pure */
+/* icmp.h - the two ICMP errors a node says to its own workloads, and one that workloads say to each other; pure */
 #ifndef OVERLAYD_ICMP_H
 #define OVERLAYD_ICMP_H
 
@@ -17,5 +17,6 @@ enum icmp_error {
 
 size_t icmp_make_error(uint8_t out[ICMP_ERROR_MAX], enum icmp_error what, unsigned int mtu,
 		       const uint8_t *packet, const struct offload_packet *pkt);
+int icmp_frag_needed(const uint8_t *packet, const struct offload_packet *pkt, vip_t *about);
 
 #endif

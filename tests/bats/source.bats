@@ -104,6 +104,33 @@ $VIP"
 	wait_for 5 drops_are n2 source-elsewhere $((before + 1))
 }
 
+# says that what a workload sends to a vIP must not be longer than 600 bytes
+narrow() { # NODE WORKLOAD TO-WHOM ABOUT
+	run_ok on "$1" ip netns exec "$2" python3 -c "
+import socket, struct
+def csum(d):
+    s = sum(struct.unpack('!%dH' % (len(d) // 2), d)); s = (s >> 16) + (s & 0xffff); return ~(s + (s >> 16)) & 0xffff
+quoted = struct.pack('!BBHHHBBH4s4s', 0x45, 0, 1400, 1, 0x4000, 64, 1, 0, socket.inet_aton('$3'), socket.inet_aton('$4')) + bytes(8)
+icmp = struct.pack('!BBHHH', 3, 4, 0, 0, 600) + quoted
+socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP).sendto(icmp[:2] + struct.pack('!H', csum(icmp)) + icmp[4:], ('$3', 0))"
+}
+
+@test "source: that the way to a vIP is narrow is believed of the node where it lives, of no other" {
+	workload n2 two 192.168.5.3
+	workload n4 four 192.168.5.4
+	is_narrow() { on n2 ip netns exec two ip route get $VIP | grep -q 'mtu 600'; }
+	run_ok on n2 ip netns exec two ping -c 2 -i 0.05 -W 20 $VIP
+	run_ok on n2 ip netns exec two ping -c 2 -i 0.05 -W 20 192.168.5.4
+	local before
+	before=$(drops n2 narrows-other)
+	narrow n4 four 192.168.5.3 $VIP
+	wait_for 5 drops_are n2 narrows-other $((before + 1))
+	run_fail is_narrow
+	narrow n1 app 192.168.5.3 $VIP
+	wait_for 5 is_narrow
+	assert_eq "$(drops n2 narrows-other)" $((before + 1)) "dropped"
+}
+
 @test "source: workloads of one node cannot use each other's addresses, neither here nor towards other nodes" {
 	local node to n
 	workload n1 near 192.168.5.6

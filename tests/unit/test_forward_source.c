@@ -465,6 +465,102 @@ static void test_barred_set(void **state)
 	assert_false(barred_has(&b, &at));
 }
 
+/* ICMP of @type and @code, of PACKET_SRC, about what PACKET_DST has sent to @about; @len bytes are kept of it */
+static void icmp_error(struct rig *r, const struct sockaddr_in *node, enum tunnel_type how, unsigned int type, unsigned int code,
+		       vip_t about, size_t len, unsigned int fragment)
+{
+	const struct packet_spec outer = { .proto = IPPROTO_ICMP, .payload = 36 };
+	const struct packet_spec inner = { .proto = IPPROTO_ICMP, .src = PACKET_DST, .dst = about, .payload = 8 };
+	struct virtio_net_hdr vnet;
+	uint8_t packet[128];
+	struct tunnel_rx rx = { .from = *node, .hdr.type = how, .packet = packet, .len = len };
+
+	packet_make(&outer, packet, &vnet);
+	packet_make(&inner, packet + 28, &vnet);
+	packet[2] = 0;
+	packet[3] = (uint8_t)len;
+	packet[6] = (uint8_t)(fragment >> 8);
+	packet[7] = (uint8_t)fragment;
+	packet[20] = (uint8_t)type;
+	packet[21] = (uint8_t)code;
+	packet[26] = 600 >> 8;
+	packet[27] = 600 & 0xff;
+	packet[10] = packet[11] = packet[22] = packet[23] = 0;
+	offload_csum_put(packet + 10, packet, 20, 0);
+	offload_csum_put(packet + 22, packet + 20, len - 20, 0);
+	forward_from_udp(r->fw, &rx, r->now_us);
+	forward_flush_tun(r->fw);
+}
+
+/* that the way to a vIP is narrow is believed of nobody but the node that it lives at */
+static void test_narrows_other(void **state)
+{
+	const vip_t neighbour = PACKET_SRC + 10, elsewhere = PACKET_SRC + 11, moved = PACKET_SRC + 12, unknown = PACKET_SRC + 13;
+	const struct {
+		unsigned int type, code;
+		vip_t about;
+		size_t len;
+		unsigned int fragment;
+		bool forwarded, taken;
+	} cases[] = {
+		{ 3, 4, PACKET_SRC, 56, 0, false, true },
+		{ 3, 4, neighbour, 56, 0, false, true },
+		{ 3, 4, moved, 56, 0, false, true },
+		{ 3, 4, elsewhere, 56, 0, false, false },
+		{ 3, 4, unknown, 56, 0, false, false },
+		{ 3, 4, PACKET_DST, 56, 0, false, false },
+		{ 3, 4, 0x08080808, 56, 0, false, false },
+		{ 3, 4, PACKET_SRC, 48, 0, false, true },
+		{ 3, 4, PACKET_SRC, 47, 0, false, false },
+		{ 3, 4, PACKET_SRC, 28, 0, false, false },
+		{ 3, 4, PACKET_SRC, 52, 0x2000, false, false },
+		{ 3, 4, PACKET_SRC, 52, 0x0001, false, true },
+		{ 3, 4, PACKET_SRC, 56, 0, true, false },
+		{ 3, 1, elsewhere, 56, 0, false, true },
+		{ 3, 1, elsewhere, 56, 0, true, true },
+		{ 0, 4, elsewhere, 56, 0, false, true },
+		{ 8, 0, elsewhere, 28, 0, false, true },
+	};
+	struct rig *r = *state;
+
+	forward_set_local(r->fw, PACKET_DST, 1, r->now_us);
+	lives_at(r, PACKET_DST, 2, &r->peer);	/* so that it may forward */
+	forward_set_local(r->fw, PACKET_DST, 3, r->now_us);
+	r->now_us += 6 * SECOND;
+	lives_at(r, PACKET_SRC, 1, &r->peer);
+	lives_at(r, neighbour, 1, &r->peer);
+	lives_at(r, elsewhere, 1, &r->stranger);
+	lives_at(r, moved, 1, &r->peer);
+	lives_at(r, moved, 2, &r->stranger);
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		uint64_t drops = dropped(r, FORWARD_DROP_NARROWS);
+		unsigned int writes = r->writes;
+
+		icmp_error(r, &r->peer, cases[i].forwarded ? TUNNEL_FORWARDED : TUNNEL_DATA, cases[i].type, cases[i].code,
+			   cases[i].about, cases[i].len, cases[i].fragment);
+		assert_int_equal(r->writes - writes, cases[i].taken);
+		assert_int_equal(dropped(r, FORWARD_DROP_NARROWS) - drops, !cases[i].taken);
+	}
+	r->now_us += 6 * SECOND;
+	icmp_error(r, &r->peer, TUNNEL_DATA, 3, 4, moved, 56, 0);
+	assert_int_equal(dropped(r, FORWARD_DROP_NARROWS), 9);
+}
+
+/* the same for one that had to wait for word on who sent it */
+static void test_narrows_other_later(void **state)
+{
+	struct rig *r = *state;
+
+	forward_set_local(r->fw, PACKET_DST, 1, r->now_us);
+	lives_at(r, PACKET_SRC + 11, 1, &r->stranger);
+	icmp_error(r, &r->peer, TUNNEL_DATA, 3, 4, PACKET_SRC + 11, 56, 0);
+	icmp_error(r, &r->peer, TUNNEL_DATA, 3, 4, PACKET_SRC, 56, 0);
+	assert_int_equal(forward_claims(r->fw), 2);
+	lives_at(r, PACKET_SRC, 1, &r->peer);
+	assert_int_equal(r->writes, 1);
+	assert_int_equal(dropped(r, FORWARD_DROP_NARROWS), 1);
+}
+
 #define RIG_TEST(f) cmocka_unit_test_setup_teardown(f, rig_setup, rig_teardown)
 
 int main(void)
@@ -483,6 +579,8 @@ int main(void)
 		RIG_TEST(test_forwarded_goes_no_further),
 		RIG_TEST(test_redirected),
 		RIG_TEST(test_registered_again),
+		RIG_TEST(test_narrows_other),
+		RIG_TEST(test_narrows_other_later),
 		RIG_TEST(test_run),
 		RIG_TEST(test_barred),
 		cmocka_unit_test_setup_teardown(test_barred_sealed, rig_setup_sealed, rig_teardown),
