@@ -141,6 +141,7 @@ static void say(struct conn *c, const uint8_t *d)
 	Ovl__DirLeaseReply lease = OVL__DIR_LEASE_REPLY__INIT;
 	Ovl__DirEvent event = OVL__DIR_EVENT__INIT;
 	Ovl__DirCaughtUp up = OVL__DIR_CAUGHT_UP__INIT;
+	Ovl__DirNode there = OVL__DIR_NODE__INIT, *nodes = &there;
 	Ovl__DirReply reply = OVL__DIR_REPLY__INIT;
 	Ovl__DirMsg m = OVL__DIR_MSG__INIT;
 
@@ -184,6 +185,10 @@ static void say(struct conn *c, const uint8_t *d)
 		reply.text = text;
 		reply.n_bindings = d[2] / 40 % 3;
 		reply.bindings = list;
+		there.node = node;
+		there.addr = addr;
+		reply.n_nodes = d[2] / 40 % 2;
+		reply.nodes = &nodes;
 		reply.more = d[2] & 128;
 		m.reply_to = d[0] % 8 ? asked[d[0] % REQUESTS] : d[1] % 20;
 		m.body_case = OVL__DIR_MSG__BODY_REPLY;
@@ -191,6 +196,21 @@ static void say(struct conn *c, const uint8_t *d)
 		break;
 	}
 	deliver(c, &m);
+}
+
+/* a timer that runs has run out; which does not depend on the time it took to come here */
+static void fire(struct dirclient *dc, unsigned int which)
+{
+	struct dc_site *s = dc->sites[which / 4 % dc->n_sites];
+	ev_timer *const timers[4] = { &dc->deadline, &s->retry, &s->lease, &dc->soon };
+	ev_timer *t = timers[which % 4];
+
+	if (!ev_is_active(t))
+		return;
+	if (t == &dc->deadline && !TAILQ_EMPTY(&dc->requests))
+		TAILQ_FIRST(&dc->requests)->deadline_us = 0;
+	ev_timer_stop(dc->loop, t);
+	ev_invoke(dc->loop, t, EV_TIMER);
 }
 
 /* what the user and the network do; @d has three bytes */
@@ -226,7 +246,10 @@ static void step(struct dirclient *dc, uint8_t what, const uint8_t *d)
 		dirclient_cached(dc, b.vip);
 		break;
 	case 7:
-		ev_run(dc->loop, EVRUN_NOWAIT);
+		if (d[1] & 128)
+			fire(dc, d[1]);
+		else
+			ev_run(dc->loop, EVRUN_NOWAIT);
 		break;
 	}
 }
@@ -240,7 +263,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct dirclient_subnet subnets[2] = { { .prefix = { 0xc0a80500u, 24 }, .n_servers = 2 },
 					       { .prefix = { 0xc0a80600u, 24 }, .n_servers = 1 } };
 	const struct dirclient_cfg cfg = { .node = "n1", .addr = "10.0.0.1:7470", .subnets = subnets, .n_subnets = 2, .lease = true,
-					   .request_ms = 1 };
+					   .request_ms = 60000 };
 	struct dirclient *dc;
 
 	if (!loop) {

@@ -158,11 +158,64 @@ static void say(struct world *w, unsigned int i, Ovl__DirMsg *m)
 	rpc_dispatch(&w->lines[i].c, buf, ovl__dir_msg__pack(m, buf));
 }
 
+static char names[][4] = { "app", "db", "n1", "n2" };
+static uint8_t ids[4][DIR_MIGRATION_LEN] = { { 1 }, { 2 }, { 3 }, { 4 } };
+
+/* what is answered from memory, about the same things as say_small() */
+static void ask_small(struct world *w, unsigned int i, const uint8_t *d)
+{
+	uint32_t vips[2] = { 0xc0a80501u + d[0] % 6, 0xc0a80501u + d[0] / 6 % 6 };
+	Ovl__DirResolve resolve = OVL__DIR_RESOLVE__INIT;
+	Ovl__DirMigration mig = OVL__DIR_MIGRATION__INIT;
+	Ovl__DirNodeQuery node = OVL__DIR_NODE_QUERY__INIT;
+	Ovl__DirUnwatch unwatch = OVL__DIR_UNWATCH__INIT;
+	Ovl__DirStatus status = OVL__DIR_STATUS__INIT;
+	Ovl__DirList list = OVL__DIR_LIST__INIT;
+	Ovl__DirMsg m = OVL__DIR_MSG__INIT;
+
+	switch (d[3] % 6) {
+	case 0:
+		resolve.vip = d[1] & 1 ? 0 : d[1] & 2 ? 0x0a000001u : vips[0];
+		resolve.name = names[d[2] % 4];
+		resolve.watch = d[1] & 4;
+		m.body_case = OVL__DIR_MSG__BODY_RESOLVE;
+		m.resolve = &resolve;
+		break;
+	case 1:
+		mig = (Ovl__DirMigration){ .base = mig.base, .migration = { DIR_MIGRATION_LEN, ids[d[2] % 4] }, .vips = vips,
+					   .n_vips = 1 + d[1] % 2 };
+		m.body_case = OVL__DIR_MSG__BODY_MIGRATION;
+		m.migration = &mig;
+		break;
+	case 2:
+		node.node = names[d[2] % 4];
+		m.body_case = OVL__DIR_MSG__BODY_NODE_QUERY;
+		m.node_query = &node;
+		break;
+	case 3:
+		list = (Ovl__DirList){ .base = list.base, .node = d[2] & 4 ? list.node : names[d[2] % 4], .limit = d[1] % 4,
+				       .after_vip = d[1] & 128 ? vips[0] : 0 };
+		m.body_case = OVL__DIR_MSG__BODY_LIST;
+		m.list = &list;
+		break;
+	case 4:
+		m.body_case = OVL__DIR_MSG__BODY_STATUS;
+		m.status = &status;
+		break;
+	case 5:
+		unwatch.vips = vips;
+		unwatch.n_vips = d[1] % 3;
+		m.body_case = OVL__DIR_MSG__BODY_UNWATCH;
+		m.unwatch = &unwatch;
+		break;
+	}
+	say(w, i, &m);
+}
+
 /* well-formed, about few vIPs, names, generations and ids, so that they meet */
 static void say_small(struct world *w, unsigned int i, const uint8_t *d)
 {
-	static char names[][4] = { "app", "db", "n1", "n2" }, addrs[][12] = { "10.0.0.1:1", "10.0.0.2:1" };
-	static uint8_t ids[4][DIR_MIGRATION_LEN] = { { 1 }, { 2 }, { 3 }, { 4 } };
+	static char addrs[][12] = { "10.0.0.1:1", "10.0.0.2:1" };
 	uint32_t vips[3] = { 0xc0a80501u + d[0] % 6, 0xc0a80501u + d[0] / 6 % 6, 0xc0a80501u + d[0] / 36 % 6 };
 	uint64_t gens[3] = { d[1] % 4, d[1] / 4 % 4, d[1] / 16 % 4 };
 	size_t n = 1 + d[2] % 3;
@@ -174,6 +227,10 @@ static void say_small(struct world *w, unsigned int i, const uint8_t *d)
 	Ovl__DirWatch watch = OVL__DIR_WATCH__INIT;
 	Ovl__DirMsg m = OVL__DIR_MSG__INIT;
 
+	if (d[3] >= 128) {
+		ask_small(w, i, d);
+		return;
+	}
 	switch (d[3] % 5) {
 	case 0:
 		reg = (Ovl__DirRegister){ .base = reg.base, .name = names[d[2] / 3 % 2], .vips = vips, .n_vips = n };

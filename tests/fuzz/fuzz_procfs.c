@@ -17,17 +17,20 @@ static void texts(const char *text)
 {
 	struct procfs_fdinfo info;
 	struct procfs_status status;
+	struct procfs_timerfd timer;
 	struct procfs_mount *mounts;
 	struct procfs_stat st;
 	struct procfs_lock lock;
 	struct procfs_map map;
 	const char *at = text;
+	char *link;
 	size_t n;
 	int r;
 
 	procfs_parse_stat(text, &st);
 	procfs_parse_status(text, &status);
 	procfs_parse_lock(text, &lock);
+	procfs_parse_timerfd(text, &timer);
 	if (!procfs_parse_fdinfo(text, &info))
 		procfs_fdinfo_fini(&info);
 	while ((r = procfs_parse_map(&at, &map)) != -2) {
@@ -36,6 +39,10 @@ static void texts(const char *text)
 	}
 	if (!procfs_parse_mountinfo(text, &mounts, &n))
 		procfs_mounts_free(mounts, n);
+	link = xstrdup(text);
+	if (procfs_strip_deleted(link) && strlen(link) + strlen(" (deleted)") != strlen(text))
+		abort();
+	free(link);
 }
 
 static void file(const uint8_t *data, size_t size)
