@@ -20,7 +20,7 @@ import time
 
 NODES = ("n1", "n2")
 SERVER = "ms-testsrv"
-VIP = "192.168.5.2"
+KERNEL_RULES = ("0", "32766", "32767")
 ANSWER_S = 60
 MOMENT_S = 20
 
@@ -64,13 +64,14 @@ class Node:
 
     def left(self, is_holder):
         out = ["%s: cgroup %s" % (self.name, g) for g in glob.glob(self.cgroup + "/**/overlayd-*", recursive=True)]
-        out += ["%s: route %s" % (self.name, r) for r in self.fabric("route", "show", "table", "all") if "hold-" in r or "blackhole" in r]
+        out += ["%s: route %s" % (self.name, r) for r in self.fabric("route", "show", "table", "all")
+                if "hold-" in r or r.startswith(("blackhole", "throw"))]
+        out += ["%s: rule %s" % (self.name, r) for r in self.fabric("rule", "show") if r.split(":")[0] not in KERNEL_RULES]
         out += self.count("ms-root", "criu", "ms-agent")
         if is_holder:
             return out
         if os.path.exists(self.root + "/run/netns/app"):
             out.append("%s: namespace app" % self.name)
-        out += ["%s: rule %s" % (self.name, r) for r in self.fabric("rule", "show") if VIP in r]
         return out + self.count("ms-init", SERVER, "tunstack")
 
 
