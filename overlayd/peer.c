@@ -41,6 +41,8 @@
  *              also those of one whose links had gone before. If another link stands in its name,
  *              with another certificate, that one gets new keys at once. Without encryption op revoked names
  *              the address, once more whenever a revoked certificate is found there; op proven takes that back.
+ *   Addresses  keys go by a node's address. It has keys for the last two that it said: so those for one that it only said are
+ *              gone when it says others, and are found when it is revoked.
  *   Timers     per link: HELLO_MS until ready, then every keepalive_ms a ping; DEAD_AFTER
  *              unanswered ones end the link; rekey_ms from one key to
  *              the next, the node with the larger name a quarter later. Anything received counts as an answer. Per peer:

@@ -55,8 +55,8 @@ struct peer_ops {
 	/* a tunnel key was agreed on; @secret is wiped after the call. With an opening key comes
 	 * @offer, for peers_key_in_use() as soon as it opens: only then the other node is told */
 	void (*key)(void *ctx, struct peer *p, const struct seal_secret *secret, uint64_t offer);
-	/* its certificate has been revoked: the keys given for node address @at are void; without encryption, what
-	 * comes from there is its. May be repeated */
+	/* the keys given for node address @at are void: its certificate has been revoked, or it has said two other addresses
+	 * since; without encryption, revoked, and what comes from there is its. May be repeated */
 	void (*revoked)(void *ctx, struct peer *p, const struct sockaddr_in *at);
 	/* without encryption: with a good certificate it says that it is at @at. May be repeated */
 	void (*proven)(void *ctx, struct peer *p, const struct sockaddr_in *at);

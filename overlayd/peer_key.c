@@ -16,6 +16,29 @@
 #include "overlayd/common/monotime.h"
 #include "overlayd/common/util.h"
 
+/* what was given for @at is void, unless another node has keys there by now */
+static void peer_keys_end_at(struct peer *p, struct sockaddr_in at)
+{
+	const struct peers_cfg *cfg = &p->peers->cfg;
+
+	for (const struct peer *o = p->peers->list; o; o = o->next)
+		if (o != p && endpoint_equal(&o->keyed, &at))
+			return;
+	if (at.sin_family && cfg->ops->revoked)
+		cfg->ops->revoked(cfg->ctx, p, &at);
+}
+
+/* its keys are for @at from now on: those for the address before it may be in use for a while, for no third */
+static void peer_keyed_at(struct peer *p, const struct sockaddr_in *at)
+{
+	if (endpoint_equal(&p->keyed, at))
+		return;
+	if (!endpoint_equal(&p->keyed_before, at))
+		peer_keys_end_at(p, p->keyed_before);
+	p->keyed_before = p->keyed;
+	p->keyed = *at;
+}
+
 /* number @number of this link, for one direction, to whoever seals and opens */
 static int link_give_key(struct peer_link *l, uint32_t number, bool seal)
 {
@@ -35,7 +58,7 @@ static int link_give_key(struct peer_link *l, uint32_t number, bool seal)
 		l->epoch_base = pair.epoch_base;
 	s.epoch = (uint16_t)(l->epoch_base + number);
 	s.secret = seal ? pair.send : pair.recv;
-	l->peer->keyed = s.node;
+	peer_keyed_at(l->peer, &s.node);
 	cfg->ops->key(cfg->ctx, l->peer, &s, seal ? 0 : l->offer);
 	crypto_wipe(raw, sizeof(raw));
 	crypto_wipe(&pair, sizeof(pair));
@@ -173,7 +196,8 @@ void peer_key_void(struct peer *p, const X509 *cert)
 		 cfg->encrypt ? "its tunnel keys are void" : "its datagrams are dropped");
 	if (at.sin_family && cfg->ops->revoked)
 		cfg->ops->revoked(cfg->ctx, p, &at);
-	p->keyed = (struct sockaddr_in){ 0 };
+	peer_keys_end_at(p, p->keyed_before);
+	p->keyed = p->keyed_before = (struct sockaddr_in){ 0 };
 	peer_key_barred(p);
 	for (struct peer *o = p->peers->list; o; o = o->next)
 		if (o->cur && (o == p || (!cfg->encrypt && endpoint_equal(&o->addr, &at))) &&

@@ -88,6 +88,7 @@ struct peer {
 	char software[64];
 	X509 *cert;			/* of the last link that was ready, NULL = none or revoked */
 	struct sockaddr_in keyed;	/* where its last key is for, or without encryption where it was proven to be; sin_family 0 = none */
+	struct sockaddr_in keyed_before;	/* where its keys were for before that, and may be in use; sin_family 0 = nowhere else */
 	char why[WHY_MAX];		/* why the last link ended or did not come about */
 };
 
