@@ -144,7 +144,7 @@ soak-standin:	## the stand-in in full: 1,000 freezes, 150 hand-overs, a 30 s fre
 	MS_SOAK=1 BATS_LIMIT=7200 BUILD=$(BUILD) tests/run tests/bats/standin.bats tests/bats/standin_soak.bats
 FUZZ_SECONDS ?= 60
 fuzz:		## each fuzzer for FUZZ_SECONDS (60)
-	BUILD=$(BUILD) FUZZ_SECONDS=$(FUZZ_SECONDS) tests/run fuzz
+	BUILD=$(BUILD) FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_SEED=$(or $(FUZZ_SEED),0) tests/run fuzz
 
 # benchmarks are programs named tests/bench/NAME; each takes --quick and --json FILE
 BENCHES	:= $(filter-out %.md %.mk %.py %.c %.h %.bash,$(wildcard tests/bench/*))
