@@ -2,7 +2,7 @@
 /* imgstream.c - socket images one after the other, cut into frames of any size, put together again
  *
  * Only the first sixteen bytes of an image are looked at here (magic and total_len); what it says is
- * sock_image_decode()'s to judge. Guarded by tests/unit/test_imgstream.c.
+ * sock_image_decode()'s to judge. Guarded by tests/unit/test_imgstream.c, tests/fuzz/fuzz_imgstream.c.
  */
 #include "tunstack/imgstream.h"
 
