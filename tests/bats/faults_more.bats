@@ -230,10 +230,14 @@ server_in() { # INODE of a network namespace
 }
 
 @test "faults: the standing copy is killed by somebody" {
+	local pid
 	paused_move src.commit
-	kill -KILL "$(server_in "$(state "$TO" .netns)")"
+	pid=$(server_in "$(state "$TO" .netns)")
+	kill -KILL "$pid"
+	# one that is still dying counts as alive, and CRIU would wait for it
+	wait_for 10 test ! -e "/proc/$pid"
 	go_on
-	TIMEOUT=60 finish mover none
+	TIMEOUT=60 finish mover none || { tell; return 1; }
 	settled "the copy was killed before it ran"
 	assert_eq "$(holder)" "$FROM"
 	again
