@@ -580,6 +580,7 @@ static void invariants(void)
 	for (const struct peer_link *l = w->ps->links; l; l = l->next) {
 		strangers += !l->ours && !l->ready;
 		check(!l->ready || (l->peer && l->conn->greeted && !strcmp(l->peer->name, names[l->conn->node])));
+		check(!l->ready || l->retired || l->peer->cur == l);
 	}
 	check(strangers == w->ps->strangers && strangers <= STRANGERS_MAX);
 	for (const struct peer *p = w->ps->list; p; p = p->next) {
