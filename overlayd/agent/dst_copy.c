@@ -375,20 +375,22 @@ static void copy_apply_attributes(struct migrate_dst *m, const struct sockmatch 
 static void copy_note_pids(struct migrate_dst *m, const struct sockmatch *sm)
 {
 	m->host_pids = xcalloc(sm->n + 1, sizeof(*m->host_pids));
+	m->host_starts = xcalloc(sm->n + 1, sizeof(*m->host_starts));
 	for (size_t t = 0; t < m->plan->n_trees; t++)
 		for (size_t i = 0; i < m->plan->trees[t]->n_tasks && m->n_host_pids < sm->n; i++) {
 			pid_t host = sockmatch_host_pid(sm, (pid_t)m->plan->trees[t]->tasks[i]->pid);
 
-			if (host > 0)
+			if (host > 0 && !util_pid_start_time(host, &m->host_starts[m->n_host_pids]) &&
+			    util_pid_alive(host, m->host_starts[m->n_host_pids]))	/* a zombie may be, and nobody can kill it */
 				m->host_pids[m->n_host_pids++] = host;
 		}
 }
 
-/* CRIU does not notice that somebody has killed what it built until its time is up, which would be a long silence */
+/* CRIU does not notice that somebody has killed what it built until its time is up, which would be a long silence; nor does it reap it */
 static int copy_still_stands(const struct migrate_dst *m, struct oerr *err)
 {
 	for (size_t i = 0; i < m->n_host_pids; i++)
-		if (kill(m->host_pids[i], 0))
+		if (!util_pid_alive(m->host_pids[i], m->host_starts[i]))
 			return oerr_set(err, -ESRCH, "process %d of the copy was killed before it ran", (int)m->host_pids[i]);
 	return 0;
 }

@@ -609,6 +609,7 @@ static void dst_fini(struct migrate_dst *m)
 	precopy_dst_fini(&m->precopy);
 	image_recv_abort(&m->recv);
 	free(m->host_pids);
+	free(m->host_starts);
 	for (size_t i = 0; i < m->n_images; i++)
 		sock_image_fini(&m->images[i]);
 	free(m->images);

@@ -87,6 +87,7 @@ struct migrate_dst {
 	uint64_t longest_gap_us;
 	pid_t root_host_pid;
 	pid_t *host_pids;		/* of every task of the copy, since it stands */
+	uint64_t *host_starts;		/* ... when it began, clock ticks */
 	size_t n_host_pids;
 };
 

@@ -229,13 +229,16 @@ server_in() { # INODE of a network namespace
 	done
 }
 
+is_zombie() { [ "$(awk '/^State:/ { print $2 }' "/proc/$1/status")" = Z ]; }
+
 @test "faults: the standing copy is killed by somebody" {
-	local pid
+	local pid reaper
 	paused_move src.commit
 	pid=$(server_in "$(state "$TO" .netns)")
+	reaper=$(awk '/^PPid:/ { print $2 }' "/proc/$pid/status")
+	kill -STOP "$reaper"	# nobody hears of it: it stays a zombie, which kill(2) takes for a process
 	kill -KILL "$pid"
-	# one that is still dying counts as alive, and CRIU would wait for it
-	wait_for 10 test ! -e "/proc/$pid"
+	wait_for 10 is_zombie "$pid"
 	go_on
 	TIMEOUT=60 finish mover none || { tell; return 1; }
 	settled "the copy was killed before it ran"
