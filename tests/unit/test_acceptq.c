@@ -486,7 +486,7 @@ static void lo_by_another_cpu(int ns)
 	CPU_SET(0, &first);
 	MUST(sched_setaffinity(0, sizeof(first), &first));
 	MUST(unshare(CLONE_NEWNS));
-	MUST(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL));
+	MUST(mount("none", "/", "none", MS_REC | MS_PRIVATE, NULL));
 	assert_non_null(mkdtemp(dir));
 	assert_int_equal(netns_enter(ns, &saved), 0);
 	MUST(mount("sysfs", dir, "sysfs", 0, NULL));
