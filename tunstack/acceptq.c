@@ -44,7 +44,6 @@
 #include "tunstack/acceptq_wire.h"
 #include "tunstack/bpfobject.h"
 #include "tunstack/segment.h"
-#include "tunstack/sock_repair.h"
 
 #define TCX_INGRESS 46		/* BPF_TCX_INGRESS, newer than the headers of Debian 12 */
 #define DATA_MAX 7700u		/* bytes in one packet over lo: little of its memory is overhead, which narrows windows */
@@ -533,16 +532,6 @@ int acceptq_inject(struct acceptq *q, const struct sock_image *img, int listener
 	return ret ? ret : deliver(q, img, err);
 }
 
-static bool same_connection(const struct sock_image *a, const struct sock_image *b)
-{
-	static const uint8_t mapped[12] = { [10] = 0xff, [11] = 0xff };
-	size_t at = b->family == 6 ? sizeof(mapped) : 0;
-
-	if (b->family == 6 && (memcmp(b->laddr, mapped, sizeof(mapped)) || memcmp(b->raddr, mapped, sizeof(mapped))))
-		return false;
-	return a->lport == b->lport && a->rport == b->rport && !memcmp(a->laddr, b->laddr + at, 4) && !memcmp(a->raddr, b->raddr + at, 4);
-}
-
 /**
  * acceptq_check() - are injected connections there, with everything?
  * @imgs: @n images; those without SOCK_F_NEW, or half open, are passed over
@@ -550,27 +539,26 @@ static bool same_connection(const struct sock_image *a, const struct sock_image 
  *
  * Before anything can be accepted. Return: how many are missing or have less than their record; -errno.
  */
-int acceptq_check(int netns_fd, const struct sock_image *imgs, size_t n, char *text, size_t size)
+int acceptq_check(const struct acceptq *q, const struct sock_image *imgs, size_t n, char *text, size_t size)
 {
-	cleanup_free struct sock_image *have = NULL;
-	size_t n_have = 0;
-	int missing = 0, ret;
+	int missing = 0;
 
 	text[0] = '\0';
-	ret = sock_repair_diag(netns_fd, 1u << SOCK_ESTABLISHED | 1u << SOCK_CLOSE_WAIT, &have, &n_have, NULL);
-	for (size_t i = 0; !ret && i < n; i++) {
+	for (size_t i = 0; i < n; i++) {
 		char label[160];
-		size_t k = 0;
+		struct seen seen;
+		int ret;
 
 		if (!(imgs[i].flags & SOCK_F_NEW) || imgs[i].state == SOCK_SYN_RECV)
 			continue;
-		while (k < n_have && !same_connection(&imgs[i], &have[k]))
-			k++;
-		if (k < n_have && have[k].rcvq_len >= imgs[i].rcv_nxt - first_seq(&imgs[i]))
+		ret = look(q, &imgs[i], &seen, NULL);
+		if (ret)
+			return ret;
+		if (seen.connection && seen.bytes >= imgs[i].rcv_nxt - first_seq(&imgs[i]))
 			continue;
 		if (!missing++)
 			snprintf(text, size, "%s: %s", sock_image_label(&imgs[i], label, sizeof(label)),
-				 k < n_have ? "not all its bytes were taken" : "not there");
+				 seen.connection ? "not all its bytes were taken" : "not there");
 	}
-	return ret ? ret : missing;
+	return missing;
 }

@@ -34,7 +34,7 @@ int acceptq_open(int netns_fd, struct acceptq **q, struct oerr *err);
 int acceptq_expect(struct acceptq *q, const struct sock_image *img, struct oerr *err);
 int acceptq_inject(struct acceptq *q, const struct sock_image *img, int listener, struct oerr *err);
 bool acceptq_is_assigned(const struct acceptq *q, const struct sock_image *img);
-int acceptq_check(int netns_fd, const struct sock_image *imgs, size_t n, char *text, size_t size);
+int acceptq_check(const struct acceptq *q, const struct sock_image *imgs, size_t n, char *text, size_t size);
 int acceptq_leave(struct acceptq *q, int netns_fd, struct oerr *err);
 void acceptq_close(struct acceptq *q);
 

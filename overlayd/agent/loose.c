@@ -166,10 +166,10 @@ static int loose_put_all(struct loose_in *in, const struct sock_image *imgs, siz
 	return ret;
 }
 
-static int loose_check(int netns_fd, const struct sock_image *imgs, size_t n, struct oerr *err)
+static int loose_check(const struct acceptq *q, const struct sock_image *imgs, size_t n, struct oerr *err)
 {
 	char text[256];
-	int missing = acceptq_check(netns_fd, imgs, n, text, sizeof(text));
+	int missing = acceptq_check(q, imgs, n, text, sizeof(text));
 
 	if (missing < 0)
 		return oerr_set(err, missing, "connections nobody has accepted cannot be checked: %s", strerror(-missing));
@@ -198,7 +198,7 @@ int loose_in_put(struct loose_in *in, int netns_fd, loose_listener_fn listener, 
 	if (!ret)
 		ret = loose_put_all(in, in->waiting, in->n_waiting, listener, arg, err);
 	if (!ret && in->n_waiting)
-		ret = loose_check(netns_fd, in->waiting, in->n_waiting, err);
+		ret = loose_check(in->q, in->waiting, in->n_waiting, err);
 	for (size_t i = 0; i < in->n_orphans && !ret; i++) {
 		in->orphans[i].fd = orphan_make(netns_fd, &in->orphans[i].img, err);
 		ret = in->orphans[i].fd < 0 ? in->orphans[i].fd : 0;
@@ -246,7 +246,7 @@ int loose_in_records(struct loose_in *in, int netns_fd, const struct sock_image 
 	for (size_t i = 0; i < n && !ret; i++)
 		if ((recs[i].flags & SOCK_F_NEW) && recs[i].state == SOCK_SYN_RECV)
 			loose_in_note(in, &recs[i]);
-	return ret || !check ? ret : loose_check(netns_fd, recs, n, err);
+	return ret || !check ? ret : loose_check(in->q, recs, n, err);
 }
 
 /* handshakes may end after this agent */

@@ -311,9 +311,9 @@ static void inject_all(int ns, int listener, const struct sockpeek_found *f)
 		OK(acceptq_inject(q, &f->waiting[i], listener, &err));
 		assert_true(acceptq_is_assigned(q, &f->waiting[i]));
 	}
-	acceptq_close(q);
-	if (acceptq_check(ns, f->waiting, f->n_waiting, text, sizeof(text)))
+	if (acceptq_check(q, f->waiting, f->n_waiting, text, sizeof(text)))
 		fail_msg("%s", text);
+	acceptq_close(q);
 }
 
 struct client { int fd; uint16_t port; size_t sent; bool closed; };

@@ -83,9 +83,9 @@ bool acceptq_is_assigned(const struct acceptq *q, const struct sock_image *img)
 	return fake.assigned && !memcmp(img->laddr, fake.assigned, 4);
 }
 
-int acceptq_check(int netns_fd, const struct sock_image *imgs, size_t n, char *text, size_t size)
+int acceptq_check(const struct acceptq *q, const struct sock_image *imgs, size_t n, char *text, size_t size)
 {
-	(void)netns_fd;
+	assert_true(q->open);
 	(void)imgs;
 	(void)n;
 	assert_true(size > 0);
